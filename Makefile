@@ -1,0 +1,82 @@
+# Targets with a `##` are listed by `make help`. Nothing is installed outside .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON  ?= python3
+DATASET ?= darkcovidnet
+MODELS  ?= cnn,resnet50,mobilenetv2
+RUN     ?= release-$(shell date +%Y-%m-%d)
+PY      := .venv/bin/python
+RUNS    := $(or $(CXR_ARTIFACTS),artifacts)
+
+# What is installed is marked by files named after the pins, so a second call installs nothing
+# and a changed pin installs again.
+PINS := $(shell cat requirements*.txt constraints.txt | cksum | tr -d ' ')
+VENV := .venv/.created
+DASH := .venv/.dashboard-$(PINS)
+FULL := .venv/.full-$(PINS)
+DEV  := .venv/.dev-$(PINS)
+# Byte code is made when a module is first imported: sooner there than compiling all that is installed.
+PIP  := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check --requirement
+
+.PHONY: help setup data train-all dashboard demo test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(FULL) ## install what training needs into .venv (TensorFlow included)
+
+data: $(FULL) ## fetch and check a data set (DATASET=darkcovidnet)
+	@$(PY) -m core data "$(DATASET)"
+
+train-all: $(FULL) ## train and evaluate the three models (DATASET=, RUN=, MODELS=); goes on where it broke off
+	@$(call train,$(DATASET),$(RUN),)
+
+dashboard: $(DASH) ## open the dashboard on the runs in artifacts/ (PORT=, ADDRESS=)
+	@$(DASHBOARD)
+
+demo: $(FULL) ## no data needed: train all three on drawn phantoms (minutes), then open the dashboard
+	@$(call train,phantom,demo,--quick)
+	@CXR_RUN=demo $(DASHBOARD)
+
+test: $(DEV) ## run the tests (ARGS="-k metrics"); browser tests want chromium
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(DEV) ## check style and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: $(DEV) ## mend style and format
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+clean: ## remove .venv and caches; data and runs stay
+	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis
+
+DASHBOARD = $(PY) -m dashboard $(if $(PORT),--port "$(PORT)") $(if $(ADDRESS),--address "$(ADDRESS)")
+
+# $(call train,data set,run,more options): nothing where the run is there, --resume where it broke off.
+define train
+if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else $(PY) -m core train --dataset "$(1)" --models "$(MODELS)" --run "$(2)" $(3) $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi
+endef
+
+$(VENV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …" >&2; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo "The virtual environment could not be made; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@touch $@
+
+$(DASH): | $(VENV)
+	@echo "Installing what the dashboard needs into .venv (once, about a minute) …" >&2
+	@$(PIP) requirements-dashboard.txt
+	@rm -f .venv/.dashboard-* && touch $@
+
+$(FULL): | $(VENV)
+	@echo "Installing what training needs into .venv (once, a few minutes: TensorFlow is large) …" >&2
+	@$(PIP) requirements.txt
+	@rm -f .venv/.dashboard-* .venv/.full-* && touch $(DASH) $@
+
+$(DEV): | $(VENV)
+	@echo "Installing what the tests need into .venv (once, a few minutes: TensorFlow is large) …" >&2
+	@$(PIP) requirements-dev.txt
+	@rm -f .venv/.dashboard-* .venv/.full-* .venv/.dev-* && touch $(DASH) $(FULL) $@

@@ -1,0 +1,1 @@
+"""Train and honestly evaluate chest X-ray classifiers; every result lands in `artifacts/`."""

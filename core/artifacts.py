@@ -1,0 +1,398 @@
+"""The files of a run: the only place that knows their names and columns.
+
+Layout and columns are the contract written down in docs/artifacts.md. Every write is atomic (a
+temporary file in the same folder, flushed, then renamed), so a reader never meets half a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+FORMAT_VERSION = 1
+RUN_FILE = "run.json"
+MANIFEST_FILE = "manifest.csv"
+SKIPPED_FILE = "skipped.csv"
+METRICS_FILE = "metrics.json"
+HISTORY_FILE = "history.csv"
+CARD_FILE = "card.md"
+MODEL_FILES = ("model.xml", "model.bin")
+KERAS_FILE = "model.keras"
+PREDICTION_FILES = {
+    "test": "predictions.csv",
+    "val": "predictions_val.csv",
+    "folds": "predictions_folds.csv",
+}
+OWN_HASHES = ("audit", "external")  # folders that carry their own files{path: sha256}
+WORK_FOLDER = ".work"  # checkpoints of a training in progress; gone when the run is complete
+
+MANIFEST_COLUMNS = ["image_id", "path", "label", "original_label", "patient_id", "group_id", "split", "fold", "sha256", "width", "height", "format"]
+SKIPPED_COLUMNS = ["path", "reason"]
+HISTORY_COLUMNS = ["epoch", "phase", "loss", "val_loss", "accuracy", "val_accuracy", "lr", "seconds"]
+REQUIRED_INFO = ("format_version", "name", "created", "dataset", "class_names", "models", "files")
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class ArtifactError(ValueError):
+    """A run that cannot be read or written; the message is one sentence a person can act on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that can be read. `info` is run.json as written."""
+
+    path: Path
+    info: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.info["name"])
+
+    @property
+    def models(self) -> list[str]:
+        return list(self.info["models"])
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self.info["class_names"])
+
+    @property
+    def modality(self) -> str:
+        return str(self.info.get("modality", "xray"))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are drawn phantoms: every page must say so."""
+        return self.modality == "phantom"
+
+    def title(self, model: str) -> str:
+        """The model's name for people, such as "ResNet50"."""
+        return str(self.info.get("display", {}).get(model, model))
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """One folder below the artifacts root; `problem` is a sentence when it cannot be opened."""
+
+    name: str
+    path: Path
+    problem: str | None
+
+
+# ---------------------------------------------------------------------------------- reading
+
+
+def list_runs(root: Path) -> list[RunEntry]:
+    """All runs below `root`, damaged ones included: release runs first, then the newest first."""
+    if not root.is_dir():
+        return []
+    entries: list[tuple[tuple, RunEntry]] = []
+    for folder in sorted(root.iterdir()):
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        created, problem = "", None
+        try:
+            created = str(open_run(folder).info["created"])
+        except ArtifactError as error:
+            problem = str(error)
+        age = _timestamp(created)
+        key = (problem is not None, not folder.name.startswith("release"), -age, folder.name)
+        entries.append((key, RunEntry(folder.name, folder, problem)))
+    return [entry for _, entry in sorted(entries, key=lambda pair: pair[0])]
+
+
+def open_run(path: Path) -> Run:
+    """Read run.json and check that what it promises can be read.
+
+    Raises:
+        ArtifactError: no run, an unfinished one, a damaged one or one of a newer format.
+    """
+    file = path / RUN_FILE
+    if not file.is_file():
+        if (path / WORK_FOLDER).is_dir():
+            raise ArtifactError(
+                f"Run {path.name} is not finished: its training was interrupted or is still "
+                f"running. Go on with `python -m core train … --run {path.name} --resume`."
+            )
+        raise ArtifactError(f"{path.name} holds no {RUN_FILE}, so it is not a run.")
+    info = _read_json(file)
+    if not isinstance(info, dict):
+        raise ArtifactError(f"{path.name}/{RUN_FILE} is not a JSON object.")
+    missing = [key for key in REQUIRED_INFO if key not in info]
+    if missing:
+        raise ArtifactError(f"{path.name}/{RUN_FILE} lacks {', '.join(missing)}.")
+    if info["format_version"] != FORMAT_VERSION:
+        raise ArtifactError(
+            f"Run {path.name} has format version {info['format_version']}, this program reads "
+            f"{FORMAT_VERSION}. Update the program or train the run anew."
+        )
+    if not info["models"]:
+        raise ArtifactError(f"Run {path.name} lists no models.")
+    needed = [MANIFEST_FILE]
+    needed += [f"{m}/{f}" for m in info["models"] for f in (PREDICTION_FILES["test"], METRICS_FILE)]
+    for name in needed:
+        if not (path / name).is_file():
+            raise ArtifactError(
+                f"Run {path.name} is damaged: {name} is missing. Restore it or train the run anew."
+            )
+    return Run(path, info)
+
+
+def load_manifest(run: Run) -> pd.DataFrame:
+    """One row an image: MANIFEST_COLUMNS (fold empty without cross-validation: "")."""
+    text = {c: str for c in MANIFEST_COLUMNS if c not in ("width", "height")}
+    return _read_csv(run.path / MANIFEST_FILE, MANIFEST_COLUMNS, text)
+
+
+def load_skipped(run: Run) -> pd.DataFrame:
+    """Files that were not used, with the reason; empty where none were skipped."""
+    file = run.path / SKIPPED_FILE
+    if not file.is_file():
+        return pd.DataFrame(columns=SKIPPED_COLUMNS)
+    return _read_csv(file, SKIPPED_COLUMNS, {"path": str, "reason": str})
+
+
+def load_predictions(run: Run, model: str, part: str = "test") -> pd.DataFrame:
+    """Rows of one part ("test", "val" or "folds"): image_id, split, fold, label, predicted, p_*."""
+    columns = prediction_columns(run.class_names)
+    text = {c: str for c in columns if not c.startswith("p_")}
+    table = _read_csv(run.path / model / PREDICTION_FILES[part], columns, text)
+    known = set(run.class_names)
+    strange = (set(table["label"]) | set(table["predicted"])) - known
+    if strange:
+        raise ArtifactError(
+            f"{run.name}/{model}/{PREDICTION_FILES[part]} names classes that the run does not "
+            f"have: {', '.join(sorted(map(str, strange)))}."
+        )
+    return table
+
+
+def has_predictions(run: Run, model: str, part: str) -> bool:
+    return (run.path / model / PREDICTION_FILES[part]).is_file()
+
+
+def load_metrics(run: Run, model: str) -> dict[str, Any]:
+    """metrics.json of one model (derived from its predictions.csv)."""
+    return _read_json(run.path / model / METRICS_FILE)
+
+
+def load_history(run: Run, model: str) -> pd.DataFrame:
+    """One row an epoch: HISTORY_COLUMNS; empty where the model was not trained in epochs."""
+    file = run.path / model / HISTORY_FILE
+    if not file.is_file():
+        return pd.DataFrame(columns=HISTORY_COLUMNS)
+    return _read_csv(file, HISTORY_COLUMNS, {"phase": str})
+
+
+def load_card(run: Run, model: str) -> str | None:
+    """The model card (Markdown), or None."""
+    file = run.path / model / CARD_FILE
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def model_files(run: Run, model: str) -> tuple[Path, Path]:
+    """model.xml and model.bin, after their hashes agree with run.json.
+
+    Raises:
+        ArtifactError: missing, not listed or changed since the run was written.
+    """
+    paths = []
+    for name in MODEL_FILES:
+        relative = f"{model}/{name}"
+        file = run.path / relative
+        if not file.is_file():
+            raise ArtifactError(
+                f"Run {run.name} does not hold {relative}, so {run.title(model)} cannot predict. "
+                "Restore the file or train the run anew."
+            )
+        if run.info["files"].get(relative) != sha256_file(file):
+            raise ArtifactError(
+                f"{run.name}/{relative} differs from the hash in {RUN_FILE}; it is not loaded. "
+                "Restore the file or train the run anew."
+            )
+        paths.append(file)
+    return paths[0], paths[1]
+
+
+def verify_run(path: Path) -> list[str]:
+    """Every disagreement between the folder and run.json's hashes, one sentence each."""
+    try:
+        run = open_run(path)
+    except ArtifactError as error:
+        return [str(error)]
+    listed, problems = run.info["files"], []
+    for name, digest in sorted(listed.items()):
+        file = path / name
+        if not file.is_file():
+            problems.append(f"{name} is missing.")
+        elif sha256_file(file) != digest:
+            problems.append(f"{name} has changed since the run was written.")
+    for name in run_file_names(path):
+        if name not in listed:
+            problems.append(f"{name} is not listed in {RUN_FILE}.")
+    return problems
+
+
+def prediction_columns(class_names: Iterable[str]) -> list[str]:
+    """The columns of every predictions file, in order."""
+    return ["image_id", "split", "fold", "label", "predicted"] + [f"p_{c}" for c in class_names]
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+def check_run_name(name: str) -> str:
+    """Return `name` when it can be a folder name on every system, else raise ArtifactError."""
+    if not RUN_NAME.fullmatch(name):
+        raise ArtifactError(
+            "A run's name holds 1 to 100 letters, digits, dots, dashes and underscores, and "
+            f"begins with a letter or digit. Received: {name!r}."
+        )
+    return name
+
+
+def write_predictions(run_dir: Path, model: str, part: str, table: pd.DataFrame) -> None:
+    """Write one predictions file; `table` has prediction_columns of the run."""
+    write_csv(run_dir / model / PREDICTION_FILES[part], table)
+
+
+def write_manifest(run_dir: Path, table: pd.DataFrame) -> None:
+    write_csv(run_dir / MANIFEST_FILE, table[MANIFEST_COLUMNS])
+
+
+def write_skipped(run_dir: Path, table: pd.DataFrame) -> None:
+    write_csv(run_dir / SKIPPED_FILE, table[SKIPPED_COLUMNS])
+
+
+def write_history(run_dir: Path, model: str, table: pd.DataFrame) -> None:
+    write_csv(run_dir / model / HISTORY_FILE, table[HISTORY_COLUMNS])
+
+
+def write_metrics(run_dir: Path, model: str, metrics: dict[str, Any]) -> None:
+    write_json(run_dir / model / METRICS_FILE, metrics)
+
+
+def write_card(run_dir: Path, model: str, text: str) -> None:
+    write_text(run_dir / model / CARD_FILE, text)
+
+
+def finish_run(run_dir: Path, info: dict[str, Any]) -> Run:
+    """Hash every file of the run's core and write run.json last, so a run is whole or absent."""
+    files = {name: sha256_file(run_dir / name) for name in run_file_names(run_dir)}
+    write_json(run_dir / RUN_FILE, {"format_version": FORMAT_VERSION, **info, "files": files})
+    return open_run(run_dir)
+
+
+def run_file_names(path: Path) -> list[str]:
+    """POSIX paths of the run's core files, run.json and OWN_HASHES folders left out, sorted."""
+    names = []
+    for file in path.rglob("*"):
+        relative = file.relative_to(path)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if file.is_file() and not hidden and relative.parts[0] not in OWN_HASHES:
+            names.append(relative.as_posix())
+    return sorted(name for name in names if name != RUN_FILE)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON with NaN and infinities as null, keys in the given order."""
+    text = json.dumps(jsonable(data), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table: UTF-8, no index, floats to 9 significant digits."""
+    write_text(path, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes atomically: either the old file or the whole new one is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON values from numpy scalars, arrays, tuples and paths; NaN becomes None."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def utc_now() -> str:
+    """The time as run.json's `created` has it, such as 2026-01-31T09:30:00Z."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _timestamp(created: str) -> float:
+    try:
+        return datetime.fromisoformat(created).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _read_json(path: Path) -> Any:
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"{where} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ArtifactError(f"{where} is damaged: it is not valid JSON.") from error
+
+
+def _read_csv(path: Path, columns: list[str], dtypes: dict[str, type]) -> pd.DataFrame:
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        table = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=_no_text(columns))
+    except OSError as error:
+        raise ArtifactError(f"{where} cannot be read: {error.strerror}.") from error
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ArtifactError(f"{where} is damaged: it is not a table.") from error
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ArtifactError(f"{where} is damaged: it lacks the columns {', '.join(missing)}.")
+    return table
+
+
+def _no_text(columns: list[str]) -> dict[str, list[str]]:
+    """Only number columns read an empty cell as NaN; text such as "NA" stays text."""
+    numbers = {"width", "height", *HISTORY_COLUMNS} - {"phase"}
+    return {c: ["", "nan"] for c in columns if c in numbers or c.startswith("p_")}

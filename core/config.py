@@ -1,0 +1,65 @@
+"""The configuration of one training run, and the folders that the project reads and writes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message is one sentence a person can act on."""
+
+
+def data_root() -> Path:
+    """Folder that holds the data sets (`CXR_DATA`, default `data/`)."""
+    return Path(os.environ.get("CXR_DATA") or "data")
+
+
+def artifacts_root() -> Path:
+    """Folder that holds the runs (`CXR_ARTIFACTS`, default `artifacts/`)."""
+    return Path(os.environ.get("CXR_ARTIFACTS") or "artifacts")
+
+
+def cache_root() -> Path:
+    """Folder for pixels and features that can be made again (`CXR_CACHE`, default `.cache/`)."""
+    return Path(os.environ.get("CXR_CACHE") or ".cache")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What `python -m core train` was asked to do; saved with the run as `run.json`'s `config`.
+
+    image_size_px and epochs are None where each model's own recipe decides (core.recipes).
+    """
+
+    dataset: str
+    models: tuple[str, ...]
+    run: str
+    classes: tuple[str, ...] | None = None
+    split: str = "group"
+    folds: int = 0
+    init: str = "auto"
+    image_size_px: int | None = None
+    epochs: int | None = None
+    seed: int = 0
+    quick: bool = False
+    keep_keras: bool = False
+
+    def __post_init__(self) -> None:
+        if self.split not in ("group", "random"):
+            raise ConfigError(f"--split must be group or random. Received: {self.split!r}.")
+        if self.folds == 1 or self.folds < 0:
+            raise ConfigError(f"--folds must be 0 (none) or at least 2. Received: {self.folds}.")
+        if self.image_size_px is not None and not 32 <= self.image_size_px <= 1024:
+            raise ConfigError(
+                f"--image-size must be between 32 and 1024 px. Received: {self.image_size_px}."
+            )
+        if self.epochs is not None and self.epochs < 1:
+            raise ConfigError(f"--epochs must be at least 1. Received: {self.epochs}.")
+        if self.seed < 0:
+            raise ConfigError(f"--seed must not be negative. Received: {self.seed}.")
+
+    def to_json(self) -> dict:
+        """The same settings as plain JSON values."""
+        return asdict(self)

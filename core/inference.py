@@ -1,0 +1,144 @@
+"""Serve exported models: pixels in, probabilities, class activation maps and features out.
+
+The same code evaluates a run and answers on the Predict page. Nothing here imports Keras.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from core.artifacts import Run, model_files
+from core.backend import import_openvino
+
+PRECISIONS = ("f32", "bf16", "f16")
+
+
+class InferenceError(ValueError):
+    """A model that cannot be loaded or fed; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model says about n images, row by row.
+
+    probabilities (n, classes) float32, each row sums to 1; class_maps (n, h, w, classes) float32
+    logits by place; features (n, d) float32, the pooled last layer.
+    """
+
+    probabilities: np.ndarray
+    class_maps: np.ndarray
+    features: np.ndarray
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """An exported model, compiled for this CPU at a stated precision. Safe to share by threads."""
+
+    name: str
+    class_names: tuple[str, ...]
+    input_size_px: int
+    precision: str
+    tta: str
+    compiled: object
+
+    def predict(self, pixels: np.ndarray, batch_size: int = 32) -> Output:
+        """Answer for uint8 or float pixels (n, size, size) in 0..255.
+
+        With tta "flip" the mirrored images are asked too: probabilities and features are means,
+        maps are turned back before the mean.
+
+        Raises:
+            InferenceError: pixels of another shape.
+        """
+        expected = (self.input_size_px, self.input_size_px)
+        if pixels.ndim != 3 or pixels.shape[1:] != expected:
+            raise InferenceError(
+                f"{self.name} takes pixels of shape (n, {expected[0]}, {expected[1]}). "
+                f"Received: {pixels.shape}."
+            )
+        parts = [
+            self._predict_batch(pixels[start : start + batch_size])
+            for start in range(0, len(pixels), batch_size)
+        ]
+        if not parts:
+            raise InferenceError(f"{self.name} was given no images.")
+        return Output(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def _predict_batch(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        images = np.asarray(pixels, dtype=np.float32)[..., None]
+        if self.tta != "flip":
+            return self._forward(images)
+        both = self._forward(np.concatenate([images, images[:, :, ::-1]]))
+        n = len(images)
+        probabilities, maps, features = both
+        maps = (maps[:n] + maps[n:, :, ::-1]) / 2
+        return (probabilities[:n] + probabilities[n:]) / 2, maps, (features[:n] + features[n:]) / 2
+
+    def _forward(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # A request of its own for every call: compiled models are shared by the server's threads.
+        result = self.compiled.create_infer_request().infer(images)
+        named = {next(iter(port.get_names())): np.array(value) for port, value in result.items()}
+        return named["probabilities"], named["class_maps"], named["features"]
+
+
+def load_model(run: Run, name: str) -> ServedModel:
+    """Load one model of a run after checking its hashes, at the precision that run.json states.
+
+    Raises:
+        core.artifacts.ArtifactError: the files are missing or changed.
+        InferenceError: a model that the run does not have, or a file that OpenVINO cannot read.
+    """
+    if name not in run.models:
+        raise InferenceError(f"Run {run.name} has no model {name!r}. It has: {run.models}.")
+    xml, _ = model_files(run, name)
+    sizes = run.info.get("model_input_size_px", {})
+    return compile_model(
+        xml,
+        name=name,
+        class_names=tuple(run.class_names),
+        input_size_px=int(sizes.get(name, run.info["input_size_px"])),
+        precision=run.info.get("precision", "f32"),
+        tta=run.info.get("tta", "none"),
+    )
+
+
+def compile_model(
+    xml: Path,
+    *,
+    name: str,
+    class_names: tuple[str, ...],
+    input_size_px: int,
+    precision: str = "f32",
+    tta: str = "none",
+    threads: int = 0,
+) -> ServedModel:
+    """Compile an exported file. The precision is always set: left alone, a CPU picks its own."""
+    if precision not in PRECISIONS:
+        raise InferenceError(f"Unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}.")
+    core = import_openvino().Core()
+    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    try:
+        compiled = core.compile_model(core.read_model(xml), "CPU", settings)
+    except RuntimeError as error:
+        raise InferenceError(
+            f"{name} cannot be loaded: {xml.name} is not a model that OpenVINO can read."
+        ) from error
+    return ServedModel(name, class_names, input_size_px, precision, tta, compiled)
+
+
+def measure_latency_ms(model: ServedModel, pixels: np.ndarray, repeats: int = 20) -> float:
+    """Median milliseconds for one image (1, size, size), flips included, once warm."""
+    for _ in range(3):
+        model.predict(pixels[:1])
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        model.predict(pixels[:1])
+        times.append((time.perf_counter() - start) * 1000)
+    return float(np.median(times))

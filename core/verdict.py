@@ -1,0 +1,236 @@
+"""What the figures say, in plain words: who leads, whether that is more than chance, at what cost.
+
+Pages and README print these sentences as they are, so that no two places can judge differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+# Two macro-F1 closer than this are the same number, apart from rounding.
+TIE = 1e-9
+# Below this factor two latencies measured on a shared machine are not worth a sentence.
+WORTH_NAMING = 1.2
+CONTROL_SUFFIX = "_random"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`sentence`: one to three plain sentences. `basis`: how they were come by."""
+
+    sentence: str
+    basis: str
+
+
+def leader_sentence(
+    metrics: Mapping[str, dict],
+    comparisons: Iterable[dict],
+    titles: Mapping[str, str],
+    *,
+    synthetic: bool = False,
+) -> Verdict:
+    """Which model leads on macro-F1, whether the lead is more than chance, and what it costs.
+
+    metrics: model -> its metrics.json (`intervals` and `cost` may be missing, or hold None);
+    comparisons: output of core.statistics.compare_models, in any order; titles: model -> the
+    name shown (the model's own where missing); synthetic: the images are drawn phantoms.
+    """
+    scores = {model: row["macro_f1"] for model, row in metrics.items()}
+    if not scores:
+        return Verdict(
+            "No model has been measured yet; `python -m core train` makes a run with figures.", ""
+        )
+    comparisons = list(comparisons)
+    name = {model: titles.get(model, model) for model in scores}
+    ranking = sorted(scores, key=scores.get, reverse=True)
+    leader = ranking[0]
+    tied = [model for model in ranking if scores[leader] - scores[model] <= TIE]
+    if len(scores) == 1:
+        head = f"{name[leader]} is the only model here: macro-F1 {_score(metrics[leader])}."
+    elif len(tied) > 1:
+        head = (
+            f"{_join(name[m] for m in tied)} share the highest macro-F1, "
+            f"{_score(metrics[leader])}, so no single model leads."
+        )
+    else:
+        head = _lead(leader, ranking[1:], metrics, comparisons, name)
+    parts = [head, _cost(tied, ranking, metrics, name)]
+    if synthetic:
+        parts.insert(0, "SYNTHETIC: measured on drawn phantoms, this says nothing about patients.")
+    return Verdict(" ".join(part for part in parts if part), _basis(metrics[leader], comparisons))
+
+
+def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str]) -> str | None:
+    """Warns where a comparison of models mixes initialisations; None where it does not.
+
+    init: model -> "imagenet", "random", "scratch" (no pretrained weights exist for it, so it is
+    left out), "file:NAME" or None (an ensemble, left out). A model named X_random is X's control.
+    """
+    controls = [m for m in init if m.endswith(CONTROL_SUFFIX)]
+    started = {
+        model: start
+        for model, start in init.items()
+        if start not in (None, "scratch") and model not in controls
+    }
+    models = list(started)
+    pairs = [
+        (a, b) for i, a in enumerate(models) for b in models[i + 1 :] if started[a] != started[b]
+    ]
+    if not pairs:
+        return None
+    name = {model: titles.get(model, model) for model in init}
+    involved = [model for model in models if any(model in pair for pair in pairs)]
+    starts = _join(f"{name[model]} from {_start_words(started[model])}" for model in involved)
+    which = _join(f"{name[a]}/{name[b]}" for a, b in pairs)
+    plural = len(pairs) > 1
+    note = (
+        f"Training started {starts}, so the pair{'s' if plural else ''} {which} "
+        f"compare{'' if plural else 's'} initialisations as much as architectures"
+    )
+    for control in controls:
+        base = control.removesuffix(CONTROL_SUFFIX)
+        if base in involved and init[control] != started[base]:
+            note += f"; {name[control]} is the control"
+            alike = [name[m] for m in involved if started[m] == init[control]]
+            note += f", and set beside it {_join(alike)} shows the architecture" if alike else ""
+    return note + "."
+
+
+def _lead(
+    leader: str, others: list[str], metrics: Mapping[str, dict], comparisons: list[dict], name: dict
+) -> str:
+    """The sentence about a single leader and each model behind it."""
+    sure, unsure, untested = [], [], []
+    for other in others:
+        row = _comparison(comparisons, leader, other)
+        behind = metrics[leader]["macro_f1"] - metrics[other]["macro_f1"]
+        if row is None:
+            untested.append(name[other])
+            continue
+        text = f"{name[other]} (by {_difference(behind)}, corrected {_p(row['p_holm'])})"
+        ahead = "a better" if row["a"] == leader else "b better"
+        (sure if row["verdict"] == ahead else unsure).append(text)
+    score = _score(metrics[leader])
+    if sure:
+        text = (
+            f"{name[leader]} leads on macro-F1 with {score}: "
+            f"more than chance explains over {_join(sure)}"
+        )
+        text += f", but over {_join(unsure)} no difference is shown" if unsure else ""
+    elif unsure:
+        text = (
+            f"{name[leader]} has the highest macro-F1, {score}, but this may be chance: "
+            f"over {_join(unsure)} no difference is shown"
+        )
+    else:
+        text = f"{name[leader]} has the highest macro-F1, {score}"
+    if untested:
+        text += f"; whether its lead over {_join(untested)} is more than chance was not tested"
+    return text + "."
+
+
+def _cost(tied: list[str], ranking: list[str], metrics: Mapping[str, dict], name: dict) -> str:
+    """What the leader, or each that shares the lead, costs; and who is much quicker."""
+    costs = {model: _cost_words(metrics[model].get("cost")) for model in tied}
+    known = {model: words for model, words in costs.items() if words}
+    if not known:
+        who = "it costs" if len(tied) == 1 else "they cost"
+        return f"What {who} was not measured."
+    if len(tied) == 1:
+        text = f"It costs {costs[tied[0]]}"
+    else:
+        text = "; ".join(f"{name[model]} costs {words}" for model, words in known.items())
+    quick = {
+        model: latency
+        for model in ranking
+        if (latency := (metrics[model].get("cost") or {}).get("latency_ms"))
+    }
+    leader = tied[0]
+    if len(tied) == 1 and leader in quick and len(quick) > 1:
+        quickest = min(quick, key=quick.get)
+        if quick[leader] / quick[quickest] >= WORTH_NAMING:
+            behind = metrics[leader]["macro_f1"] - metrics[quickest]["macro_f1"]
+            text += (
+                f"; the quickest, {name[quickest]}, takes {_milliseconds(quick[quickest])} "
+                f"an image and scores {_difference(behind)} lower"
+            )
+        elif quickest == leader and len(quick) == len(ranking):
+            text += "; no other model here is quicker"
+    return text + "."
+
+
+def _basis(metrics: dict, comparisons: list[dict]) -> str:
+    n = metrics.get("n")
+    text = "Macro-F1 on the test images" + (f" (n = {n})" if n else "")
+    interval = (metrics.get("intervals") or {}).get("macro_f1")
+    if interval and interval.get("low") is not None:
+        text += f", {interval['level']:.0%} interval by drawing whole patients"
+    if comparisons:
+        draws = comparisons[0].get("draws")
+        counted = f", {draws:,} draws" if draws else ""
+        text += (
+            f". Lead: permutation test that swaps whole patients{counted}, Holm's correction "
+            f"over {len(comparisons)} pair{'s' if len(comparisons) > 1 else ''}; shown where p is "
+            "below 0.05 and the interval of the difference leaves out 0"
+        )
+    return text + "."
+
+
+def _comparison(comparisons: list[dict], a: str, b: str) -> dict | None:
+    return next((row for row in comparisons if {row["a"], row["b"]} == {a, b}), None)
+
+
+def _score(metrics: dict) -> str:
+    """0.871 (95% interval 0.820 to 0.910, n = 225), as far as it is known."""
+    interval = (metrics.get("intervals") or {}).get("macro_f1") or {}
+    notes = []
+    if interval.get("low") is not None:
+        notes.append(
+            f"{interval['level']:.0%} interval {interval['low']:.3f} to {interval['high']:.3f}"
+        )
+    if metrics.get("n"):
+        notes.append(f"n = {metrics['n']}")
+    return f"{metrics['macro_f1']:.3f}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _difference(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0005 else "less than 0.001"
+
+
+def _p(value: float) -> str:
+    if value < 0.001:
+        return "p < 0.001"
+    return f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def _cost_words(cost: dict | None) -> str:
+    cost = cost or {}
+    words = []
+    if cost.get("latency_ms") is not None:
+        words.append(f"{_milliseconds(cost['latency_ms'])} an image")
+    if cost.get("size_mb") is not None:
+        words.append(f"{cost['size_mb']:.1f} MB")
+    if cost.get("train_s") is not None:
+        words.append(f"{_duration(cost['train_s'])} of training")
+    return _join(words)
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _start_words(init: str) -> str:
+    words = {"imagenet": "ImageNet weights", "random": "random weights"}
+    return words.get(init) or f"the weights of {init.removeprefix('file:')}"
+
+
+def _join(words: Iterable[str]) -> str:
+    *first, last = list(words) or [""]
+    return f"{', '.join(first)} and {last}" if first else last

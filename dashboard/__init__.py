@@ -1,0 +1,1 @@
+"""The pages that read runs; start with `python -m streamlit run dashboard/app.py`."""

@@ -1,0 +1,136 @@
+"""What every model said about every image: one long table, and the choices made from it.
+
+Tables in, tables out; no Streamlit. An *answers* table has a row an image and model: image_id,
+label, model, predicted, confidence (the probability of `predicted`), right (bool), p_<class>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from core.metrics import confusion_counts
+
+MISSED_BY = {
+    "any": "at least one model",
+    "one": "exactly one model",
+    "all": "every model",
+}
+NORMALISE = {
+    "counts": "Counts",
+    "true": "Share of true",
+    "predicted": "Share of predicted",
+}
+
+
+def join_answers(
+    predictions: Mapping[str, pd.DataFrame], class_names: Sequence[str]
+) -> pd.DataFrame:
+    """Stack the predictions of several models (columns as in predictions.csv) to answers."""
+    columns = [f"p_{name}" for name in class_names]
+    parts = []
+    for model, table in predictions.items():
+        part = table[["image_id", "label", "predicted", *columns]].copy()
+        part.insert(2, "model", model)
+        where = [class_names.index(name) for name in part["predicted"]]
+        part.insert(4, "confidence", part[columns].to_numpy()[np.arange(len(part)), where])
+        part.insert(5, "right", part["predicted"] == part["label"])
+        parts.append(part)
+    if not parts:
+        empty = ["image_id", "label", "model", "predicted", "confidence", "right", *columns]
+        return pd.DataFrame(columns=empty)
+    return pd.concat(parts, ignore_index=True)
+
+
+def count_cells(answers: pd.DataFrame, model: str, class_names: Sequence[str]) -> np.ndarray:
+    """Confusion matrix (C, C) of one model: rows true, columns predicted, in class_names order."""
+    order = {name: k for k, name in enumerate(class_names)}
+    own = answers[answers["model"] == model]
+    y_true = own["label"].map(order).to_numpy(np.int64)
+    y_pred = own["predicted"].map(order).to_numpy(np.int64)
+    return confusion_counts(y_true, y_pred, len(class_names))
+
+
+def shares(counts: np.ndarray, normalise: str) -> np.ndarray:
+    """Counts (C, C) divided by their row ("true") or column ("predicted") sums.
+
+    NaN where that sum is 0: no image, so no share. "counts" gives the counts back as floats.
+    """
+    counts = np.asarray(counts, np.float64)
+    if normalise == "counts":
+        return counts
+    total = counts.sum(axis=1 if normalise == "true" else 0, keepdims=True)
+    total = np.broadcast_to(total, counts.shape)
+    return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+
+
+Cell = tuple[str, str, str]  # model, true class, predicted class
+
+
+def clicked_cell(points: Sequence[Mapping], last: Cell | None, current: Cell | None) -> Cell | None:
+    """The cell that a click on a matrix asks for; None takes the choice away.
+
+    points: of the chart's selection; last: the cell of the click before on the same chart. Every
+    second click on one cell arrives with no points, also where something else was chosen in
+    between; so a click without points means `last`. A click on the current cell takes it away.
+    """
+    cell = tuple(points[-1]["customdata"][:3]) if points else last
+    return None if cell == current else cell
+
+
+def cell_images(answers: pd.DataFrame, model: str, true: str, predicted: str) -> pd.DataFrame:
+    """The rows of one cell of one model's matrix, the surest answer first."""
+    here = (answers["model"] == model) & (answers["label"] == true)
+    rows = answers[here & (answers["predicted"] == predicted)]
+    return rows.sort_values(["confidence", "image_id"], ascending=[False, True])
+
+
+def wrong_images(
+    answers: pd.DataFrame,
+    models: Sequence[str],
+    *,
+    true: str | None = None,
+    predicted: str | None = None,
+    confidence: tuple[float, float] = (0.0, 1.0),
+    missed_by: str = "any",
+) -> pd.DataFrame:
+    """Images that the chosen models got wrong, one row each, the surest mistake first.
+
+    `missed_by` (a key of MISSED_BY) counts over `models`; `predicted` and `confidence` are asked
+    of at least one wrong answer. Columns: image_id, label, confidence (of the surest wrong answer
+    that fits), wrong (the models that are wrong, joined by ", "), n_wrong.
+    """
+    own = answers[answers["model"].isin(models)]
+    wrong = own[~own["right"].astype(bool)]
+    per_image = wrong.groupby("image_id")["model"].agg([", ".join, "size"])
+    per_image.columns = ["wrong", "n_wrong"]
+    needed = {"any": None, "one": 1, "all": len(models)}[missed_by]
+    if needed is not None:
+        per_image = per_image[per_image["n_wrong"] == needed]
+    # The slider moves in hundredths, so its ends count as that near.
+    low, high = confidence[0] - 0.005, confidence[1] + 0.005
+    fits = wrong["confidence"].between(low, high)
+    if true is not None:
+        fits &= wrong["label"] == true
+    if predicted is not None:
+        fits &= wrong["predicted"] == predicted
+    surest = wrong[fits].groupby("image_id").agg({"label": "first", "confidence": "max"})
+    table = surest.join(per_image, how="inner").reset_index()
+    return table.sort_values(["confidence", "image_id"], ascending=[False, True], ignore_index=True)
+
+
+def export_table(
+    wrong: pd.DataFrame, answers: pd.DataFrame, manifest: pd.DataFrame, class_names: Sequence[str]
+) -> pd.DataFrame:
+    """`wrong` for a spreadsheet: path and patient, then each model's answer and probabilities."""
+    table = wrong.merge(
+        manifest[["image_id", "path", "patient_id"]], on="image_id", how="left", validate="1:1"
+    )
+    for model, own in answers.groupby("model", sort=False):
+        columns = {"predicted": f"{model}_predicted"}
+        columns |= {f"p_{name}": f"{model}_p_{name}" for name in class_names}
+        part = own[["image_id", *columns]].rename(columns=columns)
+        table = table.merge(part, on="image_id", how="left", validate="1:1")
+    return table

@@ -1,0 +1,144 @@
+"""Which class is taken for which, model by model, and the images behind each cell."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.artifacts import ArtifactError
+from dashboard import gallery, live, loaders, ui
+from dashboard.answers import NORMALISE, cell_images, clicked_cell, count_cells, join_answers
+from dashboard.charts_confusion import describe_confusion, plot_confusion, scale_top
+
+MODEL, TRUE, PREDICTED = CELL = ("cell_model", "cell_true", "cell_predicted")
+LAST = "confusion_last_click"
+
+
+def choose_cell(key: str) -> None:
+    """A click on a chart (its key) puts the cell into the three boxes, a second takes it out."""
+    points = st.session_state[key].get("selection", {}).get("points", [])
+    last = st.session_state.setdefault(LAST, {})
+    cell = clicked_cell(points, last.get(key), tuple(st.session_state.get(k) for k in CELL))
+    if points:
+        last[key] = tuple(points[-1]["customdata"][:3])
+    set_cell(cell)
+
+
+def set_cell(cell: tuple[str, str, str] | None) -> None:
+    for name, value in zip(CELL, cell or (None, None, None), strict=True):
+        st.session_state[name] = value
+
+
+def worst_line(counts: dict, selection: ui.Selection) -> str:
+    """The page's answer in words: each model's most frequent mistake."""
+    names = selection.run.class_names
+    parts = []
+    for model, matrix in counts.items():
+        off = [(int(matrix[i, j]), i, j) for i in range(len(names)) for j in range(len(names))]
+        n, i, j = max((cell for cell in off if cell[1] != cell[2]), default=(0, 0, 0))
+        title = ui.escape(selection.title(model))
+        if n:
+            parts.append(
+                f"**{title}** most often takes {ui.escape(names[i])} for {ui.escape(names[j])} "
+                f"({n} of {int(matrix[i].sum())})"
+            )
+        else:
+            parts.append(f"**{title}** makes no mistake")
+    return "; ".join(parts) + "."
+
+
+selection = ui.page_frame("Confusion", ":material/grid_on:")
+run, names = selection.run, selection.run.class_names
+try:
+    tables = {m: loaders.load_prediction_table(run, m, selection.part) for m in selection.models}
+    answers = join_answers(tables, names)
+    pictures = gallery.find_pictures(run)
+except ArtifactError as error:
+    ui.empty_state(str(error))
+counts = {model: count_cells(answers, model, names) for model in selection.models}
+
+st.markdown(worst_line(counts, selection))
+normalise = st.segmented_control(
+    "Shown as",
+    list(NORMALISE),
+    format_func=NORMALISE.get,
+    default="true",
+    required=True,
+    key="confusion_normalise",
+    persist_state="session",
+)
+for name, options in zip(CELL, (selection.models, names, names), strict=True):
+    if st.session_state.get(name) not in options:
+        st.session_state[name] = None  # another run, or a model taken out in the sidebar
+cell = tuple(st.session_state[name] for name in CELL)
+
+top = scale_top(list(counts.values()), normalise)
+theme = live.theme()
+with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
+    for model, matrix in counts.items():
+        key = f"confusion_chart_{run.name}_{selection.part}_{model}"
+        st.plotly_chart(
+            plot_confusion(
+                matrix,
+                names,
+                title=selection.label(model),
+                model=model,
+                normalise=normalise,
+                top=top,
+                chosen=cell[1:] if cell[0] == model and None not in cell else None,
+                theme=theme,
+            ),
+            key=key,
+            on_select=lambda key=key: choose_cell(key),
+            selection_mode="points",
+            config={"displayModeBar": False},
+            alt=describe_confusion(matrix, names, selection.label(model), normalise),
+        )
+end = f"{top:.0f} images" if normalise == "counts" else "100 %"
+more = "lighter" if theme == "dark" else "darker"
+st.caption(
+    f"One colour scale for all matrices, 0 to {end}: {more} is more. Measured on "
+    f"{selection.part_name} images. Click a cell, or choose it here, to see its images."
+)
+
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    for label, key, options, title in (
+        ("Model", MODEL, selection.models, selection.title),
+        ("True class", TRUE, names, str),
+        ("Predicted class", PREDICTED, names, str),
+    ):
+        st.selectbox(
+            label,
+            options,
+            index=None,
+            key=key,
+            format_func=title,
+            placeholder="Choose",
+            width=280,
+            persist_state="session",
+        )
+
+if None in cell:
+    st.stop()
+rows = cell_images(answers, *cell)
+model, true, predicted = cell
+said = f"{true} predicted as {predicted}"
+plural = "image" if len(rows) == 1 else "images"
+st.button(
+    f"{ui.escape(said)}, {ui.escape(selection.title(model))}, {len(rows)} {plural}",
+    icon=":material/close:",
+    icon_position="right",
+    help="Clear the choice",
+    on_click=set_cell,
+    args=(None,),
+    key="confusion_chip",
+)
+if rows.empty:
+    st.caption("No images are in this cell.")
+    st.stop()
+gallery.show(
+    selection,
+    answers,
+    list(rows["image_id"]),
+    pictures,
+    key=f"confusion_{'_'.join(cell)}",
+)

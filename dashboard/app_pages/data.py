@@ -1,0 +1,133 @@
+"""Data: what the models learned from and were measured on."""
+
+import pandas as pd
+import streamlit as st
+
+from core.artifacts import ArtifactError
+from core.images import ImageError
+from dashboard import charts_making, loaders, tables, ui
+
+PER_CLASS = 6
+THUMBNAIL_PX = 320
+DRAW_KEY = "keep_data_draw"
+PART_NAMES = {"train": "train", "val": "validation", "test": "test", "all": "all"}
+
+
+def draw_again() -> None:
+    st.session_state[DRAW_KEY] = st.session_state.get(DRAW_KEY, 0) + 1
+
+
+def show_samples(selection: ui.Selection, manifest: pd.DataFrame) -> None:
+    """PER_CLASS random images a class; the draw is seeded, so it stays until it is asked anew."""
+    seed = st.session_state.get(DRAW_KEY, 0)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(f"{PER_CLASS} random images a class", anchor=False, width="content")
+        st.button("Draw others", icon=":material/casino:", on_click=draw_again)
+        if selection.run.synthetic:
+            ui.synthetic_badge()
+    pictures = loaders.find_pictures(selection.run, ui.picture_folder())
+    ui.ask_for_pictures(pictures)
+    if not pictures.found:
+        return
+    for place, name in enumerate(selection.run.class_names):
+        rows = manifest[manifest["label"] == name]
+        rows = rows.sample(min(PER_CLASS, len(rows)), random_state=100 * seed + place)
+        st.markdown(f"**{ui.escape(name)}** · {int((manifest['label'] == name).sum())} images")
+        with st.grid(PER_CLASS, min_column_width=150, gap="small"):
+            for row in rows.itertuples():
+                with st.container():
+                    show_picture(pictures, row)
+
+
+def show_picture(pictures: loaders.Pictures, row) -> None:
+    caption = f"{PART_NAMES.get(row.split, row.split)}, {row.image_id.rsplit('/', 1)[-1]}"
+    path = pictures.find(row.image_id)
+    if path is None:
+        st.caption(f":material/hide_image: not on this machine  \n{ui.escape(caption)}")
+        return
+    try:
+        pixels = loaders.read_thumbnail(path, THUMBNAIL_PX)
+    except ImageError as error:
+        st.caption(f":material/broken_image: {ui.escape(str(error))}")
+        return
+    st.image(
+        pixels,
+        caption=ui.escape(ui.shorten(caption, 40)),
+        width="stretch",
+        alt=f"X-ray of class {row.label}, {caption}",
+    )
+
+
+def show_splits(selection: ui.Selection, manifest: pd.DataFrame) -> None:
+    counts = tables.split_counts(manifest, selection.run.class_names)
+    counts["split"] = counts["split"].map(PART_NAMES)
+    left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
+    with left:
+        ui.show_chart(charts_making.plot_class_balance(manifest, selection.run.class_names))
+    with right:
+        st.dataframe(counts, hide_index=True, alt="Images a class and patients in each split")
+        shared = int(manifest.groupby("patient_id")["split"].nunique().gt(1).sum())
+        if shared:
+            who = "patient is" if shared == 1 else "patients are"
+            st.markdown(
+                f":material/warning: **{shared} {who} in more than one split**, so the test images "
+                "are not all new to the models."
+            )
+        else:
+            st.markdown("No patient is in two splits.")
+
+
+def show_rules(info: dict) -> None:
+    policy = {"group": "by group: what belongs together stays on one side"}
+    policy |= {"random": "at random, groups ignored (leaks where a patient has several images)"}
+    split = str(info.get("split_policy", "not stated"))
+    st.markdown(f"**Split** {ui.escape(policy.get(split, split))}.")
+    st.markdown(f"**Grouping rule** {ui.escape(str(info.get('grouping', 'not stated')))}")
+    caveats = [str(caveat) for caveat in info["dataset"].get("caveats", [])]
+    if caveats:
+        st.markdown("**What to know about these images**")
+        st.markdown("\n".join(f"- {ui.escape(caveat)}" for caveat in caveats))
+
+
+selection = ui.page_frame("Data", ":material/folder_open:")
+run = selection.run
+try:
+    manifest, skipped = loaders.load_manifest(run), loaders.load_skipped(run)
+except ArtifactError as error:
+    ui.empty_state(str(error))
+
+dataset = run.info["dataset"]
+title = ui.escape(str(dataset.get("title") or dataset.get("name", "an unnamed data set")))
+unit = "drawn patients" if run.synthetic else "patients"
+st.markdown(
+    f"#### {len(manifest)} images of {manifest['patient_id'].nunique()} {unit} in "
+    f"{len(run.class_names)} classes, from {title}."
+)
+if manifest["patient_id"].str.startswith("image:").any():
+    lone = int(manifest["patient_id"].str.startswith("image:").sum())
+    st.markdown(f"The patient of {lone} images is not known; each counts as a patient of its own.")
+
+show_splits(selection, manifest)
+show_rules(run.info)
+show_samples(selection, manifest)
+st.subheader("Image sizes", anchor=False)
+left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
+with left:
+    ui.show_chart(charts_making.plot_image_sizes(manifest, run.class_names))
+with right:
+    st.dataframe(
+        tables.size_table(manifest, run.class_names),
+        hide_index=True,
+        column_config={"square": st.column_config.NumberColumn("square, %", format="%.1f")},
+        alt="Median size, share of square images and file formats of each class",
+    )
+    st.caption(
+        "Where size, shape or format differ by class, a model can tell the classes apart without "
+        "looking at lungs."
+    )
+st.subheader("Skipped files", anchor=False)
+if len(skipped):
+    st.markdown(f"{len(skipped)} file{'s were' if len(skipped) != 1 else ' was'} not used.")
+    st.dataframe(skipped, hide_index=True, alt="Files that were not used and why")
+else:
+    st.markdown("No file was skipped.")

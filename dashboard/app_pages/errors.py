@@ -1,0 +1,113 @@
+"""Where the models are wrong: the misclassified images, the surest mistakes first."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from core.artifacts import ArtifactError
+from dashboard import gallery, loaders, ui
+from dashboard.answers import MISSED_BY, export_table, join_answers, wrong_images
+
+MODELS, TRUE, PREDICTED, MISSED, CONFIDENCE = (
+    f"errors_{name}" for name in ("models", "true", "predicted", "missed", "confidence")
+)
+ANY = "any"
+KEPT = {"persist_state": "session"}  # filters outlive a visit to another page
+
+
+def error_line(selection: ui.Selection, answers: pd.DataFrame, model: str) -> str:
+    """Markdown: "ResNet50: 31 of 225 wrong, 13.8 % (9.5 to 18.5)"."""
+    own = answers[answers["model"] == model]
+    n, wrong = len(own), int((~own["right"].astype(bool)).sum())
+    metrics = loaders.load_metrics(selection.run, model, selection.part)
+    accuracy = metrics.get("intervals", {}).get("accuracy")
+    interval = None
+    if accuracy and accuracy.get("low") is not None:
+        interval = {"low": 1 - accuracy["high"], "high": 1 - accuracy["low"]}
+    share = ui.with_interval(wrong / n if n else None, interval)
+    return f"**{ui.escape(selection.label(model))}**: {wrong} of {n} wrong, {share}"
+
+
+def filters(selection: ui.Selection) -> dict:
+    """One row of filters; returns the arguments of wrong_images."""
+    names = selection.run.class_names
+    models = list(selection.models)
+    st.session_state[MODELS] = [m for m in st.session_state.get(MODELS, []) if m in models]
+    for key, options in ((TRUE, names), (PREDICTED, names)):
+        if st.session_state.get(key, ANY) not in (ANY, *options):
+            st.session_state[key] = ANY
+    row = st.columns([2.2, 1, 1, 1.2, 1.6], gap="small")
+    chosen = row[0].multiselect(
+        "Wrong model",
+        models,
+        key=MODELS,
+        format_func=selection.title,
+        placeholder="any of the models",
+        **KEPT,
+    )
+    true = row[1].selectbox("True class", [ANY, *names], key=TRUE, **KEPT)
+    predicted = row[2].selectbox("Predicted class", [ANY, *names], key=PREDICTED, **KEPT)
+    missed_by = row[3].selectbox(
+        "Missed by", list(MISSED_BY), key=MISSED, format_func=MISSED_BY.get, **KEPT
+    )
+    low, high = row[4].slider("Confidence, percent", 0, 100, (0, 100), 1, key=CONFIDENCE, **KEPT)
+    return {
+        "models": chosen or models,
+        "true": None if true == ANY else true,
+        "predicted": None if predicted == ANY else predicted,
+        "confidence": (low / 100, high / 100),
+        "missed_by": missed_by,
+    }
+
+
+def reset_filters() -> None:
+    st.session_state[MODELS] = []
+    st.session_state[TRUE] = st.session_state[PREDICTED] = ANY
+    st.session_state[MISSED] = next(iter(MISSED_BY))
+    st.session_state[CONFIDENCE] = (0, 100)
+
+
+selection = ui.page_frame("Errors", ":material/image_search:")
+run, part = selection.run, selection.part
+try:
+    tables = {m: loaders.load_prediction_table(run, m, part) for m in selection.models}
+    answers = join_answers(tables, run.class_names)
+    lines = [error_line(selection, answers, model) for model in selection.models]
+    pictures = gallery.find_pictures(run)
+    manifest = loaders.load_manifest(run)
+except ArtifactError as error:
+    ui.empty_state(str(error))
+
+st.markdown("  \n".join(lines))
+st.caption(
+    f"Measured on {selection.part_name} images, 95 % intervals from the accuracy's. An image is "
+    "wrong where the class with the largest probability is not the true one."
+)
+chosen = filters(selection)
+wrong = wrong_images(answers, **chosen)
+if wrong.empty:
+    everything = answers[answers["model"].isin(chosen["models"])]
+    if everything["right"].all():
+        st.info("These models get every image right.", icon=":material/check:")
+    else:
+        st.info("No mistake fits these filters.", icon=":material/filter_alt:")
+        st.button("Clear the filters", icon=":material/filter_alt_off:", on_click=reset_filters)
+    st.stop()
+
+with st.container(horizontal=True, vertical_alignment="center"):
+    noun = "image" if len(wrong) == 1 else "images"
+    st.markdown(f"**{len(wrong)} {noun}**, the surest mistake first", width="content")
+    export = export_table(wrong, answers, manifest, run.class_names)
+    st.download_button(
+        "CSV",
+        export.to_csv(index=False).encode(),
+        file_name=f"{run.name}-errors-{part}.csv",
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+        help="These images with every model's answer and probabilities",
+        key="errors_csv",
+    )
+told = "_".join(str(value) for value in chosen.values())
+gallery.show(selection, answers, list(wrong["image_id"]), pictures, key=f"errors_{part}_{told}")

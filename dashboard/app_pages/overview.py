@@ -1,0 +1,236 @@
+"""Overview: which model leads, whether that is more than chance, and what it costs."""
+
+import pandas as pd
+import streamlit as st
+
+from core import verdict
+from core.artifacts import ArtifactError, has_predictions, load_card
+from core.metrics import MetricsError
+from dashboard import charts, loaders, tables, ui
+
+COVID = "covid"
+AUDIT_STEPS = (
+    ("Leakage and shortcut audit", "audit", "no audit has been made of this run"),
+    ("External validation", "external", "no images from elsewhere have been evaluated"),
+)
+
+
+def show_cards(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+    with st.grid(min(len(selection.models), 4), min_column_width=230, border=True):
+        for model in selection.models:
+            with st.container():
+                show_card(selection, model, metrics[model])
+
+
+def show_card(selection: ui.Selection, model: str, figures: dict) -> None:
+    intervals = figures.get("intervals", {})
+    title = ui.escape(selection.title(model))
+    st.markdown(f"**{ui.model_mark(selection.run, model)} {title}**")
+    init = selection.init(model)
+    if init:
+        st.badge(ui.escape(init), color="yellow" if init == "random init" else "gray")
+    st.metric(
+        "Macro-F1, 95% interval",
+        ui.percent(figures["macro_f1"]),
+        ui.interval_text(intervals.get("macro_f1")),
+        delta_color="off",
+        delta_arrow="off",
+    )
+    accuracy = ui.with_interval(figures["accuracy"], intervals.get("accuracy"))
+    cost = figures.get("cost") or {}
+    st.markdown(
+        f"Accuracy {accuracy}  \n"
+        f"**{ui.number(cost.get('latency_ms'), 1)}** ms an image  \n"
+        f"**{ui.number(cost.get('size_mb'), 1)}** MB"
+    )
+
+
+def show_report(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+    st.subheader("Classification report", anchor=False)
+    first = metrics[selection.models[0]]
+    for name in selection.run.class_names:
+        support = first["per_class"][name]["support"]
+        st.markdown(f"**{ui.escape(name)}** · {support} of {first['n']} images")
+        report = pd.DataFrame(
+            [
+                {"Model": model_cell(selection, model)}
+                | {
+                    text: ui.with_interval(
+                        metrics[model]["per_class"][name][key],
+                        metrics[model].get("intervals", {}).get(f"{key}.{name}"),
+                    )
+                    for key, text in tables.CLASS_SHARES.items()
+                }
+                for model in selection.models
+            ]
+        )
+        st.table(report, hide_index=True, border="horizontal")
+
+
+def model_cell(selection: ui.Selection, model: str) -> str:
+    mark = ui.model_mark(selection.run, model)
+    return f"{mark}\u00a0{ui.escape(selection.label(model))}"
+
+
+def show_binary(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+    st.subheader("COVID-19 or not", anchor=False)
+    place = selection.run.class_names.index(COVID)
+    found, alarms, rows = [], [], []
+    for model, figures in metrics.items():
+        matrix = figures["confusion_matrix"]
+        hits, called = matrix[place][place], sum(row[place] for row in matrix)
+        found.append(f"{ui.escape(selection.title(model))} **{hits}**")
+        alarms.append(f"{ui.escape(selection.title(model))} **{called - hits}**")
+        intervals = figures.get("intervals", {})
+        rows.append(
+            {"Model": model_cell(selection, model)}
+            | {
+                text: ui.with_interval(
+                    figures["binary"][tables.BINARY_TASK][key],
+                    intervals.get(f"binary.{tables.BINARY_TASK}.{key}"),
+                )
+                for key, text in tables.BINARY_SHARES.items()
+            }
+        )
+    first = metrics[selection.models[0]]
+    ill = first["per_class"][COVID]["support"]
+    st.markdown(
+        f"Of {ill} COVID-19 images, found: {', '.join(found)}. "
+        f"Of {first['n'] - ill} others, called COVID-19: {', '.join(alarms)}."
+    )
+    st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+
+
+def show_all_metrics(
+    selection: ui.Selection, metrics: dict[str, dict], rows: pd.DataFrame, labels: dict[str, str]
+) -> None:
+    st.subheader("All figures", anchor=False)
+    n = metrics[selection.models[0]]["n"]
+    st.caption(
+        f"Percent of n = {n} {selection.part_name} images, each followed by its 95% interval. "
+        "A click on a column's head sorts."
+    )
+    config = {"metric": st.column_config.TextColumn("Metric", pinned=True, width="medium")}
+    for model in selection.models:
+        config[model] = st.column_config.NumberColumn(labels[model], format="%.1f", width=130)
+        config[f"interval:{model}"] = st.column_config.TextColumn(
+            f"95%, {selection.title(model)}", alignment="right", width=150
+        )
+    st.dataframe(
+        tables.side_by_side(rows, selection.models),
+        hide_index=True,
+        column_config=config,
+        alt="Every metric of every chosen model with its 95% interval",
+    )
+    st.caption("Errors of the probabilities (lower is better) and cost")
+    costs = tables.error_and_cost_table(metrics, rows, labels)
+    decimals = dict.fromkeys(tables.ERRORS.values(), "%.3f")
+    decimals |= {"Parameters, millions": "%.2f", "MB": "%.1f", "ms an image": "%.1f"}
+    decimals |= {"Training, minutes": "%.1f"}
+    config = {name: st.column_config.NumberColumn(format=f) for name, f in decimals.items()}
+    for name in tables.ERRORS.values():
+        config[f"{name}, 95%"] = st.column_config.TextColumn(alignment="right")
+    st.dataframe(costs, hide_index=True, column_config=config, alt="Calibration and cost by model")
+    st.download_button(
+        "All figures as CSV",
+        tables.csv_table(rows, metrics, selection.part).to_csv(index=False),
+        file_name=f"{selection.run.name}-{selection.part}-metrics.csv",
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+
+
+def show_floors(floors: pd.DataFrame, rows: pd.DataFrame, labels: dict[str, str]) -> None:
+    """The floor that is hardest to beat, and the models that do not beat it."""
+    known = floors[floors["metric"] == "macro_f1"].dropna(subset=["value"])
+    if not len(known):
+        return
+    best = known.loc[known["value"].idxmax()]
+    scores = rows[rows["metric"] == "macro_f1"].set_index("model")["value"]
+    below = [ui.escape(labels[m]) for m, score in scores.items() if score <= best["value"]]
+    text = (
+        f"**Floors.** Without looking at lungs, the best shortcut ({ui.escape(best['name'])}) "
+        f"reaches a macro-F1 of {ui.percent(best['value'])} "
+        f":gray[{tables.range_text(best['low'], best['high'])}] on the same test images. "
+    )
+    text += f"Not above it: **{', '.join(below)}**." if below else "Every model shown is above it."
+    st.markdown(text)
+
+
+def show_conditions(selection: ui.Selection) -> None:
+    info = selection.run.info
+    sizes = info.get("model_input_size_px", {})
+    size_px = ", ".join(
+        f"{ui.escape(selection.title(m))} {sizes.get(m, info.get('input_size_px', '?'))} px"
+        for m in selection.models
+    )
+    st.markdown(
+        f"**Measured on the model that is served**: precision "
+        f"{ui.escape(info.get('precision', 'not stated'))}, set explicitly; images made square by "
+        f"{ui.escape(info.get('resize', 'not stated'))} ({size_px}); test-time copies: "
+        f"{ui.escape(str(info.get('tta') or 'none'))}. "
+        f"Recipes tried on validation: {info.get('recipes_tried', 'not stated')}."
+        f" Times were taken on: {ui.escape(tables.plain(info.get('hardware') or 'not stated'))}."
+    )
+    missing = [
+        f"{name} ({reason})"
+        for name, folder, reason in AUDIT_STEPS
+        if not (selection.run.path / folder).is_dir()
+    ]
+    if not any(has_predictions(selection.run, m, "folds") for m in selection.run.models):
+        missing.append("Cross-validation (trained on one split, without `--folds`)")
+    if missing:
+        st.markdown(f":material/pending: **Not done yet**: {'; '.join(missing)}.")
+
+
+def show_model_cards(selection: ui.Selection) -> None:
+    with st.expander("Model cards: intended use, data, licence, limits", icon=":material/badge:"):
+        tabs = st.tabs([selection.title(model) for model in selection.models])
+        for tab, model in zip(tabs, selection.models, strict=True):
+            card = load_card(selection.run, model)
+            tab.markdown(card or "This run holds no card of this model.", anchors=False)
+
+
+selection = ui.page_frame("Overview", ":material/leaderboard:")
+run, models, part = selection.run, selection.models, selection.part
+try:
+    metrics = {model: loaders.load_metrics(run, model, part) for model in models}
+    comparisons = loaders.load_comparisons(run, part)
+except (ArtifactError, MetricsError) as error:
+    ui.empty_state(str(error))
+labels = {model: selection.label(model) for model in run.models}
+titles = {model: selection.title(model) for model in run.models}
+rows = tables.metric_rows(metrics, run.class_names, labels)
+n_text = f"n = {metrics[models[0]]['n']} {selection.part_name} images"
+
+said = verdict.leader_sentence(metrics, comparisons, titles, synthetic=run.synthetic)
+st.markdown(f"#### {ui.escape(said.sentence)}")
+st.markdown(ui.escape(said.basis.replace("test images", f"{selection.part_name} images")))
+note = verdict.initialisation_note({m: run.info.get("init", {}).get(m) for m in models}, titles)
+if note:
+    st.info(ui.escape(note), icon=":material/compare_arrows:")
+
+show_cards(selection, metrics)
+
+# Floors are known for the test part only.
+floors = tables.floor_rows(run.info.get("floors", {}) if part == "test" else {})
+left, right = st.columns([3, 2], gap="medium")
+with left:
+    shown = rows[rows["metric"].isin(tables.SHARES)]
+    ui.show_chart(
+        charts.plot_metric_dots(shown, models=models, labels=labels, n_text=n_text, floors=floors)
+    )
+with right:
+    quality = rows[rows["metric"] == "macro_f1"].copy()
+    for key in ("latency_ms", "size_mb"):
+        costs = {m: (metrics[m].get("cost") or {}).get(key) for m in models}
+        quality[key] = quality["model"].map(costs).astype(float)
+    ui.show_chart(charts.plot_quality_cost(quality, models=models, labels=titles, n_text=n_text))
+show_floors(floors, rows, labels)
+show_conditions(selection)
+if all("binary" in figures for figures in metrics.values()):
+    show_binary(selection, metrics)
+show_report(selection, metrics)
+show_all_metrics(selection, metrics, rows, labels)
+show_model_cards(selection)

@@ -1,0 +1,115 @@
+"""Training: how each model was trained, and with what."""
+
+import pandas as pd
+import streamlit as st
+
+from core.artifacts import ArtifactError
+from dashboard import charts, charts_making, loaders, tables, ui
+
+
+def minutes(seconds: float | None) -> str:
+    """Seconds for people: "45 s" or "12 min 30 s"."""
+    if seconds is None or seconds != seconds:
+        return "–"
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def training_seconds(selection: ui.Selection, model: str, history: pd.DataFrame) -> float | None:
+    """What metrics.json says, else the sum of the epochs; None where neither is known."""
+    cost = loaders.load_metrics(selection.run, model).get("cost") or {}
+    if cost.get("train_s") is not None:
+        return float(cost["train_s"])
+    return float(history["seconds"].sum()) if len(history) else None
+
+
+def summary(selection: ui.Selection, histories: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    rows = []
+    for model, history in histories.items():
+        best = history["val_loss"].idxmin() if history["val_loss"].notna().any() else None
+        rows.append(
+            {
+                "Model": f"{ui.model_mark(selection.run, model)}\u00a0"
+                + ui.escape(selection.label(model)),
+                "Epochs": str(len(history)) if len(history) else "–",
+                "Lowest validation loss": "–"
+                if best is None
+                else f"{history['val_loss'][best]:.3f} in epoch {history['epoch'][best]}",
+                "Time": minutes(training_seconds(selection, model, history)),
+                "Image side": f"{image_side(selection, model)} px",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def image_side(selection: ui.Selection, model: str) -> object:
+    info = selection.run.info
+    return info.get("model_input_size_px", {}).get(model, info.get("input_size_px", "?"))
+
+
+def show_curves(selection: ui.Selection, model: str, history: pd.DataFrame, n_text: str) -> None:
+    st.subheader(
+        f"{ui.model_mark(selection.run, model)} {ui.escape(selection.label(model))}", anchor=False
+    )
+    if not len(history):
+        st.caption("This model was not trained in epochs, so there are no curves.")
+        return
+    colour = charts.model_style(model, selection.run.models).colour
+    for column, what in zip(st.columns(3), charts_making.CURVES, strict=True):
+        with column:
+            chart = charts_making.plot_learning_curve(
+                history, what, label=selection.title(model), colour=colour, n_text=n_text
+            )
+            ui.show_chart(chart, key=f"curve_{model}_{what}")
+
+
+def show_setting(info: dict) -> None:
+    """What was asked for, on what machine, with which programs."""
+    st.subheader("Command and configuration", anchor=False)
+    st.code(str(info.get("command", "not recorded")), language="bash", wrap_lines=True)
+    left, middle, right = st.columns(3)
+    for column, title, key in (
+        (left, "Configuration", "config"),
+        (middle, "Versions", "versions"),
+        (right, "Hardware", "hardware"),
+    ):
+        with column:
+            st.markdown(f"**{title}**")
+            values = info.get(key) or {}
+            if not isinstance(values, dict):
+                values = {key: values}
+            if not values:
+                st.caption("not recorded")
+                continue
+            table = pd.DataFrame(
+                {"setting": list(values), "value": [tables.plain(v) for v in values.values()]}
+            )
+            st.dataframe(table, hide_index=True, height="content", alt=f"{title} of the run")
+
+
+selection = ui.page_frame("Training", ":material/show_chart:")
+run = selection.run
+try:
+    histories = {model: loaders.load_history(run, model) for model in selection.models}
+    table = summary(selection, histories)
+    splits = loaders.load_manifest(run)["split"].value_counts()
+except ArtifactError as error:
+    ui.empty_state(str(error))
+
+n_text = f"{splits.get('train', 0)} training and {splits.get('val', 0)} validation images"
+seconds = [training_seconds(selection, model, history) for model, history in histories.items()]
+known = [value for value in seconds if value is not None]
+st.markdown(
+    f"#### {len(histories)} model{'s' if len(histories) != 1 else ''} trained in "
+    f"{minutes(sum(known)) if known else 'unknown time'}, seed {run.info.get('seed', '–')}, "
+    f"{ui.escape(str(run.info.get('created', ''))[:10])}."
+)
+st.markdown(
+    "Training curves are taken while a model learns on altered copies of its images, so they lie "
+    "apart from validation, which sees the images as they are. The epoch that is kept is chosen "
+    "on validation; the test images are not in any of these curves."
+)
+st.table(table, hide_index=True, border="horizontal")
+for model, history in histories.items():
+    show_curves(selection, model, history, n_text)
+show_setting(run.info)

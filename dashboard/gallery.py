@@ -1,0 +1,237 @@
+"""Pictures with what every model said about them: cards, pages of cards, one large view.
+
+Thumbnails come from the data folder by image_id; where a file is not on the machine its card
+stays, with a sentence in the picture's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from PIL import Image, ImageOps
+
+from core.artifacts import Run
+from core.images import ImageError, read_bytes
+from core.phantom import label_synthetic
+from dashboard import live, loaders, ui
+from dashboard.charts import model_style
+from dashboard.charts_answers import plot_probabilities
+
+PAGE_SIZE = 24
+THUMBNAIL_PX = 256
+CARD_WIDTH_PX = 240
+_AT, _FOLDER = "gallery_at", "gallery_folder"
+
+
+def show(
+    selection: ui.Selection,
+    answers: pd.DataFrame,
+    image_ids: Sequence[str],
+    pictures: loaders.Pictures,
+    key: str,
+) -> None:
+    """Draw the images as cards, PAGE_SIZE a page, in the order given.
+
+    answers: as dashboard.answers.join_answers makes them, of the models to show. key names the
+    choice that led here: it keeps a page number of its own, so a new choice begins at page 1.
+    """
+    ask_for_folder(selection.run, pictures)
+    n_pages = -(-len(image_ids) // PAGE_SIZE)
+    page = 1
+    if n_pages > 1:
+        page = _choose_page(n_pages, key)
+        first = (page - 1) * PAGE_SIZE
+        last = min(first + PAGE_SIZE, len(image_ids))
+        st.caption(f"Images {first + 1} to {last} of {len(image_ids)}")
+    by_image = dict(tuple(answers[answers["image_id"].isin(image_ids)].groupby("image_id")))
+    start = (page - 1) * PAGE_SIZE
+    opened = False
+    with st.grid(min_column_width=CARD_WIDTH_PX, border=True):
+        for place, image_id in enumerate(image_ids[start : start + PAGE_SIZE], start=start):
+            with st.container():
+                opened |= _card(selection, by_image[image_id], pictures, image_id, place, key)
+    if opened:
+        large_view(selection, by_image, list(image_ids), pictures)
+
+
+def find_pictures(run: Run) -> loaders.Pictures:
+    """The run's pictures in the folder that a person pointed to, else in the data folder."""
+    return loaders.find_pictures(run, ui.picture_folder())
+
+
+def ask_for_folder(run: Run, pictures: loaders.Pictures) -> None:
+    """Say which pictures are missing and take a folder that holds them; it counts on all pages."""
+    folder = ui.picture_folder()
+    n_found = len(pictures.found)
+    if folder and n_found:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            found = f"{n_found} of {pictures.n_images} pictures are in {pictures.root}."
+            st.caption(f":material/folder_open: {ui.escape(found)}", width="content")
+            st.button("Forget this folder", type="tertiary", on_click=_use_folder, args=("",))
+    if n_found == pictures.n_images:
+        return
+    if folder and not n_found:
+        st.warning(ui.escape(pictures.reason), icon=":material/folder_off:")
+    elif not n_found:
+        st.info(
+            f"{how_to_fetch(run)} Or point to a folder that holds the pictures.",
+            icon=":material/hide_image:",
+        )
+    elif not folder:
+        missing = f"{pictures.n_images - n_found} of {pictures.n_images} pictures are missing."
+        st.info(missing, icon=":material/hide_image:")
+    st.text_input(
+        "Folder that holds the pictures",
+        key=_FOLDER,
+        placeholder="the data set's own folder, or the one that holds it",
+        on_change=_use_folder,
+        persist_state="session",
+    )
+
+
+def _use_folder(folder: str | None = None) -> None:
+    # The typed text lives in a widget; what counts lies beside it, where no page can drop it.
+    if folder is None:
+        folder = st.session_state[_FOLDER]
+    else:
+        st.session_state[_FOLDER] = folder
+    st.session_state[ui.FOLDER_KEY] = folder.strip()
+
+
+def _choose_page(n_pages: int, key: str) -> int:
+    name = f"page_{key}"
+    if not 1 <= st.session_state.get(name, 1) <= n_pages:
+        st.session_state[name] = 1
+    return st.pagination(n_pages, key=name, persist_state="session")
+
+
+def _card(
+    selection: ui.Selection,
+    rows: pd.DataFrame,
+    pictures: loaders.Pictures,
+    image_id: str,
+    place: int,
+    key: str,
+) -> bool:
+    """One card; True when its large view is asked for."""
+    label = str(rows["label"].iloc[0])
+    thumbnail, problem = _thumbnail(selection.run, pictures, image_id)
+    if thumbnail is None:
+        with st.container(height=THUMBNAIL_PX - 60, border=True, vertical_alignment="center"):
+            st.caption(f":material/hide_image: {problem}")
+    else:
+        kind = "Drawn phantom, SYNTHETIC" if selection.run.synthetic else "Image"
+        st.image(thumbnail, width="stretch", alt=f"{kind} {image_id}, true class {label}")
+    lines = [f"True: **{ui.escape(label)}**"]
+    lines += [_said(selection, row) for row in rows.itertuples()]
+    st.markdown("  \n".join(lines))
+    return st.button(
+        "Look closer",
+        key=f"open_{key}_{place}",
+        icon=":material/open_in_full:",
+        help=image_id,
+        width="stretch",
+        on_click=_go_to,
+        args=(place,),
+    )
+
+
+def _said(selection: ui.Selection, row) -> str:
+    """Markdown: the model, its answer and probability, right and wrong told by icon and colour."""
+    colour, icon = ("blue", "check") if row.right else ("orange", "close")
+    return (
+        f":small[:{colour}[:material/{icon}:] {ui.escape(selection.title(row.model))}: "
+        f"{ui.escape(row.predicted)} {ui.percent(row.confidence)}]"
+    )
+
+
+def _thumbnail(
+    run: Run, pictures: loaders.Pictures, image_id: str
+) -> tuple[np.ndarray | None, str]:
+    """A square picture, letterboxed for an even grid, or None and why."""
+    path = pictures.find(image_id)
+    if path is None:
+        return None, how_to_fetch(run)
+    try:
+        pixels = loaders.read_thumbnail(path, THUMBNAIL_PX)
+    except ImageError as error:
+        return None, ui.escape(str(error))
+    square = letterboxed(pixels, THUMBNAIL_PX)
+    return (label_synthetic(square) if run.synthetic else square), ""
+
+
+def letterboxed(pixels: np.ndarray, size_px: int) -> np.ndarray:
+    """Grey uint8 (h, w) -> (size_px, size_px), shape kept, black beside it; for showing only."""
+    fitted = ImageOps.contain(Image.fromarray(pixels), (size_px, size_px))
+    return np.asarray(ImageOps.pad(fitted, (size_px, size_px), color=0))
+
+
+def how_to_fetch(run: Run) -> str:
+    """What stands in the place of a picture that is not on this machine (Markdown)."""
+    if run.synthetic:
+        return "Not on this machine: `make demo` draws it."
+    name = str(run.info["dataset"].get("name", ""))
+    return f"Not on this machine: `python -m core data {name}` fetches it."
+
+
+def _go_to(place: int) -> None:
+    st.session_state[_AT] = place
+
+
+@st.dialog("Image", width="large", icon=":material/open_in_full:")
+def large_view(
+    selection: ui.Selection,
+    by_image: dict[str, pd.DataFrame],
+    image_ids: list[str],
+    pictures: loaders.Pictures,
+) -> None:
+    """One image with every model's probabilities and heat map; steps through image_ids."""
+    place = min(st.session_state.get(_AT, 0), len(image_ids) - 1)
+    image_id = image_ids[place]
+    rows = by_image[image_id]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Previous", icon=":material/arrow_back:", disabled=place == 0, shortcut="P",
+            on_click=_go_to, args=(place - 1,), key="large_previous",
+        )  # fmt: skip
+        st.button(
+            "Next", icon=":material/arrow_forward:", disabled=place == len(image_ids) - 1,
+            shortcut="N", on_click=_go_to, args=(place + 1,), key="large_next",
+        )  # fmt: skip
+        st.markdown(f"{place + 1} of {len(image_ids)}", width="content")
+    patient = str(
+        loaders.load_manifest(selection.run).set_index("image_id")["patient_id"].get(image_id, "")
+    )
+    whose = f", patient {patient}" if patient and not patient.startswith("image:") else ""
+    st.markdown(
+        f"True: **{ui.escape(rows['label'].iloc[0])}**  \n:gray[{ui.escape(image_id + whose)}]"
+    )
+    left, right = st.columns(2, gap="medium")
+    with left:
+        _large_picture(selection, pictures, image_id)
+    with right:
+        st.markdown("  \n".join(_said(selection, row) for row in rows.itertuples()))
+        names = selection.run.class_names
+        probabilities = rows[[f"p_{name}" for name in names]].to_numpy()
+        bars = [
+            (selection.label(model), model_style(model, selection.run.models).colour, values)
+            for model, values in zip(rows["model"], probabilities, strict=True)
+        ]
+        figure, alt = plot_probabilities(bars, names, "as recorded in the run", live.theme())
+        st.plotly_chart(figure, key="large_bars", config={"displayModeBar": False}, alt=alt)
+
+
+def _large_picture(selection: ui.Selection, pictures: loaders.Pictures, image_id: str) -> None:
+    path = pictures.find(image_id)
+    if path is None:
+        st.caption(f":material/hide_image: {how_to_fetch(selection.run)}")
+        return
+    try:
+        answer = live.ask_models(selection, read_bytes(path), path.name)
+    except ImageError as error:
+        st.caption(f":material/hide_image: {ui.escape(str(error))}")
+        return
+    live.show_heat(answer, key="large", synthetic=selection.run.synthetic)

@@ -1,0 +1,252 @@
+"""Cached reading of runs, pictures and served models: st.cache_* around core, nothing else.
+
+Every function takes a `Run` (or a path) and is cached by the run's path together with the time
+and size of its run.json, so a run that is trained anew is read anew. Tables that are returned are
+copies that a page may change.
+
+    list_runs() -> list[RunEntry]
+    load_manifest(run), load_skipped(run), load_history(run, model)
+    load_prediction_table(run, model, part) -> DataFrame   predictions + patient, path, confidence
+    load_metrics(run, model, part) -> dict                  metrics.json, or computed for that part
+    load_comparisons(run, part) -> list[dict]                every pair of models
+    find_pictures(run, folder="") -> Pictures               .find(image_id) -> Path | None
+    read_thumbnail(path, size_px) -> uint8 (h, w)           raises core.images.ImageError
+    load_model(run, model) -> core.inference.ServedModel    raises ArtifactError, InferenceError
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from PIL import Image
+
+from core import artifacts, config, images, metrics, statistics
+from core.artifacts import Run, RunEntry
+from core.datasets import IMAGE_SUFFIXES
+
+
+def run_token(run: Run) -> str:
+    """What changes when the run is written anew: its path and run.json's time and size."""
+    file = run.path / artifacts.RUN_FILE
+    try:
+        status = file.stat()
+    except OSError:
+        return f"{run.path}:gone"
+    return f"{run.path.resolve()}:{status.st_mtime_ns}:{status.st_size}"
+
+
+_BY_RUN = {Run: run_token}
+
+
+def list_runs() -> list[RunEntry]:
+    """All runs below the artifacts folder, damaged ones included (not cached: it is quick)."""
+    return artifacts.list_runs(config.artifacts_root())
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=20)
+def load_manifest(run: Run) -> pd.DataFrame:
+    """manifest.csv, one row an image."""
+    return artifacts.load_manifest(run)
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=20)
+def load_skipped(run: Run) -> pd.DataFrame:
+    """path, reason of the files that were not used."""
+    return artifacts.load_skipped(run)
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=60)
+def load_history(run: Run, model: str) -> pd.DataFrame:
+    """history.csv, one row an epoch."""
+    return artifacts.load_history(run, model)
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=60)
+def load_prediction_table(run: Run, model: str, part: str = "test") -> pd.DataFrame:
+    """Predictions of one part with what a page needs beside them, in the order of the file.
+
+    Columns: image_id, split, fold, label, predicted, p_<class> ..., confidence (the largest
+    probability), correct (bool), patient_id, group_id, path. Raises ArtifactError.
+    """
+    table = artifacts.load_predictions(run, model, part)
+    columns = [f"p_{name}" for name in run.class_names]
+    table["confidence"] = table[columns].max(axis=1)
+    table["correct"] = table["label"] == table["predicted"]
+    manifest = load_manifest(run).drop_duplicates("image_id").set_index("image_id")
+    for column in ("patient_id", "group_id", "path"):
+        table[column] = table["image_id"].map(manifest[column])
+    unknown = table.loc[table["path"].isna(), "image_id"]
+    if len(unknown):
+        raise artifacts.ArtifactError(
+            f"Run {run.name} is damaged: {len(unknown)} predicted images of {model} are not in "
+            f"its manifest (first: {unknown.iloc[0]}). Restore it or train the run anew."
+        )
+    return table
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Computing the intervals …", max_entries=60)
+def load_metrics(run: Run, model: str, part: str = "test") -> dict[str, Any]:
+    """The figures of one part with `intervals`, keys as metrics.json has them.
+
+    The test part is read from metrics.json; other parts are computed from their predictions.
+    Raises ArtifactError or MetricsError.
+    """
+    stored = artifacts.load_metrics(run, model)
+    _check_metrics(run, model, stored)
+    if part == "test":
+        return stored
+    table = load_prediction_table(run, model, part)
+    y_true, y_prob = metrics.arrays_from_predictions(table, run.class_names)
+    computed = metrics.compute_metrics(y_true, y_prob, run.class_names)
+    computed["intervals"] = statistics.bootstrap_intervals(
+        y_true, y_prob, table["patient_id"].to_numpy(), run.class_names
+    )
+    # What a model costs does not depend on the images it is measured on.
+    computed["cost"] = stored.get("cost", {})
+    return computed
+
+
+def _check_metrics(run: Run, model: str, stored: Any) -> None:
+    try:
+        metrics.flatten_metrics(stored)
+        whole = set(stored["per_class"]) == set(run.class_names)
+        whole = whole and {"n", "confusion_matrix"} <= set(stored)
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise artifacts.ArtifactError(
+            f"Run {run.name} is damaged: {model}/{artifacts.METRICS_FILE} lacks figures. "
+            "Restore it or train the run anew."
+        )
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Comparing the models …", max_entries=20)
+def load_comparisons(run: Run, part: str = "test") -> list[dict]:
+    """Each pair of the run's models judged on one part: run.json's answer for the test part.
+
+    Always all models, also where few are shown: leaving some out must not soften the correction
+    for the number of pairs.
+    """
+    stored = run.info.get("comparisons")
+    if part == "test" and stored:
+        return stored
+    tables = [load_prediction_table(run, m, part).sort_values("image_id") for m in run.models]
+    probs = {}
+    for model, table in zip(run.models, tables, strict=True):
+        if list(table["image_id"]) != list(tables[0]["image_id"]):
+            return []  # not the same images: no paired test exists
+        y_true, probs[model] = metrics.arrays_from_predictions(table, run.class_names)
+    groups = tables[0]["patient_id"].to_numpy()
+    return statistics.compare_models(y_true, probs, groups, run.class_names)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where a run's picture files are on this machine.
+
+    root: the data set's folder, None where there is none; found: image_id -> path relative to it;
+    n_images: images the run has. `reason` is a sentence for people where pictures are missing.
+    """
+
+    root: Path | None
+    found: dict[str, str]
+    n_images: int
+    reason: str
+
+    def find(self, image_id: str) -> Path | None:
+        """The picture's file, or None where it is not on this machine."""
+        name = self.found.get(image_id)
+        return self.root / name if self.root and name else None
+
+
+def find_pictures(run: Run, folder: str = "") -> Pictures:
+    """Look for the run's pictures in `folder` (what a person pointed to), else in the data root.
+
+    Either may be the data set's own folder or the folder that holds it.
+    """
+    dataset = str(run.info["dataset"].get("name", ""))
+    bases = [Path(folder).expanduser()] if folder.strip() else [config.data_root()]
+    roots = [base / dataset for base in bases if dataset] + bases
+    best = Pictures(None, {}, len(load_manifest(run)), _how_to_get(dataset, folder))
+    for root in roots:
+        if root.is_dir():
+            found = _index_pictures(run, str(root.resolve()))
+            if len(found) > len(best.found):
+                best = Pictures(root.resolve(), found, best.n_images, best.reason)
+    if len(best.found) == best.n_images:
+        return Pictures(best.root, best.found, best.n_images, "")
+    return best
+
+
+def _how_to_get(dataset: str, folder: str) -> str:
+    if folder.strip():
+        return f"No pictures of {dataset} are in {folder}: point to the folder that holds them."
+    return (
+        f"The pictures of {dataset} are not on this machine: run `python -m core data {dataset}`, "
+        "or point to the folder that holds them."
+    )
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Looking for the pictures …", ttl=60)
+def _index_pictures(run: Run, root: str) -> dict[str, str]:
+    """image_id -> relative path below root, whatever the extension; only the run's own folders.
+
+    Only folders that the manifest names are listed, so a wrong folder such as / costs nothing,
+    and an id with `..` finds nothing.
+    """
+    wanted: dict[str, set[str]] = {}
+    for image_id in load_manifest(run)["image_id"]:
+        pure = PurePosixPath(image_id)
+        if not pure.is_absolute() and ".." not in pure.parts:
+            wanted.setdefault(pure.parent.as_posix(), set()).add(image_id)
+    found: dict[str, str] = {}
+    for parent, ids in wanted.items():
+        try:
+            names = sorted(
+                entry.name for entry in os.scandir(Path(root, parent)) if entry.is_file()
+            )
+        except OSError:
+            continue
+        prefix = "" if parent == "." else f"{parent}/"
+        for name in names:
+            suffix = PurePosixPath(name).suffix.lower()
+            if suffix not in IMAGE_SUFFIXES:
+                continue
+            stem = name[: -len(suffix)]
+            # The id with its extension names one file exactly, so it comes before a mere stem.
+            if prefix + name in ids:
+                found[prefix + name] = prefix + name
+            elif prefix + stem in ids:
+                found.setdefault(prefix + stem, prefix + name)
+    return found
+
+
+def read_thumbnail(path: Path, size_px: int) -> np.ndarray:
+    """Grey uint8 (h, w), longest side `size_px` at most, aspect kept. Raises ImageError."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise images.ImageError(f"{path.name} cannot be read: {error.strerror}.") from error
+    return _read_thumbnail(str(path), status.st_mtime_ns, size_px)
+
+
+@st.cache_data(show_spinner=False, max_entries=1000)
+def _read_thumbnail(path: str, modified_ns: int, size_px: int) -> np.ndarray:
+    pixels = images.read_image(Path(path)).pixels
+    small = Image.fromarray(pixels)
+    small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
+    return np.asarray(small)
+
+
+@st.cache_resource(hash_funcs=_BY_RUN, show_spinner="Loading the model …", max_entries=12)
+def load_model(run: Run, model: str) -> Any:
+    """The served model, hash-checked (core.inference.ServedModel)."""
+    from core import inference  # the engine takes a second to import; only Predict needs it
+
+    return inference.load_model(run, model)

@@ -1,0 +1,279 @@
+"""People's ways through the dashboard, in a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from core import artifacts
+from core.phantom import make_phantom
+from tests.factory import TITLES, make_run
+
+PAGES = {
+    "": "Overview",
+    "confusion": "Confusion",
+    "errors": "Errors",
+    "predict": "Predict",
+    "training": "Training",
+    "data": "Data",
+}
+PHONE = {"width": 390, "height": 844}
+PLACE_OF_CELL = """([model, truth, predicted]) => {
+    for (const plot of document.querySelectorAll('.js-plotly-plot')) {
+        const {xaxis, yaxis} = plot._fullLayout;
+        const box = plot.getBoundingClientRect();
+        for (const trace of plot._fullData || []) {
+            const cells = Array.from(trace.customdata || []);
+            const i = cells.findIndex(
+                c => c && c[0] === model && c[1] === truth && c[2] === predicted);
+            if (i >= 0) return {
+                x: box.left + xaxis._offset + xaxis.d2p(trace.x[i]),
+                y: box.top + yaxis._offset + yaxis.d2p(trace.y[i])};
+        }
+    }
+    return null;
+}"""
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_opens_clean(visit, path: str):
+    tab = visit()
+    tab.open(path, PAGES[path])
+    assert tab.page.get_by_text("Research use, not for diagnosis").first.is_visible()
+    assert tab.page.get_by_text(re.compile("SYNTHETIC")).first.is_visible()
+    tab.assert_clean()
+
+
+def test_pages_are_reached_from_the_sidebar(visit):
+    tab = visit()
+    tab.open("", "Overview")
+    for title in list(PAGES.values())[1:]:
+        tab.page.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
+        tab.page.get_by_role("heading", name=re.compile(title)).first.wait_for()
+        tab.settle()
+    tab.assert_clean()
+
+
+def demo_predictions(demo_root: Path, model: str) -> pd.DataFrame:
+    return artifacts.load_predictions(artifacts.open_run(demo_root / "artifacts" / "demo"), model)
+
+
+def wrong_cell(table: pd.DataFrame) -> tuple[str, str, list[str]]:
+    """true class, predicted class and image ids of the fullest cell off the diagonal."""
+    wrong = table[table["label"] != table["predicted"]]
+    cells = wrong.groupby(["label", "predicted"])["image_id"].apply(sorted)
+    truth, predicted = cells.map(len).idxmax()
+    return truth, predicted, list(cells[truth, predicted])
+
+
+def shown_images(tab, image_ids) -> set[str]:
+    """Those of image_ids that a picture on the page is named after (what a screen reader says)."""
+    text = "\n".join(
+        image.get_attribute("alt") or ""
+        for image in tab.page.get_by_test_id("stMain").get_by_role("img").all()
+    )
+    return {i for i in image_ids if re.search(re.escape(i.split("/")[-1]) + r"(?!\d)", text)}
+
+
+def click_cell(tab, cell: tuple[str, str, str]) -> None:
+    tab.page.locator(".js-plotly-plot .nsewdrag").first.wait_for()
+    tab.page.wait_for_timeout(2000)  # Plotly takes clicks only some time after it has drawn
+    chart = tab.page.locator(".js-plotly-plot").filter(has_text=TITLES[cell[0]])
+    if chart.count():
+        chart.first.scroll_into_view_if_needed()
+    place = tab.page.evaluate(PLACE_OF_CELL, list(cell))
+    assert place, f"No chart has a point for the cell {cell}."
+    tab.page.mouse.move(place["x"], place["y"])
+    tab.page.mouse.click(place["x"], place["y"])
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet50"])
+def test_click_on_a_cell_shows_its_images(visit, demo_root: Path, model: str):
+    table = demo_predictions(demo_root, model)
+    truth, predicted, expected = wrong_cell(table)
+    tab = visit()
+    tab.open("confusion", "Confusion")
+    assert shown_images(tab, table["image_id"]) == set()
+
+    click_cell(tab, (model, truth, predicted))
+    noun = "image" if len(expected) == 1 else "images"
+    words = f"{truth} predicted as {predicted}, {TITLES[model]}, {len(expected)} {noun}"
+    chip = tab.page.get_by_role("button", name=words)
+    chip.wait_for()
+    tab.settle()
+    assert shown_images(tab, table["image_id"]) == set(expected)
+
+    chip.click()
+    chip.wait_for(state="detached")
+    tab.settle()
+    assert shown_images(tab, table["image_id"]) == set()
+    tab.assert_clean()
+
+
+def choose(tab, label: str, option: str) -> None:
+    """Choose an option of a select box with the keyboard only."""
+    tab.page.get_by_role("combobox", name=re.compile(label)).focus()
+    tab.page.keyboard.type(option)
+    tab.page.get_by_role("option", name=option, exact=True).first.wait_for()
+    tab.page.keyboard.press("Enter")
+    tab.settle()
+
+
+def test_cell_can_be_chosen_by_keyboard(visit, demo_root: Path):
+    table = demo_predictions(demo_root, "mobilenetv2")
+    truth, predicted, expected = wrong_cell(table)
+    tab = visit()
+    tab.open("confusion", "Confusion")
+    choose(tab, "^Model$|Model\\b(?!s)", "MobileNetV2")
+    choose(tab, "True class", truth)
+    choose(tab, "Predicted class", predicted)
+    assert shown_images(tab, table["image_id"]) == set(expected)
+    tab.assert_clean()
+
+
+def test_shares_are_of_the_true_class_first(visit, demo_root: Path):
+    table = demo_predictions(demo_root, "cnn")
+    tab = visit()
+    tab.open("confusion", "Confusion")
+    chart = tab.page.locator(".js-plotly-plot").filter(has_text=TITLES["cnn"]).first
+    drawn = chart.evaluate("plot => Array.from(plot.querySelectorAll('text'), t => t.textContent)")
+    for truth, rows in table.groupby("label"):
+        share = 100 * (rows["predicted"] == truth).mean()
+        assert any(text.startswith(f"{share:.1f}") for text in drawn), (truth, share, drawn)
+
+
+def test_choice_survives_another_page(visit, demo_root: Path):
+    truth, predicted, _ = wrong_cell(demo_predictions(demo_root, "cnn"))
+    tab = visit()
+    tab.open("confusion", "Confusion")
+    click_cell(tab, ("cnn", truth, predicted))
+    chip = tab.page.get_by_role("button", name=f"{truth} predicted as {predicted}, CNN")
+    chip.wait_for()
+    for title in ("Training", "Confusion"):
+        tab.page.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
+        tab.page.get_by_role("heading", name=re.compile(title)).first.wait_for()
+        tab.settle()
+    assert chip.is_visible()
+    tab.assert_clean()
+
+
+def upload(tab, file: Path) -> None:
+    tab.page.locator('input[type="file"]').first.set_input_files(str(file))
+    tab.page.get_by_text(file.name).first.wait_for()
+    tab.settle()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_upload_gives_three_predictions(visit, tmp_path: Path, suffix: str):
+    file = tmp_path / f"uploaded.{suffix}"
+    Image.fromarray(make_phantom("covid", 5, 160).pixels).save(file)
+    tab = visit()
+    tab.open("predict", "Predict")
+    upload(tab, file)
+    main = tab.page.get_by_test_id("stMain")
+    for title in TITLES.values():
+        main.get_by_text(re.compile(title)).first.wait_for()
+    main.get_by_text(re.compile(r"\bms\b")).first.wait_for()
+    everything = page_text(tab)
+    # Each model gives three shares; they are written out, whatever they are drawn with.
+    assert len(re.findall(r"\d+(?:\.\d+)?\s?%", everything)) >= 9
+    assert re.search(r"agree", everything, re.IGNORECASE)
+    tab.assert_clean()
+
+
+def page_text(tab) -> str:
+    """All that stands on the page: its text, that of its charts, and what is said of images."""
+    return tab.page.get_by_test_id("stMain").evaluate(
+        """main => [main.innerText,
+            ...Array.from(main.querySelectorAll('svg text'), t => t.textContent),
+            ...Array.from(main.querySelectorAll('[aria-label], [alt]'),
+                e => e.getAttribute('aria-label') || e.getAttribute('alt'))].join('\\n')"""
+    )
+
+
+def test_wrong_file_gets_a_sentence(visit, tmp_path: Path):
+    file = tmp_path / "not-an-image.png"
+    file.write_text("These are words, no pixels.\n" * 50)
+    tab = visit()
+    tab.open("predict", "Predict")
+    upload(tab, file)
+    alert = tab.page.get_by_test_id("stMain").get_by_role("alert").first
+    alert.wait_for()
+    said = alert.inner_text()
+    assert len(said.split()) > 4
+    assert "Traceback" not in page_text(tab)
+    tab.assert_clean()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_nothing_is_wider_than_a_phone(visit, path: str):
+    tab = visit(viewport=PHONE)
+    tab.open(path, PAGES[path])
+    tab.page.wait_for_timeout(1500)  # charts take their width from the page a moment later
+    widest = tab.page.evaluate(
+        """() => Math.max(document.documentElement.scrollWidth,
+            document.querySelector('[data-testid="stMain"]').scrollWidth)"""
+    )
+    assert widest <= PHONE["width"]
+    tab.assert_clean()
+
+
+def test_pages_without_runs_say_what_to_do(visit, start_server, tmp_path: Path):
+    (tmp_path / "artifacts").mkdir()
+    server = start_server(tmp_path)
+    tab = visit(url=server.url)
+    for path, title in PAGES.items():
+        tab.open(path, title)
+        if path == "predict":
+            continue  # samples may be looked at without a run
+        assert "make" in page_text(tab)
+    tab.assert_clean()
+
+
+def test_damaged_run_is_named(visit, start_server, tmp_path: Path):
+    make_run(tmp_path / "artifacts", name="whole", n=30, images=False)
+    damaged = make_run(tmp_path / "artifacts", name="torn", n=30, images=False)
+    (damaged / "run.json").write_text('{"format_version": 1, "na')
+    server = start_server(tmp_path)
+    tab = visit(url=server.url)
+    for path, title in PAGES.items():
+        tab.open(path, title)
+        tab.assert_clean()
+    tab.page.get_by_test_id("stSidebar").get_by_text(re.compile("unusable|cannot be shown")).click()
+    tab.page.get_by_test_id("stSidebar").get_by_text(re.compile("torn")).first.wait_for()
+
+
+@pytest.mark.skipif(not os.environ.get("SCREENSHOTS"), reason="SCREENSHOTS=FOLDER saves pictures")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_screenshots(visit, demo_root: Path, tmp_path: Path, scheme: str):
+    folder = Path(os.environ["SCREENSHOTS"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for size, viewport in (("desktop", {"width": 1920, "height": 1080}), ("phone", PHONE)):
+        tab = visit(viewport=viewport, scheme=scheme)
+        for path, title in PAGES.items():
+            tab.open(path, title)
+            if path == "confusion" and size == "desktop":
+                truth, predicted, _ = wrong_cell(demo_predictions(demo_root, "cnn"))
+                click_cell(tab, ("cnn", truth, predicted))
+            if path == "predict":
+                file = tmp_path / "uploaded.png"
+                Image.fromarray(make_phantom("covid", 5, 160).pixels).save(file)
+                upload(tab, file)
+            tab.page.wait_for_timeout(2000)
+            save_whole_page(tab, viewport, folder / f"{title.lower()}-{scheme}-{size}.png")
+
+
+def save_whole_page(tab, viewport: dict, file: Path) -> None:
+    """A picture of the page to its end: Streamlit scrolls inside, so the window is made as tall."""
+    height = tab.page.evaluate(
+        """() => document.querySelector('[data-testid="stMain"]').scrollHeight"""
+    )
+    tab.page.set_viewport_size({**viewport, "height": max(viewport["height"], min(height, 6000))})
+    tab.page.wait_for_timeout(1000)
+    tab.page.screenshot(path=str(file))
+    tab.page.set_viewport_size(viewport)

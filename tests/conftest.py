@@ -1,0 +1,54 @@
+"""Fixtures for all tests: made-up runs, and a guard that keeps tests off the network."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.factory import make_run
+
+CONNECT = socket.socket.connect
+
+
+def connect_to_loopback_only(self: socket.socket, address) -> None:
+    """Stands in for socket.connect: a test that reaches for the network fails, and says so."""
+    if isinstance(address, tuple):
+        host = str(address[0])
+        try:
+            local = ipaddress.ip_address(host.split("%")[0]).is_loopback
+        except ValueError:
+            local = host == "localhost"
+        if not local:
+            raise AssertionError(f"A test tried to reach {host}: tests use loopback only.")
+    return CONNECT(self, address)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """No test leaves this machine (subprocesses are not covered)."""
+    socket.socket.connect = connect_to_loopback_only
+    yield
+    socket.socket.connect = CONNECT
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `artifacts/demo` (three models that predict) and its phantoms in `data/`.
+
+    Shared by all tests: read it, never write to it.
+    """
+    root = tmp_path_factory.mktemp("demo")
+    make_run(root / "artifacts", tiny_openvino=True)
+    return root
+
+
+@pytest.fixture
+def demo_app(demo_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The environment of a dashboard on the demo run; returns its artifacts root."""
+    monkeypatch.setenv("CXR_ARTIFACTS", str(demo_root / "artifacts"))
+    monkeypatch.setenv("CXR_DATA", str(demo_root / "data"))
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    return demo_root / "artifacts"

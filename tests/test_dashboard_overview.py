@@ -1,0 +1,296 @@
+"""The pages Overview, Training and Data, as people get them."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core import artifacts
+from core.metrics import flatten_metrics
+from dashboard import tables
+from tests.factory import make_run
+
+APP = Path(__file__).parents[1] / "dashboard" / "app.py"
+
+
+def open_page(page: str) -> AppTest:
+    app = AppTest.from_file(APP, default_timeout=60).run()
+    return app.switch_page(f"app_pages/{page}.py").run()
+
+
+def main_text(app: AppTest) -> str:
+    main = app.main
+    kinds = (main.markdown, main.caption, main.info, main.code, main.title, main.subheader)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("CXR_RUN", raising=False)
+    return tmp_path / "artifacts"
+
+
+def load_all(run_dir: Path, models) -> dict[str, dict]:
+    run = artifacts.open_run(run_dir)
+    return {model: artifacts.load_metrics(run, model) for model in models}
+
+
+def cell(value: float, interval: dict) -> str:
+    return (
+        f"{100 * value:.1f}\u202f% :gray[{100 * interval['low']:.1f}\u00a0to\u00a0"
+        f"{100 * interval['high']:.1f}]"
+    )
+
+
+# --------------------------------------------------------------------------------- overview
+
+
+def test_overview_says_first_who_leads_and_what_that_rests_on(demo_app: Path):
+    app = open_page("overview")
+    assert not app.exception
+    words = [m.value for m in app.main.markdown if not m.value.startswith(":")]
+    assert words[0].startswith("#### SYNTHETIC") and "macro-F1" in words[0]
+    assert words[1].startswith("Macro-F1 on the test images (n =")
+    assert "compares initialisations as much as architectures" in app.info[0].value
+
+
+def test_cards_give_macro_f1_with_interval_cost_and_init(demo_app: Path):
+    app = open_page("overview")
+    figures = load_all(demo_app / "demo", ["cnn", "resnet50", "mobilenetv2"])
+    assert len(app.metric) == 3
+    for shown, model in zip(app.metric, figures, strict=True):
+        interval = figures[model]["intervals"]["macro_f1"]
+        assert shown.value == f"{100 * figures[model]['macro_f1']:.1f}\u202f%"
+        assert shown.delta.replace("\u00a0", " ") == (
+            f"{100 * interval['low']:.1f} to {100 * interval['high']:.1f}"
+        )
+        cost = figures[model]["cost"]
+        assert f"**{cost['latency_ms']:.1f}** ms an image" in main_text(app)
+        assert f"**{cost['size_mb']:.1f}** MB" in main_text(app)
+    badges = [m.value for m in app.main.markdown if "-badge[" in m.value]
+    assert {"random init", "ImageNet init", "from scratch"} <= {
+        re.search(r"\[(?::\S+ )?(.*)\]", badge)[1] for badge in badges
+    }
+
+
+def test_classification_report_is_the_one_of_metrics_json(demo_app: Path):
+    app = open_page("overview")
+    figures = load_all(demo_app / "demo", ["cnn", "resnet50", "mobilenetv2"])
+    binary, *reports = [table.value for table in app.main.table]
+    assert len(reports) == 3
+    for name, report in zip(("covid", "normal", "pneumonia"), reports, strict=True):
+        for row, model in enumerate(figures):
+            for key, title in tables.CLASS_SHARES.items():
+                expected = cell(
+                    figures[model]["per_class"][name][key],
+                    figures[model]["intervals"][f"{key}.{name}"],
+                )
+                assert report[title].iloc[row] == expected
+    covid = figures["resnet50"]["binary"]["covid_vs_rest"]["sensitivity"]
+    interval = figures["resnet50"]["intervals"]["binary.covid_vs_rest.sensitivity"]
+    assert binary["Sensitivity"].iloc[1] == cell(covid, interval)
+    matrix = figures["cnn"]["confusion_matrix"]
+    alarms = matrix[1][0] + matrix[2][0]
+    line = next(m.value for m in app.markdown if m.value.startswith("Of "))
+    assert line.startswith(f"Of {sum(matrix[0])} COVID-19 images, found: CNN **{matrix[0][0]}**")
+    assert f"called COVID-19: CNN **{alarms}**" in line
+
+
+def test_no_score_stands_without_its_interval(demo_app: Path):
+    app = open_page("overview")
+    for table in app.main.table:
+        for column in table.value.columns[1:]:
+            for text in table.value[column]:
+                assert re.fullmatch(r"(–|[\d.]+\u202f%) :gray\[.+\]", text)
+    shares = app.main.dataframe[0].value
+    models = [c for c in shares.columns if f"interval:{c}" in shares.columns]
+    assert models == ["cnn", "resnet50", "mobilenetv2"]
+    assert shares[[f"interval:{m}" for m in models]].map(bool).all().all()
+    costs = app.main.dataframe[1].value
+    assert {f"{name}, 95%" for name in tables.ERRORS.values()} <= set(costs.columns)
+
+
+def test_csv_holds_every_figure_with_interval_and_n(demo_app: Path):
+    figures = load_all(demo_app / "demo", ["cnn", "mobilenetv2"])
+    names = ["covid", "normal", "pneumonia"]
+    rows = tables.metric_rows(figures, names, {"cnn": "CNN", "mobilenetv2": "M"})
+    text = tables.csv_table(rows, figures, "test").to_csv(index=False)
+    table = pd.read_csv(io.StringIO(text)).set_index(["model", "metric"])
+    assert not table.index.duplicated().any()
+    for model, metrics in figures.items():
+        flat = flatten_metrics(metrics)
+        assert set(table.loc[model].index) == set(flat)
+        for key, value in flat.items():
+            row = table.loc[(model, key)]
+            assert row["value"] == pytest.approx(value)
+            assert row["low"] == pytest.approx(metrics["intervals"][key]["low"])
+            assert (row["n"], row["part"], row["unit"]) == (metrics["n"], "test", "patient")
+
+
+def test_conditions_and_what_is_not_done_are_stated(demo_app: Path):
+    text = main_text(open_page("overview"))
+    assert "precision f32" in text
+    assert "made square by stretch" in text
+    assert "**Not done yet**: Leakage and shortcut audit (no audit" in text
+    assert "External validation" in text and "Cross-validation" in text
+    assert "best shortcut (grey-level histogram)" in text
+
+
+def test_what_is_there_is_not_called_missing(root: Path):
+    path = make_run(root, n=30, images=False, models=("cnn",), folds=5)
+    (path / "audit").mkdir()
+    text = main_text(open_page("overview"))
+    assert "External validation" in text
+    assert "Leakage and shortcut audit" not in text and "Cross-validation" not in text
+
+
+def test_a_model_that_does_not_beat_the_floor_is_named(root: Path):
+    path = make_run(root, n=30, images=False)
+    info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    scores = {m: f["macro_f1"] for m, f in load_all(path, info["models"]).items()}
+    ranking = sorted(scores, key=scores.get)
+    info["floors"] = {"x": {"kind": "pixel", "macro_f1": scores[ranking[0]], "accuracy": 0.3}}
+    artifacts.write_json(path / "run.json", info)
+    line = next(m.value for m in open_page("overview").markdown if "**Floors.**" in m.value)
+    titles = {"cnn": "CNN", "resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
+    assert f"Not above it: **{titles[ranking[0]]} ·" in line
+    assert titles[ranking[1]] + " ·" not in line
+
+
+@pytest.mark.parametrize("page", ["overview", "training", "data"])
+def test_pages_with_one_model_and_without_pictures(root: Path, page: str):
+    make_run(root, n=30, images=False, models=("mobilenetv2",))
+    app = open_page(page)
+    assert not app.exception
+    assert len(main_text(app)) > 200
+
+
+def test_validation_figures_are_called_so(root: Path):
+    make_run(root, n=60, images=False)
+    app = open_page("overview")
+    app.sidebar.get("segmented_control")[0].set_value("val").run()
+    assert not app.exception
+    text = main_text(app)
+    assert "Macro-F1 on the validation images" in text
+    assert "**Floors.**" not in text  # they are known for the test part only
+
+
+@pytest.mark.parametrize("page", ["overview", "training", "data"])
+@pytest.mark.parametrize("broken", ["cnn/metrics.json", "cnn/history.csv", "manifest.csv"])
+def test_a_file_damaged_inside_is_a_sentence(root: Path, page: str, broken: str):
+    path = make_run(root, n=30, images=False)
+    (path / broken).write_text("{nonsense\n", encoding="utf-8")
+    app = open_page(page)
+    assert not app.exception
+    needed = {"overview": "cnn/metrics.json", "data": "manifest.csv"}
+    if page == "training" or needed[page] == broken:
+        assert "damaged" in app.info[0].value
+
+
+def test_model_cards_are_shown(demo_app: Path):
+    app = open_page("overview")
+    cards = next(e for e in app.main.expander if "Model cards" in e.label)
+    assert any("never trained" in m.value for m in cards.markdown)
+
+
+# --------------------------------------------------------------------------------- training
+
+
+def test_training_shows_curves_time_configuration_and_command(demo_app: Path):
+    app = open_page("training")
+    assert not app.exception
+    run = artifacts.open_run(demo_app / "demo")
+    table = app.main.table[0].value
+    assert list(table["Epochs"]) == ["10", "10", "10"]
+    history = artifacts.load_history(run, "cnn")
+    best = history["val_loss"].idxmin()
+    assert table["Lowest validation loss"].iloc[0] == (
+        f"{history['val_loss'][best]:.3f} in epoch {history['epoch'][best]}"
+    )
+    assert len(app.get("plotly_chart")) == 9
+    assert app.code[0].value == run.info["command"]
+    settings = app.main.dataframe[0].value.set_index("setting")["value"]
+    assert settings["seed"] == "0" and settings["models"] == "cnn, resnet50, mobilenetv2"
+    counts = artifacts.load_manifest(run)["split"].value_counts()
+    assert f"{counts['train']} training and {counts['val']} validation images" in main_text(app)
+
+
+@pytest.mark.parametrize("page", ["overview", "training", "data"])
+def test_every_chart_has_words_for_those_who_cannot_see_it(demo_app: Path, page: str):
+    app = open_page(page)
+    plots = app.get("plotly_chart")
+    assert len(plots) >= 2
+    for plot in plots:
+        assert len(plot.proto.alt) > 60
+        title = plot.proto.alt[:30].replace("·", "").split(":")[0].split(",")[0]
+        assert title in main_text(app)
+
+
+def test_a_model_without_epochs_has_a_sentence(root: Path):
+    path = make_run(root, n=30, images=False, models=("cnn",))
+    (path / "cnn" / "history.csv").unlink()
+    app = open_page("training")
+    assert not app.exception
+    assert "was not trained in epochs" in main_text(app)
+
+
+# --------------------------------------------------------------------------------- data
+
+
+def test_data_shows_balance_rule_caveats_and_skipped_files(demo_app: Path):
+    app = open_page("data")
+    assert not app.exception
+    run = artifacts.open_run(demo_app / "demo")
+    manifest = artifacts.load_manifest(run)
+    text = main_text(app)
+    assert f"{len(manifest)} images of {manifest['patient_id'].nunique()} drawn patients" in text
+    assert "Images of one patient (patient\\_id) stay together." in text
+    assert "- SYNTHETIC\\: drawn phantoms, not images of people." in text
+    assert "No patient is in two splits." in text
+    counts = app.main.dataframe[0].value.set_index("split")
+    assert counts.loc["test", "images"] == (manifest["split"] == "test").sum()
+    skipped = app.main.dataframe[-1].value
+    assert list(skipped["path"]) == ["covid/broken.png"]
+
+
+def test_six_images_a_class_are_drawn_again_on_demand(demo_app: Path):
+    def captions() -> list[str]:
+        return [caption for image in app.get("image") for caption in image.captions]
+
+    app = open_page("data")
+    first = captions()
+    assert len(first) == 18
+    app.run()
+    assert captions() == first
+    app.button[0].click().run()
+    assert len(captions()) == 18
+    assert captions() != first
+
+
+def test_missing_pictures_say_how_to_fetch_them_and_take_a_folder(
+    root: Path, demo_app: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("CXR_DATA", str(tmp_path / "nothing"))
+    app = open_page("data")
+    assert not app.exception
+    assert "python -m core data phantom" in main_text(app)
+    assert len(app.get("image")) == 0
+    app.text_input[0].set_value(str(demo_app.parent / "data")).run()
+    assert len(app.get("image")) == 18
+    app.switch_page("app_pages/training.py").run()
+    app.switch_page("app_pages/data.py").run()
+    assert len(app.get("image")) == 18  # the folder survives a look at another page
+
+
+def test_patients_in_two_splits_are_said(root: Path):
+    path = make_run(root, n=30, images=False, models=("cnn",))
+    manifest = artifacts.load_manifest(artifacts.open_run(path))
+    manifest.loc[manifest["label"] == "covid", "patient_id"] = "same"
+    artifacts.write_manifest(path, manifest)
+    assert "**1 patient is in more than one split**" in main_text(open_page("data"))
