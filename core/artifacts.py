@@ -36,9 +36,31 @@ PREDICTION_FILES = {
 OWN_HASHES = ("audit", "external")  # folders that carry their own files{path: sha256}
 WORK_FOLDER = ".work"  # checkpoints of a training in progress; gone when the run is complete
 
-MANIFEST_COLUMNS = ["image_id", "path", "label", "original_label", "patient_id", "group_id", "split", "fold", "sha256", "width", "height", "format"]
+MANIFEST_COLUMNS = [
+    "image_id",
+    "path",
+    "label",
+    "original_label",
+    "patient_id",
+    "group_id",
+    "split",
+    "fold",
+    "sha256",
+    "width",
+    "height",
+    "format",
+]
 SKIPPED_COLUMNS = ["path", "reason"]
-HISTORY_COLUMNS = ["epoch", "phase", "loss", "val_loss", "accuracy", "val_accuracy", "lr", "seconds"]
+HISTORY_COLUMNS = [
+    "epoch",
+    "phase",
+    "loss",
+    "val_loss",
+    "accuracy",
+    "val_accuracy",
+    "lr",
+    "seconds",
+]
 REQUIRED_INFO = ("format_version", "name", "created", "dataset", "class_names", "models", "files")
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

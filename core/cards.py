@@ -71,8 +71,10 @@ Caveats:
 - Stages: {stages}.
 - Class weights balanced; augmentation: flip, rotation {recipe["rotation_deg"]:g} degrees, zoom
   {recipe["zoom"]:g}, shift {recipe["shift"]:g}, contrast {recipe["contrast"]:g}.
-- Seed {info["seed"]}, never chosen by its result. Recipes compared on validation: {recipe["tried"]}.
-- {cost["params"]:,} parameters; training took {cost["train_s"] / 60:.1f} minutes on {info["hardware"]}.
+- Seed {info["seed"]}, never chosen by its result.
+- Recipes compared on validation: {recipe["tried"]}.
+- {cost["params"]:,} parameters.
+- Training took {cost["train_s"] / 60:.1f} minutes on {info["hardware"]}.
 
 ## Results on the test split
 {metrics["n"]} images of {metrics["n_patients"]} patients, read once; served precision

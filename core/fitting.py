@@ -35,7 +35,7 @@ class Images:
 
 
 def class_weights(y: np.ndarray, n_classes: int) -> np.ndarray:
-    """One weight an image, so that every class counts alike; mean 1 ("balanced" in scikit-learn)."""
+    """One weight an image, so that every class counts alike; mean 1."""
     counts = np.bincount(y, minlength=n_classes)
     return (len(y) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[y].astype("float32")
 
@@ -278,7 +278,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 def progress(total: int, what: str, unit: str) -> tqdm:
-    """A progress bar with time left on stderr; a plain line now and then where it is no terminal."""
+    """A progress bar with time left on stderr; rare lines where it is no terminal."""
     quiet = not sys.stderr.isatty()
     return tqdm(
         total=total, desc=what, unit=unit, file=sys.stderr, dynamic_ncols=True,

@@ -1,0 +1,93 @@
+"""`python -m core train`: make one run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from core.config import Config, artifacts_root
+
+EXAMPLES = """examples:
+  python -m core train --dataset darkcovidnet --models cnn,resnet50,mobilenetv2 --run release
+  python -m core train --dataset phantom --models cnn --run demo --quick
+  python -m core train --dataset path/to/folder --models mobilenetv2 --run mine --classes covid,normal
+"""
+
+
+def add_train_parser(subparsers) -> None:
+    """Add the `train` command."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train, export and evaluate models into a run",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dataset", required=True, help="a known name or the path of a folder")
+    parser.add_argument("--models", default="cnn,resnet50,mobilenetv2", type=_names)
+    parser.add_argument("--run", required=True, help="name of the run, a folder in artifacts/")
+    parser.add_argument("--classes", type=_names, help="only these classes, such as covid,normal")
+    parser.add_argument("--split", choices=("group", "random"), default="group")
+    parser.add_argument("--folds", type=int, default=0, help="cross-validation (not built yet)")
+    parser.add_argument(
+        "--init", default="auto", help="auto, imagenet, random or a weights file (default: auto)"
+    )
+    parser.add_argument("--image-size", type=int, metavar="PX", help="default: each recipe's own")
+    parser.add_argument("--epochs", type=int, help="at most so many epochs a stage")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="64 px, few epochs: a demonstration")
+    parser.add_argument(
+        "--keep-keras", action=argparse.BooleanOptionalAction, default=False,
+        help="also keep model.keras, for further training",
+    )  # fmt: skip
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    again.add_argument("--replace", action="store_true", help="train a run that exists anew")
+    parser.set_defaults(func=run_train)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train as asked; progress and summary on stderr."""
+    config = Config(
+        dataset=args.dataset,
+        models=args.models,
+        run=args.run,
+        classes=args.classes,
+        split=args.split,
+        folds=args.folds,
+        init=args.init,
+        image_size_px=args.image_size,
+        epochs=args.epochs,
+        seed=args.seed,
+        quick=args.quick,
+        keep_keras=args.keep_keras,
+    )
+    from core.backend import import_keras
+
+    try:
+        import_keras()
+    except ImportError:
+        print(
+            "Training needs TensorFlow, which is not installed; run `make setup` first.",
+            file=sys.stderr,
+        )
+        return 2
+    from core.train import train_and_evaluate
+
+    run_dir = artifacts_root() / config.run
+    try:
+        run = train_and_evaluate(
+            config, run_dir, resume=args.resume, replace=args.replace, say=_say
+        )
+    except KeyboardInterrupt:
+        _say(f"\nStopped. The same command with --resume goes on where {config.run} is now.")
+        return 130
+    _say(f"See it with `make dashboard`. Files: {run.path.as_posix()}")
+    return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
