@@ -28,8 +28,8 @@ def build_card(model: str, info: dict, metrics: dict, dataset: Dataset) -> str:
     title, init = info["display"][model], info["init"][model]
     recipe, cost = info["recipes"][model], metrics["cost"]
     stages = "; ".join(
-        f"{stage['name']} ({'layers up to ' + stage['cut'] + ' frozen' if stage['cut'] else 'whole'}"
-        f", up to {stage['epochs']} epochs, peak learning rate {stage['learning_rate']:g})"
+        f"{stage['name']} "
+        f"({'layers up to ' + stage['cut'] + ' frozen' if stage['cut'] else 'whole'}, up to {stage['epochs']} epochs, peak learning rate {stage['learning_rate']:g})"
         for stage in recipe["stages"]
     )
     rows = [

@@ -10,7 +10,7 @@ from core.config import Config, artifacts_root
 EXAMPLES = """examples:
   python -m core train --dataset darkcovidnet --models cnn,resnet50,mobilenetv2 --run release
   python -m core train --dataset phantom --models cnn --run demo --quick
-  python -m core train --dataset path/to/folder --models mobilenetv2 --run mine --classes covid,normal
+  python -m core train --dataset FOLDER --models mobilenetv2 --run mine --classes covid,normal
 """
 
 
