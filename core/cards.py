@@ -27,11 +27,7 @@ def build_card(model: str, info: dict, metrics: dict, dataset: Dataset) -> str:
     """The card of one model as Markdown; every figure comes from `metrics` with its interval."""
     title, init = info["display"][model], info["init"][model]
     recipe, cost = info["recipes"][model], metrics["cost"]
-    stages = "; ".join(
-        f"{stage['name']} "
-        f"({'layers up to ' + stage['cut'] + ' frozen' if stage['cut'] else 'whole'}, up to {stage['epochs']} epochs, peak learning rate {stage['learning_rate']:g})"
-        for stage in recipe["stages"]
-    )
+    stages = "; ".join(_describe_stage(stage) for stage in recipe["stages"])
     rows = [
         ("Accuracy", metrics["accuracy"], "accuracy"),
         ("Macro-F1", metrics["macro_f1"], "macro_f1"),
@@ -91,6 +87,12 @@ Caveats:
 - The model answers for any picture, also for one that is no chest X-ray.
 - Not done: external validation, blackout test, source probe, cross-validation, subgroups.
 """
+
+
+def _describe_stage(stage: dict) -> str:
+    frozen = f"layers up to {stage['cut']} frozen" if stage["cut"] else "whole"
+    peak = f"peak learning rate {stage['learning_rate']:g}"
+    return f"{stage['name']} ({frozen}, up to {stage['epochs']} epochs, {peak})"
 
 
 def beaten_floors(metrics: dict, floors: dict[str, dict]) -> str:

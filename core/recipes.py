@@ -92,7 +92,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 def find_recipe(model: str, init: str) -> Recipe:
     """The recipe of a model for the init it really got ("imagenet", "random" or "file:NAME")."""
     kind = "random" if init == "random" else "imagenet"
-    for key in ((model, kind), (model, "random")):
+    base = model.removesuffix("_random")  # a control is trained as its model is
+    for key in ((base, kind), (base, "random")):
         if key in RECIPES:
             return RECIPES[key]
     return RECIPES[("cnn", "random")]
