@@ -144,7 +144,7 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title)
         initial_epoch=first_epoch,
         shuffle=False,
         verbose=0,
-        callbacks=[recorder],
+        callbacks=[recorder] if frozen else [BatchNormStatistics(model, fitted, batches), recorder],
     )
 
 
@@ -202,6 +202,34 @@ def frozen_outputs(bottom: keras.Model, views: np.ndarray, folder: Path, what: s
     file.unlink()
     file.with_suffix(".bin").unlink()
     return result
+
+
+class BatchNormStatistics(keras.callbacks.Callback):
+    """Re-estimate batch norm's statistics before each validation, as means over whole batches.
+
+    After few steps the moving averages lag behind the weights, and validation (so also the choice
+    of the best epoch) would judge that lag (Wu & Johnson 2021, Rethinking "Batch" in BatchNorm,
+    section 3.1: precise batch norm).
+    """
+
+    BATCHES = 10
+
+    def __init__(self, model, fitted, batches: Batches):
+        super().__init__()
+        self.norms = [m for m in model.layers if isinstance(m, keras.layers.BatchNormalization)]
+        self.fitted, self.batches = fitted, batches
+
+    def on_test_begin(self, logs=None) -> None:
+        if not self.norms:
+            return
+        usual = [norm.momentum for norm in self.norms]
+        # The last batch may be small, so only full ones count alike.
+        for index in range(max(1, min(self.BATCHES, len(self.batches) - 1))):
+            for norm in self.norms:
+                norm.momentum = index / (index + 1)  # a plain mean over the batches so far
+            self.fitted(self.batches[index][0], training=True)
+        for norm, momentum in zip(self.norms, usual, strict=True):
+            norm.momentum = momentum
 
 
 class Recorder(keras.callbacks.Callback):

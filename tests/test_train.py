@@ -1,0 +1,183 @@
+"""Training through the real entry, on phantoms: files, resume after SIGKILL, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from core import artifacts
+from core.inference import load_model
+from core.phantom import write_phantoms
+
+MODELS = "cnn,resnet50,mobilenetv2"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    write_phantoms(
+        folder / "data" / "tiny", patients_per_class=12, images_per_patient=2, size_px=96
+    )
+    return folder
+
+
+def command(place, *arguments):
+    environment = dict(os.environ, CXR_DATA=str(place / "data"), CXR_CACHE=str(place / "cache"))
+    environment |= {"CXR_ARTIFACTS": str(place / "runs"), "KERAS_HOME": str(place / "no-keras")}
+    return [sys.executable, "-m", "core", *arguments], environment
+
+
+def run_core(place, *arguments):
+    words, environment = command(place, *arguments)
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=400)
+
+
+def train_words(run, models, epochs, *more):
+    return ["train", "--dataset", "tiny", "--models", models, "--run", run, "--quick",
+            "--epochs", str(epochs), "--init", "random", *more]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(place):
+    done = run_core(place, *train_words("three", MODELS, 2))
+    assert done.returncode == 0, done.stderr
+    return artifacts.open_run(place / "runs" / "three"), done
+
+
+def test_the_run_is_whole_and_names_every_model(trained):
+    run, done = trained
+    assert artifacts.verify_run(run.path) == []
+    assert run.models == MODELS.split(",")
+    assert run.synthetic
+    assert run.info["precision"] == "f32"
+    assert run.info["init"] == {"cnn": "scratch", "resnet50": "random", "mobilenetv2": "random"}
+    assert not (run.path / artifacts.WORK_FOLDER).exists()
+    assert "SYNTHETIC" in artifacts.load_card(run, "cnn")
+    assert "Expected in all" in done.stderr and "random weights" in done.stderr
+    assert "Traceback" not in done.stderr and "oneDNN" not in done.stderr
+
+
+def test_no_absolute_path_is_in_any_file(trained, place):
+    run, _ = trained
+    for name in [*artifacts.run_file_names(run.path), artifacts.RUN_FILE]:
+        assert str(place).encode() not in (run.path / name).read_bytes(), name
+
+
+def test_every_test_image_is_predicted_exactly_once(trained):
+    run, _ = trained
+    manifest = artifacts.load_manifest(run)
+    for model in run.models:
+        for part, split in (("test", "test"), ("val", "val")):
+            table = artifacts.load_predictions(run, model, part)
+            expected = manifest.loc[manifest["split"] == split, "image_id"]
+            assert sorted(table["image_id"]) == sorted(expected)
+            p = table[[f"p_{c}" for c in run.class_names]].to_numpy()
+            assert np.abs(p.sum(axis=1) - 1).max() <= 1e-5
+            first = [run.class_names[i] for i in p.argmax(axis=1)]
+            assert list(table["predicted"]) == first
+
+
+def test_metrics_are_what_scikit_learn_makes_of_the_predictions(trained):
+    run, _ = trained
+    for model in run.models:
+        table, stored = artifacts.load_predictions(run, model), artifacts.load_metrics(run, model)
+        names = run.class_names
+        assert stored["accuracy"] == pytest.approx(
+            sk.accuracy_score(table["label"], table["predicted"])
+        )
+        assert stored["macro_f1"] == pytest.approx(
+            sk.f1_score(
+                table["label"], table["predicted"], labels=names, average="macro", zero_division=0
+            )
+        )
+        matrix = sk.confusion_matrix(table["label"], table["predicted"], labels=names)
+        assert stored["confusion_matrix"] == matrix.tolist()
+        assert set(stored["cost"]) >= {"params", "size_mb", "train_s", "latency_ms"}
+
+
+def test_the_served_model_gives_the_stored_predictions(trained, place):
+    run, _ = trained
+    done = run_core(place, "evaluate", "--run", "three", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["source"] == "images"
+    for model in run.models:
+        stored = artifacts.load_metrics(run, model)
+        assert answer["models"][model]["log_loss"] == pytest.approx(stored["log_loss"], abs=1e-4)
+    assert load_model(run, "cnn").precision == "f32"
+
+
+def test_predict_names_the_file_that_failed(trained, place):
+    good = next((place / "data" / "tiny" / "covid").glob("*.png"))
+    bad = place / "bad.png"
+    bad.write_bytes(b"not an image")
+    done = run_core(place, "predict", "--run", "three", str(good), str(bad), "--json")
+    assert done.returncode == 1
+    rows = json.loads(done.stdout)
+    assert [bool(row["error"]) for row in rows] == [False, True]
+    assert set(rows[0]["models"]) == set(MODELS.split(","))
+    assert "bad.png" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_verify_finds_a_changed_file(trained, place):
+    run, _ = trained
+    assert run_core(place, "verify", "--run", "three").returncode == 0
+    file = run.path / "cnn" / "card.md"
+    before = file.read_bytes()
+    file.write_bytes(before + b" ")
+    try:
+        done = run_core(place, "verify", "--run", "three")
+        assert done.returncode == 1 and "cnn/card.md has changed" in done.stderr
+    finally:
+        file.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (train_words("three", "cnn", 2), "exists already"),
+        (train_words("new", "vgg", 2), "vgg"),
+        (train_words("a/b", "cnn", 2), "name"),
+        (train_words("new", "cnn", 2, "--folds", "5"), "--folds"),
+        (train_words("new", "cnn", 2, "--classes", "covid,flu"), "--classes"),
+        (["train", "--dataset", "nowhere", "--run", "new"], "nowhere"),
+        (["verify", "--run", "nowhere"], "nowhere"),
+        (["predict", "--run", "nowhere", "x.png"], "nowhere"),
+    ],
+)
+def test_wrong_use_is_one_sentence(trained, place, arguments, says):
+    done = run_core(place, *arguments)
+    assert done.returncode in (1, 2)
+    assert says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_killed_training_goes_on_from_its_last_finished_epoch(place):
+    words, environment = command(place, *train_words("killed", "cnn", 8))
+    history = place / "runs" / "killed" / ".work" / "cnn" / "stage0" / "history.csv"
+    process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and process.poll() is None:
+            if history.exists() and len(pd.read_csv(history)) >= 2:
+                break
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = pd.read_csv(history)
+    assert 2 <= len(before) < 8
+    refused = run_core(place, *train_words("killed", "cnn", 8))
+    assert refused.returncode == 2 and "--resume" in refused.stderr
+    done = run_core(place, *train_words("killed", "cnn", 8, "--resume"))
+    assert done.returncode == 0, done.stderr
+    after = pd.read_csv(place / "runs" / "killed" / "cnn" / "history.csv")
+    assert list(after["epoch"]) == list(range(1, 9))
+    kept = len(before) - 1  # the row may be there before the state of its epoch is
+    pd.testing.assert_frame_equal(after.head(kept), before.head(kept))
