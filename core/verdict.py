@@ -17,9 +17,10 @@ CONTROL_SUFFIX = "_random"
 
 @dataclass(frozen=True)
 class Verdict:
-    """`sentence`: one to three plain sentences. `basis`: how they were come by."""
+    """Plain words: `sentence` who leads, `cost` what that costs, `basis` how it was come by."""
 
     sentence: str
+    cost: str
     basis: str
 
 
@@ -29,17 +30,21 @@ def leader_sentence(
     titles: Mapping[str, str],
     *,
     synthetic: bool = False,
+    part: str = "test",
 ) -> Verdict:
     """Which model leads on macro-F1, whether the lead is more than chance, and what it costs.
 
     metrics: model -> its metrics.json (`intervals` and `cost` may be missing, or hold None);
     comparisons: output of core.statistics.compare_models, in any order; titles: model -> the
-    name shown (the model's own where missing); synthetic: the images are drawn phantoms.
+    name shown (the model's own where missing); synthetic: the images are drawn phantoms; part:
+    what the images are called, such as "test".
     """
     scores = {model: row["macro_f1"] for model, row in metrics.items()}
     if not scores:
         return Verdict(
-            "No model has been measured yet; `python -m core train` makes a run with figures.", ""
+            "No model has been measured yet; `python -m core train` makes a run with figures.",
+            "",
+            "",
         )
     comparisons = list(comparisons)
     name = {model: titles.get(model, model) for model in scores}
@@ -55,10 +60,10 @@ def leader_sentence(
         )
     else:
         head = _lead(leader, ranking[1:], metrics, comparisons, name)
-    parts = [head, _cost(tied, ranking, metrics, name)]
     if synthetic:
-        parts.insert(0, "SYNTHETIC: measured on drawn phantoms, this says nothing about patients.")
-    return Verdict(" ".join(part for part in parts if part), _basis(metrics[leader], comparisons))
+        head = f"SYNTHETIC: measured on drawn phantoms, this says nothing about patients. {head}"
+    cost = _cost(tied, ranking, metrics, name)
+    return Verdict(head, cost, _basis(metrics[leader], comparisons, part))
 
 
 def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str]) -> str | None:
@@ -160,9 +165,9 @@ def _cost(tied: list[str], ranking: list[str], metrics: Mapping[str, dict], name
     return text + "."
 
 
-def _basis(metrics: dict, comparisons: list[dict]) -> str:
+def _basis(metrics: dict, comparisons: list[dict], part: str) -> str:
     n = metrics.get("n")
-    text = "Macro-F1 on the test images" + (f" (n = {n})" if n else "")
+    text = f"Macro-F1 on the {part} images" + (f" (n = {n})" if n else "")
     interval = (metrics.get("intervals") or {}).get("macro_f1")
     if interval and interval.get("low") is not None:
         text += f", {interval['level']:.0%} interval by drawing whole patients"
@@ -186,16 +191,19 @@ def _score(metrics: dict) -> str:
     interval = (metrics.get("intervals") or {}).get("macro_f1") or {}
     notes = []
     if interval.get("low") is not None:
-        notes.append(
-            f"{interval['level']:.0%} interval {interval['low']:.3f} to {interval['high']:.3f}"
-        )
+        low, high = 100 * interval["low"], 100 * interval["high"]
+        notes.append(f"{interval['level']:.0%} interval {low:.1f} to {high:.1f}")
     if metrics.get("n"):
         notes.append(f"n = {metrics['n']}")
-    return f"{metrics['macro_f1']:.3f}" + (f" ({', '.join(notes)})" if notes else "")
+    return f"{100 * metrics['macro_f1']:.1f}\u202f%" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _difference(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.0005 else "less than 0.001"
+    """A difference of two shares in percentage points."""
+    points = round(100 * value, 1)
+    if not points:
+        return "less than 0.1 points"
+    return f"{points:.1f} point{'' if points == 1 else 's'}"
 
 
 def _p(value: float) -> str:

@@ -7,12 +7,14 @@ stays, with a sentence in the picture's place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 from PIL import Image, ImageOps
 
+from core import datasets
 from core.artifacts import Run
 from core.images import ImageError, read_bytes
 from core.phantom import label_synthetic
@@ -23,7 +25,7 @@ from dashboard.charts_answers import plot_probabilities
 PAGE_SIZE = 24
 THUMBNAIL_PX = 256
 CARD_WIDTH_PX = 240
-_AT, _FOLDER = "gallery_at", "gallery_folder"
+_AT, _FOLDER, _CHOSEN_FOLDER = "gallery_at", "gallery_folder", "gallery_chosen_folder"
 
 
 def show(
@@ -58,31 +60,33 @@ def show(
 
 
 def find_pictures(run: Run) -> loaders.Pictures:
-    """The run's pictures in the folder that a person pointed to, else in the data folder."""
-    return loaders.find_pictures(run, ui.picture_folder())
+    """The run's pictures in the folder that a person pointed to, or else in the data folder."""
+    return loaders.find_pictures(run, _folder())
 
 
 def ask_for_folder(run: Run, pictures: loaders.Pictures) -> None:
     """Say which pictures are missing and take a folder that holds them; it counts on all pages."""
-    folder = ui.picture_folder()
-    n_found = len(pictures.found)
-    if folder and n_found:
+    folder, n_found = _folder(), len(pictures.found)
+    if folder:
         with st.container(horizontal=True, vertical_alignment="center"):
-            found = f"{n_found} of {pictures.n_images} pictures are in {pictures.root}."
-            st.caption(f":material/folder_open: {ui.escape(found)}", width="content")
+            if pictures.root and pictures.root.is_relative_to(Path(folder).expanduser().resolve()):
+                found = f"{n_found} of {pictures.n_images} pictures are in {pictures.root}."
+                st.caption(f":material/folder_open: {ui.escape(found)}", width="content")
+            else:
+                none = f"No pictures of this run are in {folder}: point to the folder that has them"
+                none += f"; those in {pictures.root.name}/ are shown." if pictures.root else "."
+                st.warning(ui.escape(none), icon=":material/folder_off:")
             st.button("Forget this folder", type="tertiary", on_click=_use_folder, args=("",))
     if n_found == pictures.n_images:
         return
-    if folder and not n_found:
-        st.warning(ui.escape(pictures.reason), icon=":material/folder_off:")
-    elif not n_found:
+    if n_found:
+        missing = f"{pictures.n_images - n_found} of {pictures.n_images} pictures are missing."
+        st.info(missing, icon=":material/hide_image:")
+    elif not folder:
         st.info(
             f"{how_to_fetch(run)} Or point to a folder that holds the pictures.",
             icon=":material/hide_image:",
         )
-    elif not folder:
-        missing = f"{pictures.n_images - n_found} of {pictures.n_images} pictures are missing."
-        st.info(missing, icon=":material/hide_image:")
     st.text_input(
         "Folder that holds the pictures",
         key=_FOLDER,
@@ -92,13 +96,17 @@ def ask_for_folder(run: Run, pictures: loaders.Pictures) -> None:
     )
 
 
+def _folder() -> str:
+    return str(st.session_state.get(_CHOSEN_FOLDER, ""))
+
+
 def _use_folder(folder: str | None = None) -> None:
     # The typed text lives in a widget; what counts lies beside it, where no page can drop it.
     if folder is None:
         folder = st.session_state[_FOLDER]
     else:
         st.session_state[_FOLDER] = folder
-    st.session_state[ui.FOLDER_KEY] = folder.strip()
+    st.session_state[_CHOSEN_FOLDER] = folder.strip()
 
 
 def _choose_page(n_pages: int, key: str) -> int:
@@ -174,6 +182,8 @@ def how_to_fetch(run: Run) -> str:
     if run.synthetic:
         return "Not on this machine: `make demo` draws it."
     name = str(run.info["dataset"].get("name", ""))
+    if name not in datasets.KNOWN:
+        return "Not on this machine."
     return f"Not on this machine: `python -m core data {name}` fetches it."
 
 

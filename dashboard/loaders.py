@@ -151,13 +151,12 @@ class Pictures:
     """Where a run's picture files are on this machine.
 
     root: the data set's folder, None where there is none; found: image_id -> path relative to it;
-    n_images: images the run has. `reason` is a sentence for people where pictures are missing.
+    n_images: images the run has.
     """
 
     root: Path | None
     found: dict[str, str]
     n_images: int
-    reason: str
 
     def find(self, image_id: str) -> Path | None:
         """The picture's file, or None where it is not on this machine."""
@@ -166,31 +165,21 @@ class Pictures:
 
 
 def find_pictures(run: Run, folder: str = "") -> Pictures:
-    """Look for the run's pictures in `folder` (what a person pointed to), else in the data root.
+    """The run's pictures in `folder` (what a person pointed to), or else in the data root.
 
-    Either may be the data set's own folder or the folder that holds it.
+    Either may be the data set's own folder or the folder that holds it; the one with the most
+    pictures counts, the earlier one where they are equal.
     """
     dataset = str(run.info["dataset"].get("name", ""))
-    bases = [Path(folder).expanduser()] if folder.strip() else [config.data_root()]
-    roots = [base / dataset for base in bases if dataset] + bases
-    best = Pictures(None, {}, len(load_manifest(run)), _how_to_get(dataset, folder))
-    for root in roots:
+    bases = [Path(folder).expanduser()] if folder.strip() else []
+    bases.append(config.data_root())
+    best = Pictures(None, {}, len(load_manifest(run)))
+    for root in [root for base in bases for root in (base / dataset, base)]:
         if root.is_dir():
             found = _index_pictures(run, str(root.resolve()))
             if len(found) > len(best.found):
-                best = Pictures(root.resolve(), found, best.n_images, best.reason)
-    if len(best.found) == best.n_images:
-        return Pictures(best.root, best.found, best.n_images, "")
+                best = Pictures(root.resolve(), found, best.n_images)
     return best
-
-
-def _how_to_get(dataset: str, folder: str) -> str:
-    if folder.strip():
-        return f"No pictures of {dataset} are in {folder}: point to the folder that holds them."
-    return (
-        f"The pictures of {dataset} are not on this machine: run `python -m core data {dataset}`, "
-        "or point to the folder that holds them."
-    )
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner="Looking for the pictures …", ttl=60)

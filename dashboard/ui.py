@@ -5,8 +5,7 @@ A page begins with
     selection = ui.page_frame("Errors", ":material/image_search:")
 
 which draws title, run, SYNTHETIC badge and the research line, and stops with a sentence where
-there is nothing to show. Widgets whose key begins with KEEP ("keep_") hold their value when
-people go to another page and come back (buttons and uploads cannot be kept).
+there is nothing to show.
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ from core import artifacts, config
 from core.artifacts import ArtifactError, Run
 from dashboard import charts, loaders, tables
 
-KEEP = "keep_"
 RESEARCH_LINE = "Research use, not for diagnosis"
 PART_NAMES = {"test": "test", "val": "validation", "folds": "out-of-fold"}
 INIT_NAMES = {"imagenet": "ImageNet init", "random": "random init", "scratch": "from scratch"}
-RUN_KEY, PART_KEY, FOLDER_KEY = "keep_run", "keep_part", "keep_picture_folder"
+RUN_KEY, PART_KEY = "run", "part"
 _DRAWN = "_sidebar_of_this_script_run"
 NARROW_SPACE = "\u202f"
 
@@ -88,7 +86,6 @@ def model_mark(run: Run, model: str) -> str:
 
 def draw_sidebar() -> None:
     """Draw the sidebar; app.py calls this before the page, so that choices outlive pages."""
-    _keep_values()
     with st.sidebar:
         st.session_state[_DRAWN] = _sidebar()
 
@@ -132,13 +129,6 @@ def empty_state(sentence: str, command: str = "") -> None:
     st.stop()
 
 
-def _keep_values() -> None:
-    # A widget's value is dropped when its page is left; setting it again makes it the session's.
-    for key in list(st.session_state):
-        if isinstance(key, str) and key.startswith(KEEP):
-            st.session_state[key] = st.session_state[key]
-
-
 def _sidebar() -> _Sidebar:
     entries = loaders.list_runs()
     usable = {entry.name: entry for entry in entries if entry.problem is None}
@@ -173,7 +163,7 @@ def _choose(usable: dict[str, artifacts.RunEntry]) -> _Sidebar:
     if st.session_state.get(RUN_KEY) not in usable:
         wanted = os.environ.get("CXR_RUN", "")  # `make demo` opens on its own run
         st.session_state[RUN_KEY] = wanted if wanted in usable else next(iter(usable))
-    name = st.selectbox("Run", list(usable), key=RUN_KEY)
+    name = st.selectbox("Run", list(usable), key=RUN_KEY, persist_state="session")
     try:
         run = artifacts.open_run(usable[name].path)
     except ArtifactError as error:  # damaged between listing and opening
@@ -185,7 +175,12 @@ def _choose(usable: dict[str, artifacts.RunEntry]) -> _Sidebar:
     if st.session_state.get(PART_KEY) not in parts:
         st.session_state[PART_KEY] = parts[0]
     part = st.segmented_control(
-        "Measured on", parts, key=PART_KEY, required=True, format_func=PART_NAMES.get
+        "Measured on",
+        parts,
+        key=PART_KEY,
+        required=True,
+        format_func=PART_NAMES.get,
+        persist_state="session",
     )
     if not models:
         return _Sidebar(None, "No model is chosen: choose at least one in the sidebar.")
@@ -193,7 +188,7 @@ def _choose(usable: dict[str, artifacts.RunEntry]) -> _Sidebar:
 
 
 def _choose_models(run: Run) -> tuple[str, ...]:
-    key = f"keep_models_{run.name}"
+    key = f"models_{run.name}"
     if key not in st.session_state:
         st.session_state[key] = run.models
     st.session_state[key] = [m for m in st.session_state[key] if m in run.models]
@@ -204,33 +199,9 @@ def _choose_models(run: Run) -> tuple[str, ...]:
         key=key,
         format_func=lambda model: model_label(run, model),
         wrap=True,
+        persist_state="session",
     )
     return tuple(model for model in run.models if model in chosen)
-
-
-def picture_folder() -> str:
-    """The folder that a person pointed the pages to, "" where none."""
-    return str(st.session_state.get(FOLDER_KEY, ""))
-
-
-def ask_for_pictures(pictures: loaders.Pictures) -> None:
-    """Where pictures are missing: say so, how to fetch them, and take a folder that has them."""
-    if not pictures.reason:
-        return
-    if pictures.root is None:
-        st.info(pictures.reason, icon=":material/hide_image:")
-    else:
-        missing = pictures.n_images - len(pictures.found)
-        st.info(
-            f"{missing} of {pictures.n_images} pictures are not in {pictures.root.name}/; their "
-            "places stay empty.",
-            icon=":material/hide_image:",
-        )
-    st.text_input(
-        "Folder that holds the pictures",
-        key=FOLDER_KEY,
-        placeholder="the data set's own folder, or the one that holds it",
-    )
 
 
 def show_chart(chart: charts.Chart, key: str | None = None) -> None:

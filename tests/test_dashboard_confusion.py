@@ -227,7 +227,7 @@ def test_choice_survives_another_page(demo_app: Path) -> None:
 
 def test_a_model_that_is_taken_out_takes_its_cell_along(demo_app: Path) -> None:
     app = choose(open_page(), "cnn", "covid", "covid")
-    app.pills(key="keep_models_demo").set_value(["resnet50"]).run()
+    app.pills(key="models_demo").set_value(["resnet50"]).run()
     assert not app.exception and chip(app) is None and len(charts(app)) == 1
 
 

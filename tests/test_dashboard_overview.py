@@ -56,7 +56,7 @@ def test_overview_says_first_who_leads_and_what_that_rests_on(demo_app: Path):
     assert not app.exception
     words = [m.value for m in app.main.markdown if not m.value.startswith(":")]
     assert words[0].startswith("#### SYNTHETIC") and "macro-F1" in words[0]
-    assert words[1].startswith("Macro-F1 on the test images (n =")
+    assert words[1].startswith("It costs") and "Macro-F1 on the test images (n =" in words[1]
     assert "compares initialisations as much as architectures" in app.info[0].value
 
 
@@ -279,7 +279,7 @@ def test_missing_pictures_say_how_to_fetch_them_and_take_a_folder(
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "nothing"))
     app = open_page("data")
     assert not app.exception
-    assert "python -m core data phantom" in main_text(app)
+    assert "make demo" in main_text(app)
     assert len(app.get("image")) == 0
     app.text_input[0].set_value(str(demo_app.parent / "data")).run()
     assert len(app.get("image")) == 18

@@ -33,11 +33,15 @@ def test_lead_over_all_says_so_with_its_cost():
     ]
     verdict = leader_sentence(THREE, comparisons, TITLES)
     assert verdict.sentence == (
-        "MobileNetV2 leads on macro-F1 with 0.871 (95% interval 0.821 to 0.921, n = 225): more "
-        "than chance explains over ResNet50 (by 0.011, corrected p = 0.012) and CNN (by 0.071, "
-        "corrected p < 0.001). It costs 3.4 ms an image, 4.4 MB and 72 s of training; the "
-        "quickest, CNN, takes 1.0 ms an image and scores 0.071 lower."
+        "MobileNetV2 leads on macro-F1 with 87.1\u202f% (95% interval 82.1 to 92.1, n = 225): more "
+        "than chance explains over ResNet50 (by 1.1 points, corrected p = 0.012) and CNN (by 7.1 "
+        "points, corrected p < 0.001)."
     )
+    assert verdict.cost == (
+        "It costs 3.4 ms an image, 4.4 MB and 72 s of training; the quickest, CNN, takes 1.0 ms "
+        "an image and scores 7.1 points lower."
+    )
+    assert verdict.basis.startswith("Macro-F1 on the test images (n = 225)")
     assert "swaps whole patients, 2,000 draws" in verdict.basis
     assert "over 2 pairs" in verdict.basis
 
@@ -48,8 +52,10 @@ def test_lead_over_only_some():
         pair("resnet50", "mobilenetv2", "no difference shown", 0.42),
     ]
     sentence = leader_sentence(THREE, comparisons, TITLES).sentence
-    assert "more than chance explains over CNN (by 0.071, corrected p = 0.003), but " in sentence
-    assert "over ResNet50 (by 0.011, corrected p = 0.42) no difference is shown" in sentence
+    assert (
+        "more than chance explains over CNN (by 7.1 points, corrected p = 0.003), but " in sentence
+    )
+    assert "over ResNet50 (by 1.1 points, corrected p = 0.42) no difference is shown" in sentence
 
 
 def test_lead_over_none_may_be_chance():
@@ -76,27 +82,29 @@ def test_untested_pairs_are_named():
 
 def test_ties_have_no_leader():
     tied = {"cnn": figures(0.85, latency_ms=1), "resnet50": figures(0.85, latency_ms=27)}
-    sentence = leader_sentence(tied, [], TITLES).sentence
-    assert sentence.startswith("CNN and ResNet50 share the highest macro-F1, 0.850 (95%")
-    assert "CNN costs 1.0 ms an image; ResNet50 costs 27 ms an image." in sentence
+    verdict = leader_sentence(tied, [], TITLES)
+    assert verdict.sentence.startswith(
+        "CNN and ResNet50 share the highest macro-F1, 85.0\u202f% (95%"
+    )
+    assert verdict.cost == "CNN costs 1.0 ms an image; ResNet50 costs 27 ms an image."
 
 
 def test_one_model_none_and_missing_parts():
     one = leader_sentence({"cnn": {"macro_f1": 0.8}}, [], {})
-    assert one.sentence == (
-        "cnn is the only model here: macro-F1 0.800. What it costs was not measured."
-    )
+    assert one.sentence == "cnn is the only model here: macro-F1 80.0\u202f%."
+    assert one.cost == "What it costs was not measured."
+    assert "on the validation images" in leader_sentence(THREE, [], TITLES, part="validation").basis
     assert "Holm" not in one.basis
     assert "No model has been measured" in leader_sentence({}, [], {}).sentence
     undefined = {"macro_f1": 0.8, "intervals": {"macro_f1": {"low": None}}, "cost": None}
-    assert "0.800." in leader_sentence({"cnn": undefined}, [], TITLES).sentence
+    assert "80.0\u202f%." in leader_sentence({"cnn": undefined}, [], TITLES).sentence
 
 
 def test_the_quickest_leader_and_an_unmeasured_rival():
     two = {"cnn": figures(0.9, latency_ms=1.0), "resnet50": figures(0.8, latency_ms=27)}
-    assert "no other model here is quicker" in leader_sentence(two, [], TITLES).sentence
+    assert "no other model here is quicker" in leader_sentence(two, [], TITLES).cost
     two["resnet50"]["cost"] = {}
-    assert "quicker" not in leader_sentence(two, [], TITLES).sentence
+    assert "quicker" not in leader_sentence(two, [], TITLES).cost
 
 
 def test_synthetic_comes_first():

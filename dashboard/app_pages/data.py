@@ -5,11 +5,11 @@ import streamlit as st
 
 from core.artifacts import ArtifactError
 from core.images import ImageError
-from dashboard import charts_making, loaders, tables, ui
+from dashboard import charts_making, gallery, loaders, tables, ui
 
 PER_CLASS = 6
 THUMBNAIL_PX = 320
-DRAW_KEY = "keep_data_draw"
+DRAW_KEY = "data_draw"
 PART_NAMES = {"train": "train", "val": "validation", "test": "test", "all": "all"}
 
 
@@ -25,8 +25,8 @@ def show_samples(selection: ui.Selection, manifest: pd.DataFrame) -> None:
         st.button("Draw others", icon=":material/casino:", on_click=draw_again)
         if selection.run.synthetic:
             ui.synthetic_badge()
-    pictures = loaders.find_pictures(selection.run, ui.picture_folder())
-    ui.ask_for_pictures(pictures)
+    pictures = gallery.find_pictures(selection.run)
+    gallery.ask_for_folder(selection.run, pictures)
     if not pictures.found:
         return
     for place, name in enumerate(selection.run.class_names):

@@ -204,9 +204,11 @@ titles = {model: selection.title(model) for model in run.models}
 rows = tables.metric_rows(metrics, run.class_names, labels)
 n_text = f"n = {metrics[models[0]]['n']} {selection.part_name} images"
 
-said = verdict.leader_sentence(metrics, comparisons, titles, synthetic=run.synthetic)
+said = verdict.leader_sentence(
+    metrics, comparisons, titles, synthetic=run.synthetic, part=selection.part_name
+)
 st.markdown(f"#### {ui.escape(said.sentence)}")
-st.markdown(ui.escape(said.basis.replace("test images", f"{selection.part_name} images")))
+st.markdown(f"{ui.escape(said.cost)} :gray[{ui.escape(said.basis)}]")
 note = verdict.initialisation_note({m: run.info.get("init", {}).get(m) for m in models}, titles)
 if note:
     st.info(ui.escape(note), icon=":material/compare_arrows:")
