@@ -18,21 +18,24 @@ Builder = Callable[[int, int, float], keras.Model]
 
 
 def build_cnn(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
-    """A small network from scratch: five rounds of convolution and max pooling."""
+    """A small network from scratch: four pairs of convolutions with max pooling between them."""
     layers: list = [_image_input(image_size_px), keras.layers.Rescaling(1 / 127.5, offset=-1)]
-    for index, filters in enumerate((32, 64, 96, 128, 192), start=1):
-        layers += [
-            keras.layers.Conv2D(
-                filters, 3, padding="same", use_bias=False, name=f"conv{index}",
-                kernel_initializer="he_normal",
-            ),
-            keras.layers.BatchNormalization(momentum=0.9, name=f"bn{index}"),
-            keras.layers.Activation("relu", name=f"relu{index}"),
-        ]  # fmt: skip
-        if index < 5:
-            layers += [keras.layers.MaxPooling2D(name=f"pool{index}")]
-        if index in (3, 4):
-            layers += [keras.layers.SpatialDropout2D(dropout / 4, name=f"drop{index}")]
+    for block, filters in enumerate((32, 64, 128, 256), start=1):
+        for index in (1, 2):
+            name = f"block{block}_{index}"
+            layers += [
+                keras.layers.Conv2D(
+                    filters, 3, padding="same", use_bias=False, name=f"{name}_conv",
+                    kernel_initializer="he_normal",
+                ),
+                keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn"),
+                keras.layers.Activation("relu", name=f"{name}_relu"),
+            ]  # fmt: skip
+        if block < 4:
+            layers += [
+                keras.layers.MaxPooling2D(name=f"block{block}_pool"),
+                keras.layers.SpatialDropout2D(dropout / 4, name=f"block{block}_drop"),
+            ]
     return keras.Sequential([*layers, *_head(n_classes, dropout)], name="cnn")
 
 
@@ -61,12 +64,17 @@ BUILDERS: dict[str, Builder] = {
     "mobilenetv2_random": build_mobilenetv2,
 }
 
-TITLES = {
+_TITLES = {
     "cnn": "CNN",
     "resnet50": "ResNet50",
     "mobilenetv2": "MobileNetV2",
     "mobilenetv2_random": "MobileNetV2 control",
 }
+
+
+def model_title(name: str) -> str:
+    """The name for people; a model without one of its own is called by its key."""
+    return _TITLES.get(name, name)
 
 
 def build_model(name: str, image_size_px: int, n_classes: int, dropout: float) -> keras.Model:

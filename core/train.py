@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +16,19 @@ from core import artifacts
 from core.cards import write_cards
 from core.config import Config, ConfigError, cache_root, data_root
 from core.datasets import Dataset, load_table, order_classes, resolve_dataset
+from core.describe import PRECISION, announce_models, describe_run, describe_split
 from core.evaluation import predict_split, score_run
 from core.export import export_model, round_weights
 from core.fitting import Images, class_weights, fit_model, progress
 from core.floors import compute_floors
 from core.images import PixelCache, build_pixel_cache
 from core.inference import compile_model, measure_latency_ms
-from core.manifest import build_manifest, find_duplicates, fingerprint
-from core.models import BUILDERS, TITLES, build_model
+from core.manifest import build_manifest, find_duplicates
+from core.models import BUILDERS, build_model, model_title
 from core.phantom import write_phantoms
 from core.recipes import Recipe, adapt_recipe, find_recipe
 from core.weights import load_initial_weights, plan_init
 
-PRECISION = "f32"
-RESIZE = "stretch to a square, bilinear with antialiasing"
 CONTROL = "mobilenetv2_random"
 PHANTOM_SIZES = {True: (40, 3), False: (120, 3)}  # quick -> patients a class, images a patient
 
@@ -65,13 +62,13 @@ def train_and_evaluate(
     manifest, pairs = split_images(cache, config)
     class_names = order_classes(manifest["label"])
     say(describe_split(manifest, cache.skipped))
-    announce(plans, recipes, manifest, say)
+    announce_models(plans, recipes, manifest, say)
 
     costs, differences, used = {}, {}, {}
     for name, (init, file) in plans.items():
         done = work / name / "done.json"
         if done.is_file():
-            say(f"{TITLES[name]}: already trained, taken over.")
+            say(f"{model_title(name)}: already trained, taken over.")
         else:
             facts = train_model(
                 name, init, file, recipes[name], cache, manifest, class_names, config, run_dir, work
@@ -208,41 +205,6 @@ def split_images(cache: PixelCache, config: Config) -> tuple[pd.DataFrame, pd.Da
     return manifest, pairs
 
 
-def describe_split(manifest: pd.DataFrame, skipped: pd.DataFrame) -> str:
-    counts = manifest["split"].value_counts()
-    parts = ", ".join(f"{counts.get(s, 0)} {s}" for s in ("train", "val", "test"))
-    return (
-        f"{len(manifest)} images of {manifest['group_id'].nunique()} groups: {parts}; "
-        f"{len(skipped)} unreadable."
-    )
-
-
-def announce(plans, recipes, manifest, say) -> None:
-    """What each model starts from and the time it is expected to take, before anything starts."""
-    n_train, total = int((manifest["split"] == "train").sum()), 0.0
-    for name, (init, _) in plans.items():
-        minutes = expected_minutes(recipes[name], find_recipe(name, init), n_train)
-        total += minutes
-        words = {"random": "random weights", "imagenet": "ImageNet weights"}.get(init, init)
-        if name == "cnn":
-            words = "random weights (made to be trained from scratch)"
-        epochs = "+".join(str(stage.epochs) for stage in recipes[name].stages)
-        say(
-            f"{TITLES[name]}: {words}, {recipes[name].image_size_px} px, up to {epochs} epochs, "
-            f"about {minutes:.0f} min on 2 cores."
-        )
-        if init == "random" and name == "resnet50":
-            say("  No ImageNet weights for ResNet50 could be had: it is trained from random ones.")
-    say(f"Expected in all: about {total:.0f} minutes on 2 cores without a GPU.")
-
-
-def expected_minutes(recipe: Recipe, original: Recipe, n_train: int) -> float:
-    """Minutes on 2 cores, scaled from the recipe's measured time by size, epochs and images."""
-    scale = (recipe.image_size_px / original.image_size_px) ** 2
-    epochs = sum(stage.epochs for stage in recipe.stages)
-    return max(0.2, recipe.step_ms * scale * epochs * n_train / 60_000)
-
-
 def train_model(
     name: str,
     init: str,
@@ -271,7 +233,7 @@ def train_model(
         load_initial_weights(model, name, file)
     history = fit_model(
         model, recipe, parts["train"], parts["val"], len(class_names), work / name,
-        seed=config.seed, title=TITLES[name],
+        seed=config.seed, title=model_title(name),
     )  # fmt: skip
     round_weights(model)
     difference = export_model(model, run_dir / name, parts["val"].pixels[:32])
@@ -306,91 +268,3 @@ def all_skipped(table: pd.DataFrame, cache: PixelCache) -> pd.DataFrame:
     """Files left out while listing the folder and while decoding, with the reason."""
     listed = pd.DataFrame(table.attrs.get("skipped", []), columns=artifacts.SKIPPED_COLUMNS)
     return pd.concat([listed, cache.skipped], ignore_index=True)
-
-
-def describe_run(config, dataset, table, manifest, class_names, recipes, inits) -> dict[str, Any]:
-    """run.json without the hashes; contract keys first."""
-    sizes = {name: recipe.image_size_px for name, recipe in recipes.items()}
-    return {
-        "name": config.run,
-        "created": artifacts.utc_now(),
-        "modality": dataset.modality,
-        "dataset": {
-            "name": dataset.name,
-            "title": dataset.title,
-            "fingerprint": fingerprint(manifest),
-            "n": len(manifest),
-            "caveats": list(dataset.caveats),
-            "licence": dataset.licence,
-            "attribution": dataset.attribution,
-            "homepage": dataset.homepage,
-        },
-        "class_names": class_names,
-        "models": list(recipes),
-        "kind": dict.fromkeys(recipes, "single"),
-        "display": {name: TITLES[name] for name in recipes},
-        "seed": config.seed,
-        "split_policy": config.split,
-        "grouping": table.attrs.get("grouping", ""),
-        "recipes_tried": {name: recipe.tried for name, recipe in recipes.items()},
-        "input_size_px": max(sizes.values()),
-        "model_input_size_px": sizes,
-        "resize": RESIZE,
-        "precision": PRECISION,
-        "tta": "flip" if all(r.flip_at_test for r in recipes.values()) else "none",
-        "init": inits,
-        "temperature": dict.fromkeys(recipes),
-        "config": config.to_json(),
-        "recipes": {name: _plain(recipe) for name, recipe in recipes.items()},
-        "versions": versions(),
-        "hardware": hardware(),
-        "command": command_line(config),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a figure can depend on."""
-    names = ("keras", "openvino", "numpy", "scikit-learn", "scipy", "pandas", "pillow")
-    found = {name: version(name) for name in names}
-    backend = keras.backend.backend()
-    found[backend] = version(backend)
-    return {"python": platform.python_version(), "backend": backend, **found}
-
-
-def hardware() -> str:
-    """The processor and the number of cores, as far as the system tells."""
-    import os
-
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return f"{model}, {os.cpu_count()} cores, no GPU used"
-
-
-def command_line(config: Config) -> str:
-    """The command that makes this run anew."""
-    parts = [
-        "python -m core train", f"--dataset {Path(config.dataset).name}",
-        f"--models {','.join(config.models)}", f"--run {config.run}",
-    ]  # fmt: skip
-    if config.classes:
-        parts.append(f"--classes {','.join(config.classes)}")
-    defaults = {"split": "group", "init": "auto", "image_size_px": None, "epochs": None, "seed": 0}
-    flags = {"image_size_px": "image-size"}
-    for key, default in defaults.items():
-        value = getattr(config, key)
-        if value != default:
-            value = Path(value).name if key == "init" else value
-            parts.append(f"--{flags.get(key, key)} {value}")
-    return " ".join(parts + (["--quick"] if config.quick else []))
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(recipe)

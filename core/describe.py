@@ -1,0 +1,150 @@
+"""What a run says of itself: run.json, the command that makes it, and what is said before it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+
+from core import artifacts
+from core.config import Config
+from core.datasets import Dataset
+from core.manifest import fingerprint
+from core.models import model_title
+from core.recipes import Recipe, find_recipe
+
+PRECISION = "f32"
+RESIZE = "stretch to a square, bilinear with antialiasing"
+
+
+def describe_split(manifest: pd.DataFrame, skipped: pd.DataFrame) -> str:
+    """One sentence: images, groups, parts and unreadable files."""
+    counts = manifest["split"].value_counts()
+    parts = ", ".join(f"{counts.get(s, 0)} {s}" for s in ("train", "val", "test"))
+    return (
+        f"{len(manifest)} images of {manifest['group_id'].nunique()} groups: {parts}; "
+        f"{len(skipped)} unreadable."
+    )
+
+
+def announce_models(plans, recipes, manifest, say) -> None:
+    """What each model starts from and the time it is expected to take, before anything starts.
+
+    plans: model -> (init, file); recipes: model -> Recipe; say is called with one line each.
+    """
+    n_train, total = int((manifest["split"] == "train").sum()), 0.0
+    for name, (init, _) in plans.items():
+        minutes = expected_minutes(recipes[name], find_recipe(name, init), n_train)
+        total += minutes
+        words = {"random": "random weights", "imagenet": "ImageNet weights"}.get(init, init)
+        if name == "cnn":
+            words = "random weights (made to be trained from scratch)"
+        epochs = "+".join(str(stage.epochs) for stage in recipes[name].stages)
+        say(
+            f"{model_title(name)}: {words}, {recipes[name].image_size_px} px, "
+            f"up to {epochs} epochs, about {minutes:.0f} min on 2 cores."
+        )
+        if init == "random" and name == "resnet50":
+            say("  No ImageNet weights for ResNet50 could be had: it is trained from random ones.")
+    say(f"Expected in all: about {total:.0f} minutes on 2 cores without a GPU.")
+
+
+def expected_minutes(recipe: Recipe, original: Recipe, n_train: int) -> float:
+    """Minutes on 2 cores, scaled from the recipe's measured time by size, epochs and images."""
+    scale = (recipe.image_size_px / original.image_size_px) ** 2
+    epochs = sum(stage.epochs for stage in recipe.stages)
+    return max(0.2, recipe.step_ms * scale * epochs * n_train / 60_000)
+
+
+def describe_run(
+    config: Config,
+    dataset: Dataset,
+    table: pd.DataFrame,
+    manifest: pd.DataFrame,
+    class_names: list[str],
+    recipes: dict[str, Recipe],
+    inits: dict[str, str],
+) -> dict[str, Any]:
+    """run.json without hashes, floors and comparisons; contract keys first."""
+    sizes = {name: recipe.image_size_px for name, recipe in recipes.items()}
+    return {
+        "name": config.run,
+        "created": artifacts.utc_now(),
+        "modality": dataset.modality,
+        "dataset": {
+            "name": dataset.name,
+            "title": dataset.title,
+            "fingerprint": fingerprint(manifest),
+            "n": len(manifest),
+            "caveats": list(dataset.caveats),
+            "licence": dataset.licence,
+            "attribution": dataset.attribution,
+            "homepage": dataset.homepage,
+        },
+        "class_names": class_names,
+        "models": list(recipes),
+        "kind": dict.fromkeys(recipes, "single"),
+        "display": {name: model_title(name) for name in recipes},
+        "seed": config.seed,
+        "split_policy": config.split,
+        "grouping": table.attrs.get("grouping", ""),
+        "recipes_tried": {name: recipe.tried for name, recipe in recipes.items()},
+        "input_size_px": max(sizes.values()),
+        "model_input_size_px": sizes,
+        "resize": RESIZE,
+        "precision": PRECISION,
+        "tta": "flip" if all(r.flip_at_test for r in recipes.values()) else "none",
+        "init": inits,
+        "temperature": dict.fromkeys(recipes),
+        "config": config.to_json(),
+        "recipes": {name: asdict(recipe) for name, recipe in recipes.items()},
+        "versions": versions(),
+        "hardware": hardware(),
+        "command": command_line(config),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a figure can depend on."""
+    names = ("keras", "openvino", "numpy", "scikit-learn", "scipy", "pandas", "pillow")
+    found = {name: version(name) for name in names}
+    backend = keras.backend.backend()
+    found[backend] = version(backend)
+    return {"python": platform.python_version(), "backend": backend, **found}
+
+
+def hardware() -> str:
+    """The processor and the number of cores, as far as the system tells."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return f"{model}, {os.cpu_count()} cores, no GPU used"
+
+
+def command_line(config: Config) -> str:
+    """The command that makes this run anew."""
+    parts = [
+        "python -m core train", f"--dataset {Path(config.dataset).name}",
+        f"--models {','.join(config.models)}", f"--run {config.run}",
+    ]  # fmt: skip
+    if config.classes:
+        parts.append(f"--classes {','.join(config.classes)}")
+    defaults = {"split": "group", "init": "auto", "image_size_px": None, "epochs": None, "seed": 0}
+    flags = {"image_size_px": "image-size"}
+    for key, default in defaults.items():
+        value = getattr(config, key)
+        if value != default:
+            value = Path(value).name if key == "init" else value
+            parts.append(f"--{flags.get(key, key)} {value}")
+    return " ".join(parts + (["--quick"] if config.quick else []))
