@@ -26,9 +26,9 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from core import artifacts, config, images, metrics, statistics
+from core import artifacts, comparisons, config, images, metrics, statistics
 from core.artifacts import Run, RunEntry
-from core.datasets import IMAGE_SUFFIXES
+from core.listing import IMAGE_SUFFIXES
 
 
 def run_token(run: Run) -> str:
@@ -143,7 +143,7 @@ def load_comparisons(run: Run, part: str = "test") -> list[dict]:
             return []  # not the same images: no paired test exists
         y_true, probs[model] = metrics.arrays_from_predictions(table, run.class_names)
     groups = tables[0]["patient_id"].to_numpy()
-    return statistics.compare_models(y_true, probs, groups, run.class_names)
+    return comparisons.compare_models(y_true, probs, groups, run.class_names)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,20 @@ def metric_rows(
     return table
 
 
+def csv_download(table: pd.DataFrame) -> bytes:
+    """UTF-8 CSV that a spreadsheet opens as text: names from files may look like formulas.
+
+    An apostrophe is put before text that begins with one of = + - @ or a control character
+    (OWASP, CSV Injection).
+    """
+    table = table.copy()
+    for column in table.select_dtypes(["object", "str"]):
+        table[column] = table[column].map(
+            lambda value: f"'{value}" if str(value)[:1] in tuple("=+-@\t\r") else value
+        )
+    return table.to_csv(index=False).encode()
+
+
 def csv_table(rows: pd.DataFrame, metrics: Mapping[str, dict], part: str) -> pd.DataFrame:
     """metric_rows for a file: plain names, with part, n, level and unit of the intervals."""
     table = rows[["metric", "model", "label", "value", "low", "high", "method"]].copy()

@@ -116,6 +116,12 @@ def test_no_score_stands_without_its_interval(demo_app: Path):
     assert {f"{name}, 95%" for name in tables.ERRORS.values()} <= set(costs.columns)
 
 
+def test_names_that_look_like_formulas_are_text_in_a_spreadsheet():
+    table = pd.DataFrame({"image_id": ["=1+1", "normal/a", "@x", "-3"], "p": [-0.5, 0.1, 0.2, 0.3]})
+    lines = tables.csv_download(table).decode().splitlines()
+    assert lines == ["image_id,p", "'=1+1,-0.5", "normal/a,0.1", "'@x,0.2", "'-3,0.3"]
+
+
 def test_csv_holds_every_figure_with_interval_and_n(demo_app: Path):
     figures = load_all(demo_app / "demo", ["cnn", "mobilenetv2"])
     names = ["covid", "normal", "pneumonia"]

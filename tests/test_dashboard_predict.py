@@ -55,6 +55,10 @@ def png(pixels: np.ndarray) -> bytes:
 PHANTOM = png(make_phantom("covid", 1, 160).pixels)
 
 
+def worth_cards(app: AppTest) -> list[str]:
+    return [m.value for m in app.main.markdown if "** says **" in m.value]
+
+
 def said(*predicted: str) -> list[ModelAnswer]:
     return [
         ModelAnswer(
@@ -181,39 +185,35 @@ def test_upload_gives_three_answers_an_agreement_line_a_map_and_times(demo_app: 
     app = upload(open_page(), "somebody.dat", PHANTOM)
     assert not app.exception and not app.error
     assert len(sentences(app)) == 1 and sentences(app)[0].endswith(".")
-    table = app.table[0].value
-    assert [name.split(" ·")[0] for name in table["Model"]] == [
-        "CNN",
-        "ResNet50",
-        "MobileNetV2",
-        "Mean of the 3",
-    ]
-    assert all(time.endswith(" ms") for time in table["Time"])
-    assert list(table["Runs at"])[:3] == ["f32, 64 px"] * 3
-    assert "n = " in table["Sensitivity"].iloc[0] and "n = " in table["Precision"].iloc[0]
+    cards = worth_cards(app)
+    for card, title in zip(cards, ("CNN", "ResNet50", "MobileNetV2", "Mean of the 3"), strict=True):
+        assert f"**{title}" in card and " ms" in card
+    for card in cards[:3]:
+        assert "f32, 64 px" in card and card.count("n = ") == 2
+    assert "Not measured" in cards[3]
     assert len(app.image) == 1 and len(app.get("plotly_chart")) == 1
     alt = app.get("plotly_chart")[0].proto.alt
     assert alt.count("covid") == 4 and "Mean of the 3" in alt
 
 
-def test_the_table_says_what_the_models_say(demo_app: Path) -> None:
+def test_the_cards_say_what_the_models_say(demo_app: Path) -> None:
     from core import artifacts, inference
 
     app = upload(open_page(), "a.png", PHANTOM)
     run = artifacts.open_run(demo_app / "demo")
     pixels = resize_square(np.asarray(Image.open(io.BytesIO(PHANTOM))), 64)[None]
-    for row, model in zip(app.table[0].value.itertuples(), run.models, strict=False):
+    for card, model in zip(worth_cards(app), run.models, strict=False):
         probabilities = inference.load_model(run, model).predict(pixels).probabilities[0]
-        assert row.Says == run.class_names[int(probabilities.argmax())]
-        assert row.Probability.startswith(f"{100 * probabilities.max():.1f}")
+        name = run.class_names[int(probabilities.argmax())]
+        assert f"says **{name}** {100 * probabilities.max():.1f}" in card
 
 
 def test_results_stay_when_going_to_another_page_and_back(demo_app: Path) -> None:
     app = upload(open_page(), "a.png", PHANTOM)
-    before = (sentences(app), list(app.table[0].value["Probability"]))
+    before = (sentences(app), worth_cards(app))
     app.switch_page("app_pages/errors.py").run()
     app.switch_page("app_pages/predict.py").run()
-    assert (sentences(app), list(app.table[0].value["Probability"])) == before
+    assert (sentences(app), worth_cards(app)) == before
     next(b for b in app.button if b.label == "Clear").click().run()
     assert not sentences(app) and not app.exception
 
@@ -262,6 +262,18 @@ def test_a_test_image_comes_with_its_label(demo_app: Path) -> None:
     assert any("**covid** in its source" in m.value for m in app.markdown)
 
 
+def test_a_test_image_can_be_taken_again_after_another_picture(demo_app: Path) -> None:
+    app = open_page()
+    app.segmented_control(key="predict_source").set_value("test").run()
+    app.selectbox(key="predict_test_image").select_index(0).run()
+    app.segmented_control(key="predict_source").set_value("phantom").run()
+    app.button(key="phantom_normal").click().run()
+    app.segmented_control(key="predict_source").set_value("test").run()
+    assert app.selectbox(key="predict_test_image").value is None
+    app.selectbox(key="predict_test_image").select_index(0).run()
+    assert any("**covid** in its source" in m.value for m in app.markdown)
+
+
 def test_the_map_is_of_the_chosen_model_and_class(demo_app: Path) -> None:
     app = upload(open_page(), "a.png", PHANTOM)
     first = app.image[0].proto.imgs[0].url
@@ -293,7 +305,7 @@ def test_weights_that_are_absent_or_changed_get_one_sentence(
     assert not app.exception
     assert sum(words in w.value for w in app.warning) == 1
     assert sentences(app)[0].startswith("MobileNetV2 says")
-    assert len(app.table[0].value) == 1, "one model has no mean"
+    assert len(worth_cards(app)) == 1, "one model has no mean"
 
 
 def test_no_weights_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +314,7 @@ def test_no_weights_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
     app = upload(open_page(), "a.png", PHANTOM)
     assert not app.exception and sentences(app) == ["No model could answer."]
-    assert len(app.image) == 1 and not app.table
+    assert len(app.image) == 1 and not worth_cards(app)
 
 
 @pytest.mark.parametrize("damage", ["absent", "run.json"])

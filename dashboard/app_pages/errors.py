@@ -8,6 +8,7 @@ import streamlit as st
 from core.artifacts import ArtifactError
 from dashboard import gallery, loaders, ui
 from dashboard.answers import MISSED_BY, export_table, join_answers, wrong_images
+from dashboard.tables import csv_download
 
 MODELS, TRUE, PREDICTED, MISSED, CONFIDENCE = (
     f"errors_{name}" for name in ("models", "true", "predicted", "missed", "confidence")
@@ -101,7 +102,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     export = export_table(wrong, answers, manifest, run.class_names)
     st.download_button(
         "CSV",
-        export.to_csv(index=False).encode(),
+        csv_download(export),
         file_name=f"{run.name}-errors-{part}.csv",
         mime="text/csv",
         icon=":material/download:",

@@ -133,7 +133,7 @@ def show_all_metrics(
     st.dataframe(costs, hide_index=True, column_config=config, alt="Calibration and cost by model")
     st.download_button(
         "All figures as CSV",
-        tables.csv_table(rows, metrics, selection.part).to_csv(index=False),
+        tables.csv_download(tables.csv_table(rows, metrics, selection.part)),
         file_name=f"{selection.run.name}-{selection.part}-metrics.csv",
         mime="text/csv",
         icon=":material/download:",

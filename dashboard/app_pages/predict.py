@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-import pandas as pd
 import streamlit as st
 from PIL import Image
 
@@ -17,12 +16,19 @@ from core.phantom import make_phantom
 from dashboard import gallery, live, loaders, ui
 from dashboard.charts import MODEL_STYLES, model_style
 from dashboard.charts_answers import plot_probabilities
-from dashboard.predicting import PictureAnswer, agreement_sentence, mean_probabilities, worth
+from dashboard.predicting import (
+    ModelAnswer,
+    PictureAnswer,
+    agreement_sentence,
+    mean_probabilities,
+    worth,
+)
 
-PICTURE, UPLOADER = "predict_picture", "predict_upload"
+PICTURE, UPLOADER, TEST_IMAGE = "predict_picture", "predict_upload", "predict_test_image"
 FORMATS_TEXT = "PNG, JPEG, TIFF, BMP or WebP"
 SOURCES = {"upload": "Upload", "phantom": "Drawn phantom", "test": "Test image"}
 PHANTOM_PX = 384
+CARD_WIDTH_PX = 280
 MEAN_STYLE = MODEL_STYLES["ensemble"]
 
 
@@ -48,10 +54,22 @@ def put(picture: Picture | None) -> None:
 def take_upload() -> None:
     file = st.session_state[UPLOADER]
     if file is not None:
+        forget_test_image()
         put(Picture(file.name, file.getvalue(), "upload"))
 
 
+def forget_test_image() -> None:
+    """With another picture on the page, choosing the same test image again must be a change."""
+    st.session_state[TEST_IMAGE] = None
+
+
+def clear() -> None:
+    forget_test_image()
+    put(None)
+
+
 def draw_phantom(label: str, seed: int) -> None:
+    forget_test_image()
     pixels = make_phantom(label, seed, PHANTOM_PX, patient=seed).pixels
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -60,7 +78,7 @@ def draw_phantom(label: str, seed: int) -> None:
 
 
 def take_test_image(pictures: loaders.Pictures, labels: dict[str, str], synthetic: bool) -> None:
-    image_id = st.session_state.get("predict_test_image")
+    image_id = st.session_state.get(TEST_IMAGE)
     path = pictures.find(image_id) if image_id else None
     if path is None:
         return
@@ -125,7 +143,7 @@ def choose_test_image(selection: ui.Selection) -> None:
             f"Test image ({len(there)} are on this machine; no model was trained on them)",
             there,
             index=None,
-            key="predict_test_image",
+            key=TEST_IMAGE,
             placeholder="Choose or type",
             format_func=lambda image_id: f"{image_id} (true: {labels[image_id]})",
             on_change=take_test_image,
@@ -155,7 +173,7 @@ def show_answers(selection: ui.Selection, picture: Picture, answer: PictureAnswe
     with right:
         show_bars(selection, answer)
     if answer.answers:
-        show_details(selection, answer)
+        show_worth(selection, answer)
 
 
 def single_answers(selection: ui.Selection, answer: PictureAnswer) -> list:
@@ -182,57 +200,51 @@ def show_bars(selection: ui.Selection, answer: PictureAnswer) -> None:
     st.plotly_chart(figure, key="predict_bars", config={"displayModeBar": False}, alt=alt)
 
 
-def show_details(selection: ui.Selection, answer: PictureAnswer) -> None:
-    """What each answer is worth by the test part, and what it cost."""
-    names = list(answer.class_names)
-    rows = []
-    for own in answer.answers:
-        try:
-            tested = worth(loaders.load_metrics(selection.run, own.model), own.predicted, names)
-        except (ArtifactError, KeyError, ValueError):
-            tested = None
-        rows.append(
-            {
-                "Model": selection.label(own.model),
-                "Says": own.predicted,
-                "Probability": ui.percent(own.confidence),
-                "Sensitivity": _rate(tested, "sensitivity", "n_true"),
-                "Precision": _rate(tested, "precision", "n_predicted"),
-                "Time": f"{own.latency_ms:.1f} ms",
-                "Runs at": f"{own.precision}, {own.input_size_px} px",
-            }
-        )
-    singles = single_answers(selection, answer)
-    if len(singles) > 1:
-        mean = mean_probabilities(singles)
-        rows.append(
-            {
-                "Model": f"Mean of the {len(singles)}",
-                "Says": names[int(predicted_index(mean[None])[0])],
-                "Probability": ui.percent(float(mean.max())),
-                "Sensitivity": "not measured",
-                "Precision": "not measured",
-                "Time": f"{sum(own.latency_ms for own in singles):.1f} ms",
-                "Runs at": "",
-            }
-        )
+def show_worth(selection: ui.Selection, answer: PictureAnswer) -> None:
+    """A card a model: what its answer is worth by the test part, and what it cost."""
     st.markdown("**How much the answers are worth**")
-    st.table(pd.DataFrame(rows), border="horizontal", hide_index=True)
+    with st.grid(min_column_width=CARD_WIDTH_PX, border=True):
+        for own in answer.answers:
+            with st.container():
+                show_one_worth(selection, own, list(answer.class_names))
+        singles = single_answers(selection, answer)
+        if len(singles) > 1:
+            mean = mean_probabilities(singles)
+            says = answer.class_names[int(predicted_index(mean[None])[0])]
+            with st.container():
+                st.markdown(
+                    f"**Mean of the {len(singles)}** says **{ui.escape(says)}** "
+                    f"{ui.percent(float(mean.max()))}  \n:gray[Not measured: a mean of models has "
+                    f"no figures in this run. {sum(own.latency_ms for own in singles):.1f} ms]"
+                )
     st.caption(
-        "From the run's test images, for the class that the model says: sensitivity is the share "
-        "of that class's images that it finds, precision the share of its answers with that class "
-        "that are right, each with its 95 % interval and number of images. They hold for pictures "
-        "like those of the test; elsewhere expect worse. Time: one picture on this machine, once "
-        "warm, without reading the file."
+        "From the run's test images, for the class that the model says, with 95 % intervals. They "
+        "hold for pictures like those of the test; elsewhere expect worse. Time: one picture on "
+        "this machine, once warm, without reading the file."
+    )
+
+
+def show_one_worth(selection: ui.Selection, own: ModelAnswer, names: list[str]) -> None:
+    try:
+        tested = worth(loaders.load_metrics(selection.run, own.model), own.predicted, names)
+    except (ArtifactError, KeyError, ValueError):
+        tested = None
+    says = ui.escape(own.predicted)
+    st.markdown(
+        f"{ui.model_mark(selection.run, own.model)} **{ui.escape(selection.label(own.model))}** "
+        f"says **{says}** {ui.percent(own.confidence)}  \n"
+        f"Of the images that are {says} it finds {_rate(tested, 'sensitivity', 'n_true')}.  \n"
+        f"Of its answers {says}, right are {_rate(tested, 'precision', 'n_predicted')}.  \n"
+        f":gray[{own.latency_ms:.1f} ms, {ui.escape(own.precision)}, {own.input_size_px} px]"
     )
 
 
 def _rate(tested: dict | None, key: str, n_key: str) -> str:
     if tested is None or tested[key] is None:
-        return "no test image tells"
+        return "a share that no test image tells"
     interval = tested[f"{key}_interval"]
-    words = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
-    return f"{ui.percent(tested[key])}{words}, n = {tested[n_key]}"
+    words = f" :gray[{100 * interval[0]:.1f} to {100 * interval[1]:.1f}]" if interval else ""
+    return f"{ui.percent(tested[key])}{words} (n = {tested[n_key]})"
 
 
 selection = ui.page_frame("Predict", ":material/upload_file:")
@@ -258,6 +270,4 @@ except ImageError as error:
     st.error(f"{ui.escape(picture.name)}: {ui.escape(str(error))}", icon=":material/error:")
     st.stop()
 show_answers(selection, picture, answer)
-st.button(
-    "Clear", icon=":material/close:", on_click=put, args=(None,), help="Take the picture away"
-)
+st.button("Clear", icon=":material/close:", on_click=clear, help="Take the picture away")
