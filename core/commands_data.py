@@ -10,14 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from core.config import data_root
-from core.datasets import (
-    KNOWN,
-    SOURCES,
-    DatasetError,
-    load_table,
-    order_classes,
-    resolve_dataset,
-)
+from core.datasets import KNOWN, SOURCES, DatasetError, order_classes, resolve_dataset
+from core.listing import load_table
 
 _EXAMPLES = """examples:
   python -m core data                        which data sets there are, and which are here
@@ -133,7 +127,8 @@ def _report(name: str, root: Path, *, fetch: bool, base_url: str | None) -> dict
 
 def _fetch(name: str, root: Path, base_url: str | None) -> str | None:
     """Fetch what is missing; a sentence where the folder is usable, but not whole."""
-    from core.fetch import fetch_dataset, other_copy, read_records
+    from core.fetch import fetch_dataset
+    from core.records import other_copy, read_records
 
     folder = root / name
     if folder.is_dir():
@@ -151,7 +146,7 @@ def _fetch(name: str, root: Path, base_url: str | None) -> str | None:
 
 def _check_hashes(folder: Path) -> dict | None:
     """How many files are the published ones, byte for byte; None for re-encoded copies."""
-    from core.fetch import check_recorded, other_copy, read_records
+    from core.records import check_recorded, other_copy, read_records
 
     records = read_records(SOURCES / "darkcovidnet.csv")
     if other_copy(folder, records):

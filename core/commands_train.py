@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from core.artifacts import load_metrics
 from core.config import Config, artifacts_root
+from core.summary import score_line
 
 EXAMPLES = """examples:
   python -m core train --dataset darkcovidnet --models cnn,resnet50,mobilenetv2 --run release
@@ -81,6 +83,8 @@ def run_train(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _say(f"\nStopped. The same command with --resume goes on where {config.run} is now.")
         return 130
+    for model in run.models:
+        _say(score_line(run.title(model), load_metrics(run, model)))
     _say(f"See it with `make dashboard`. Files: {run.path.as_posix()}")
     return 0
 

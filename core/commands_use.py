@@ -1,4 +1,4 @@
-"""`evaluate`, `predict` and `verify`: what can be done with a run that exists."""
+"""`evaluate`, `predict`, `summary` and `verify`: what can be done with a run that exists."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from tqdm import tqdm
 
 from core import artifacts
 from core.config import artifacts_root, data_root
-from core.datasets import IMAGE_SUFFIXES, find_image
 from core.evaluation import predictions_table, score_predictions
 from core.images import ImageError, decode_image, read_bytes, resize_square
 from core.inference import load_model
+from core.listing import IMAGE_SUFFIXES, find_image
+from core.summary import score_line, summarise_run
 
 
 def add_use_parsers(subparsers) -> None:
-    """Add the commands `evaluate`, `predict` and `verify`."""
+    """Add the commands `evaluate`, `predict`, `summary` and `verify`."""
     evaluate = subparsers.add_parser(
         "evaluate", help="score a run's models on its test split again",
         epilog="example: python -m core evaluate --run release --json",
@@ -40,6 +41,13 @@ def add_use_parsers(subparsers) -> None:
     output.add_argument("--json", action="store_true")
     output.add_argument("--csv", type=Path, metavar="FILE")
     predict.set_defaults(func=run_predict)
+
+    summary = subparsers.add_parser(
+        "summary", help="a run's models, floors and verdict as Markdown",
+        epilog="example: python -m core summary --run release",
+    )  # fmt: skip
+    summary.add_argument("--run", required=True)
+    summary.set_defaults(func=run_summary)
 
     verify = subparsers.add_parser(
         "verify", help="hold the files of runs against their hashes",
@@ -81,12 +89,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         results[name] = score_predictions(
             table, patients, run.class_names, seed=int(run.info["seed"])
         )
-        interval = results[name]["intervals"]["macro_f1"]
-        _say(
-            f"{run.title(name)}: accuracy {results[name]['accuracy']:.3f}, macro-F1 "
-            f"{results[name]['macro_f1']:.3f} ({interval['low']:.3f} to {interval['high']:.3f}), "
-            f"n = {results[name]['n']}."
-        )
+        _say(score_line(run.title(name), results[name]))
     if args.json:
         source = "images" if from_images else "predictions.csv"
         data = run.info["dataset"]["name"]
@@ -119,6 +122,12 @@ def run_predict(args: argparse.Namespace) -> int:
                 print(f"{row['path']}\t{run.title(name)}\t{answer['predicted']}\t{share:.3f}")
     _say("Research use, not for diagnosis. Probabilities are not calibrated.")
     return 2 if len(failed) == len(results) else int(bool(failed))
+
+
+def run_summary(args: argparse.Namespace) -> int:
+    """Print what the README shows of a run."""
+    print(summarise_run(_open(args.run)), end="")
+    return 0
 
 
 def run_verify(args: argparse.Namespace) -> int:

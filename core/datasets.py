@@ -1,8 +1,6 @@
-"""Known data sets, and any folder of images -> one table with a row an image.
+"""What is known of a data set before its images are listed: where it is, its labels, its caveats.
 
-Three layouts load unchanged: one folder a class; `train/` and `test/` (and `val/`) with class
-folders inside; a `metadata.csv` with `path,label[,patient_id]`. Nothing is left out silently:
-what cannot be used stands in `table.attrs["skipped"]` with the reason.
+`core.listing` makes the table of images from the folder.
 """
 
 from __future__ import annotations
@@ -11,29 +9,13 @@ import csv
 import io
 import os
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 CLASS_ORDER = ("covid", "normal", "pneumonia")
-# Wider than what core.images decodes: a file that looks like an image is refused there by name,
-# with its reason, and not lost here.
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm"}
-)
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 SYNONYMS = {
     "covid": "covid",
     "covid19": "covid",
@@ -47,15 +29,6 @@ SYNONYMS = {
     "viralpneumonia": "pneumonia",
 }
 SOURCES = Path(__file__).parent / "sources"
-TABLE_COLUMNS = ("image_id", "path", "label", "original_label", "patient_id", "split_given")
-# Column names that the table, the pixel cache and the manifest fill themselves.
-_RESERVED = frozenset(
-    {*TABLE_COLUMNS, "group_id", "split", "fold", "sha256", "width", "height", "format"}
-)
-_SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db"})
-_MASK_FOLDERS = frozenset({"mask", "masks"})
-_MASKS_REASON = "a folder of masks, not of images"
-_NIH_NAME = re.compile(r"(\d{8})_\d{3}")
 
 
 class DatasetError(ValueError):
@@ -190,53 +163,6 @@ def describe_folder(folder: Path) -> Dataset:
     return Dataset(name, name, "xray", caveats=(caveat,))
 
 
-def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
-    """One row an image, sorted by image_id.
-
-    Columns: image_id (path without its extension; with it where two files would share one id),
-    path (POSIX, relative to root), label (canonical), original_label, patient_id (never empty:
-    `image:<image_id>` where unknown), split_given ("", train, val or test), then every further
-    column of metadata.csv under its own name (`metadata_<name>` where ours has that name).
-    attrs: grouping (the rule, in words), skipped (list of {path, reason}), unlisted_n (images in
-    the folder that metadata.csv does not name). Raises DatasetError if no image can be used.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise DatasetError(f"{root} is not a folder: give the folder that holds the images.")
-    files, skipped = _walk(root)
-    images = [path for path in files if _suffix(path) in IMAGE_SUFFIXES]
-    unlisted_n = 0
-    if "metadata.csv" in files:
-        # There the table says what is an image; masks beside it are nothing left out.
-        skipped = [entry for entry in skipped if entry["reason"] != _MASKS_REASON]
-        rows, further = _rows_from_metadata(root / "metadata.csv", images, skipped)
-        unlisted_n = len(set(images) - {row["path"] for row in rows})
-    else:
-        rows, further = _rows_from_folders(root, images, skipped), []
-        skipped += [
-            {"path": path, "reason": "not an image by its extension"}
-            for path in files
-            if _suffix(path) not in IMAGE_SUFFIXES and "/" in path
-        ]
-    if not rows:
-        why = f" ({skipped[0]['path']}: {skipped[0]['reason']})" if skipped else ""
-        raise DatasetError(
-            f"No images to use in {root}{why}: expected one folder a class, train/ and test/ with "
-            "class folders, or a metadata.csv with path,label."
-        )
-    _add_ids(rows, images)
-    if dataset.name == "kaggle-covid19-xray":
-        further = further + _add_findings(rows, root)
-    for row in rows:
-        row["label"] = canonical_label(row["original_label"], dataset.class_map)
-    grouping = _add_patients(rows, further)
-    columns = [*TABLE_COLUMNS, *further]
-    table = pd.DataFrame(rows, columns=columns).fillna("").sort_values("image_id", kind="stable")
-    table = table.reset_index(drop=True)
-    table.attrs.update(grouping=grouping, skipped=skipped, unlisted_n=unlisted_n)
-    return table
-
-
 def canonical_label(name: str, class_map: Mapping[str, str] | None = None) -> str:
     """The data set's own map first, then the synonyms (Covid-19, No_findings ...), else as is."""
     key = _plain(name)
@@ -254,160 +180,8 @@ def order_classes(labels: Iterable[str]) -> list[str]:
     )
 
 
-def find_image(root: str | Path, image_id: str) -> Path | None:
-    """The file of that id below root, whatever its extension; None where there is none.
-
-    The id is never trusted: one that is absolute or climbs out with `..` finds nothing.
-    """
-    relative = _safe_relative(image_id)
-    if relative is None:
-        return None
-    parent, stem = Path(root, *PurePosixPath(relative).parts[:-1]), relative.rsplit("/", 1)[-1]
-    try:
-        names = sorted(entry.name for entry in os.scandir(parent) if entry.is_file())
-    except (OSError, ValueError):
-        return None
-    hits = [name for name in names if _suffix(name) in IMAGE_SUFFIXES]
-    # The id with its extension names one file exactly, so it comes before a mere stem.
-    for name in [n for n in hits if n == stem] + [n for n in hits if _stem(n) == stem]:
-        return parent / name
-    return None
-
-
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
-
-
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
-
-
-def _stem(path: str) -> str:
-    return path[: len(path) - len(PurePosixPath(path).suffix)]
-
-
-def _safe_relative(text: str) -> str | None:
-    """A clean POSIX path below the root, or None: absolute, with a drive, or climbing out."""
-    text = text.strip().replace("\\", "/")
-    parts = [part for part in text.split("/") if part not in ("", ".")]
-    if not parts or text.startswith("/") or re.match(r"[A-Za-z]:", text) or "\0" in text:
-        return None
-    return None if ".." in parts else "/".join(parts)
-
-
-def _walk(root: Path) -> tuple[list[str], list[dict]]:
-    """All files below root as sorted POSIX paths, and what could not be looked into.
-
-    Links to folders are followed (big data sets are often linked in), each real folder once.
-    """
-    files: list[str] = []
-    skipped: list[dict] = []
-    seen: set[str] = set()
-
-    def note(error: OSError) -> None:
-        relative = Path(error.filename or root).relative_to(root).as_posix()
-        skipped.append({"path": relative, "reason": f"cannot be opened ({error.strerror})"})
-
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=note):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        relative = Path(folder).relative_to(root)
-        for name in [n for n in folders if n.lower() in _MASK_FOLDERS]:
-            path = (relative / name).as_posix()
-            skipped.append({"path": path, "reason": _MASKS_REASON})
-        hidden = (*_SYSTEM_NAMES, *_MASK_FOLDERS)
-        folders[:] = sorted(n for n in folders if n.lower() not in hidden and n[0] != ".")
-        files += [
-            (relative / n).as_posix()
-            for n in names
-            if n.lower() not in _SYSTEM_NAMES and n[0] != "."
-        ]
-    return sorted(files), skipped
-
-
-def _rows_from_folders(root: Path, images: list[str], skipped: list[dict]) -> list[dict]:
-    tops = {path.split("/", 1)[0] for path in images if "/" in path}
-    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
-    depth = 2 if splits else 1
-    rows = []
-    for path in images:
-        parts = path.split("/")
-        if splits and parts[0] not in splits and len(parts) > 1:
-            skipped.append({"path": path, "reason": "outside the train, val and test folders"})
-        elif len(parts) <= depth:
-            skipped.append({"path": path, "reason": "in no class folder"})
-        else:
-            given = SPLIT_NAMES[parts[0].lower()] if splits else ""
-            rows.append({"path": path, "original_label": parts[depth - 1], "split_given": given})
-    inner = {path.split("/")[1].lower() for path in images if path.count("/") >= 2}
-    if not splits and len(tops) == 1 and "train" in inner:
-        top = next(iter(tops))
-        raise DatasetError(f"The train folder is one level deeper: give {root / top} instead.")
-    return rows
-
-
-def _rows_from_metadata(
-    path: Path, images: list[str], skipped: list[dict]
-) -> tuple[list[dict], list[str]]:
-    """Rows that metadata.csv names and that are there, and the names of its further columns."""
-    raw = read_text_table(path)
-    lower = {column.lower(): column for column in reversed(raw.columns)}
-    for needed in ("path", "label"):
-        if needed not in lower:
-            raise DatasetError(
-                f"{path} has no column {needed!r}: expected path,label[,patient_id], received "
-                f"{','.join(raw.columns)}."
-            )
-    taken = {lower["path"], lower["label"], lower.get("patient_id")}
-    further = {
-        column: f"metadata_{column}" if column in _RESERVED else column
-        for column in raw.columns
-        if column not in taken
-    }
-    by_path = {unicodedata.normalize("NFC", image): image for image in images}
-    # Re-encoded copies keep the id and change the extension, and the same table serves both.
-    by_stem: dict[str, list[str]] = {}
-    for key, image in by_path.items():
-        by_stem.setdefault(_stem(key), []).append(image)
-    rows: dict[str, dict] = {}
-    contradicted = set()
-    for record in raw.to_dict("records"):
-        named, label = record[lower["path"]], record[lower["label"]].strip()
-        relative = _safe_relative(named)
-        reason = None
-        if relative is None:
-            reason = "refused: the path is empty, absolute or leads out of the data set's folder"
-        elif not label:
-            reason = "no label in metadata.csv"
-        else:
-            key = unicodedata.normalize("NFC", relative)
-            same_stem = by_stem.get(_stem(key), [])
-            found = by_path.get(key) or (same_stem[0] if len(same_stem) == 1 else None)
-            if found is None:
-                reason = "named in metadata.csv, but the file is missing"
-            elif found in contradicted:
-                reason = "listed with two different labels in metadata.csv"
-            elif found in rows:
-                reason = "listed twice in metadata.csv"
-                if rows[found]["original_label"] != label:
-                    contradicted.add(found)
-                    del rows[found]
-                    reason = "listed with two different labels in metadata.csv"
-            else:
-                given = record.get(lower.get("split", ""), "").strip().lower()
-                rows[found] = {
-                    "path": found,
-                    "original_label": label,
-                    "patient_id": record.get(lower.get("patient_id", ""), "").strip(),
-                    "split_given": SPLIT_NAMES.get(given, ""),
-                    **{ours: record[column] for column, ours in further.items()},
-                }
-        if reason:
-            skipped.append({"path": named, "reason": reason})
-    return list(rows.values()), list(further.values())
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
@@ -427,57 +201,6 @@ def read_text_table(path: Path) -> pd.DataFrame:
             "path,label[,patient_id]."
         ) from None
     return table.rename(columns=lambda name: str(name).strip())
-
-
-def _add_ids(rows: list[dict], images: list[str]) -> None:
-    # Counted over the whole folder: an id must not depend on which files a table happens to name.
-    count = Counter(_stem(image) for image in images)
-    for row in rows:
-        stem = _stem(row["path"])
-        row["image_id"] = stem if count[stem] == 1 else row["path"]
-
-
-def _add_patients(rows: list[dict], further: list[str]) -> str:
-    """Fill every patient_id and return the rule used, in words."""
-    rules: Counter[str] = Counter()
-    for row in rows:
-        nih = _NIH_NAME.fullmatch(_stem(row["path"].rsplit("/", 1)[-1]))
-        if row.get("patient_id"):
-            rules["patient id from metadata"] += 1
-        elif "group" in further and row.get("group", "").strip():
-            row["patient_id"] = row["group"].strip()
-            rules["column group of metadata.csv, a guess at the case and not a patient id"] += 1
-        elif nih:
-            row["patient_id"] = f"nih-{nih[1]}"
-            rules["patient number in the file name (ChestX-ray8 rule NNNNNNNN_NNN)"] += 1
-        else:
-            row["patient_id"] = f"image:{row['image_id']}"
-            rules["patient unknown, each image its own group"] += 1
-    if len(rules) == 1:
-        return next(iter(rules))
-    return "; ".join(f"{rule} ({n} images)" for rule, n in rules.most_common())
-
-
-def _add_findings(rows: list[dict], root: Path) -> list[str]:
-    """Finding, patient and view of the Kaggle set's PNEUMONIA files, from the published metadata.
-
-    The table beside the folder comes first, else the one recorded with the code.
-    """
-    name = "kaggle-covid19-xray-findings.csv"
-    path = root.resolve().parent / name
-    path = path if path.is_file() else SOURCES / name
-    if not path.is_file():
-        return []
-    found = read_text_table(path)
-    missing = {"path", "finding", "patient_id", "view"}.difference(found.columns)
-    if missing:
-        raise DatasetError(f"{path} has no column {min(missing)!r}: put the file as it was.")
-    by_stem = {_stem(record["path"]): record for record in found.to_dict("records")}
-    for row in rows:
-        record = by_stem.get(_stem(row["path"]), {})
-        row["finding"], row["view"] = record.get("finding", ""), record.get("view", "")
-        row["patient_id"] = row.get("patient_id") or record.get("patient_id", "").strip()
-    return ["finding", "view"]
 
 
 def _all_synthetic(path: Path) -> bool:

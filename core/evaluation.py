@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from core import artifacts
+from core.comparisons import compare_models
 from core.inference import ServedModel
 from core.metrics import arrays_from_predictions, compute_metrics, predicted_index
-from core.statistics import bootstrap_intervals, compare_models
+from core.statistics import bootstrap_intervals
 
 
 def predictions_table(

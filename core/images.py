@@ -240,12 +240,3 @@ def _unidentified(data: bytes) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-def __getattr__(name: str):
-    # core.cache decodes with this module, so its names are handed on only when asked for.
-    if name in ("PixelCache", "build_pixel_cache"):
-        from core import cache
-
-        return getattr(cache, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

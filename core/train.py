@@ -13,16 +13,17 @@ import numpy as np
 import pandas as pd
 
 from core import artifacts
+from core.cache import PixelCache, build_pixel_cache
 from core.cards import write_cards
 from core.config import Config, ConfigError, cache_root, data_root
-from core.datasets import Dataset, load_table, order_classes, resolve_dataset
+from core.datasets import Dataset, order_classes, resolve_dataset
 from core.describe import PRECISION, announce_models, describe_run, describe_split
 from core.evaluation import predict_split, score_run
 from core.export import export_model, round_weights
 from core.fitting import Images, class_weights, fit_model, progress
 from core.floors import compute_floors
-from core.images import PixelCache, build_pixel_cache
 from core.inference import compile_model, measure_latency_ms
+from core.listing import load_table
 from core.manifest import build_manifest, find_duplicates
 from core.models import BUILDERS, build_model, model_title
 from core.phantom import write_phantoms
@@ -197,7 +198,7 @@ def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe], say) -> 
 
 def split_images(cache: PixelCache, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The manifest and the confirmed duplicates whose images it keeps together."""
-    size = min(cache._files)
+    size = min(cache.sizes)
     pairs = find_duplicates(cache.pixels(size), list(cache.table["image_id"]))
     manifest = build_manifest(
         cache.table, seed=config.seed, split=config.split, folds=config.folds, near_duplicates=pairs

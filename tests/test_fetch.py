@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import builtins
 import csv
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-import types
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,10 +18,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from core import fetch
+from core import download, fetch
 from core.commands_data import add_data_parser
-from core.datasets import SOURCES, DatasetError, load_table, resolve_dataset
-from core.fetch import IncompleteError, fetch_dataset, git_blob_sha1, read_records
+from core.datasets import DatasetError, resolve_dataset
+from core.fetch import IncompleteError, fetch_dataset
+from core.listing import load_table
 
 REPO_ROOT = Path(__file__).parents[1]
 FILES = {
@@ -147,12 +145,6 @@ def whole(root: Path) -> None:
         assert (root / path.split("/", 1)[1]).read_bytes() == body
 
 
-def test_git_blob_sha1_is_gits(tmp_path):
-    (tmp_path / "f").write_bytes(b"what is up, doc?")
-    # The example of the Pro Git book, section "Git Objects".
-    assert git_blob_sha1(tmp_path / "f") == "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
-
-
 def test_whole_download_and_nothing_twice(get, server, tmp_path):
     root = get()
     assert root == tmp_path / "data" / "darkcovidnet"
@@ -258,7 +250,7 @@ def test_the_next_revision_is_asked_where_one_is_not_served(
 
 
 def test_a_huge_answer_is_cut_off(get, server, monkeypatch, tmp_path):
-    monkeypatch.setattr(fetch, "MAX_FILE_BYTES", len(FILES[PATHS[0]]) - 1)
+    monkeypatch.setattr(download, "MAX_FILE_BYTES", len(FILES[PATHS[0]]) - 1)
     with pytest.raises(IncompleteError, match="larger than"):
         get()
 
@@ -348,107 +340,6 @@ def test_command_without_a_network_says_one_sentence(server, tmp_path, monkeypat
     out, err = capsys.readouterr()
     assert err.count("\n") == 1 and "make demo" in err
     assert json.loads(out) == {"error": err.strip()}
-
-
-# The recorded list
-
-
-def test_recorded_list_is_the_published_set():
-    records = read_records(SOURCES / "darkcovidnet.csv")
-    assert Counter(r.metadata["label"] for r in records) == {
-        "Covid-19": 124,
-        "No_findings": 500,
-        "Pneumonia": 500,
-    }
-    assert len({r.image_id for r in records}) == len({r.git_blob for r in records}) == 1124
-    assert len({r.metadata["patient_id"] for r in records}) == 764
-    assert all(len(r.git_blob) == 40 and r.metadata["patient_id"] for r in records)
-    assert all(r.url_path == f"X-Ray Image DataSet/{r.path}" for r in records)
-    assert not {r.path for r in records} & set(fetch.LEFT_OUT)
-
-
-def test_a_download_has_the_ids_of_the_copies(tmp_path):
-    copies = Path(os.environ.get("CXR_DATA", "data")) / "darkcovidnet"
-    if not copies.is_dir():
-        pytest.skip("darkcovidnet is not in CXR_DATA")
-    records = read_records(SOURCES / "darkcovidnet.csv")
-    root = tmp_path / "darkcovidnet"
-    for record in records:
-        (root / record.path).parent.mkdir(parents=True, exist_ok=True)
-        (root / record.path).touch()
-    fetch._write_metadata(root / "metadata.csv", records)
-    published = load_table(*resolve_dataset(root, tmp_path))
-    there = load_table(*resolve_dataset(copies, tmp_path))
-    shared = ["image_id", "label", "patient_id", "view", "license", "original_width"]
-    assert published[shared].equals(there[shared])
-
-
-# Kaggle and the others
-
-
-@pytest.fixture
-def kagglehub(monkeypatch, tmp_path):
-    """A stand-in kagglehub whose download is a folder of the test's."""
-    download = tmp_path / "cache" / "xray_dataset_covid19"
-    for split in ("train", "test"):
-        (download / split / "NORMAL").mkdir(parents=True)
-        (download / split / "NORMAL" / "a.jpeg").write_bytes(split.encode())
-    hub = types.ModuleType("kagglehub")
-    hub.exceptions = types.SimpleNamespace(
-        **{
-            name: type(name, (Exception,), {})
-            for name in (
-                "UnauthenticatedError",
-                "CredentialError",
-                "KaggleApiHTTPError",
-                "BackendError",
-            )
-        }
-    )
-
-    def dataset_download(handle):
-        assert handle == "khoongweihao/covid19-xray-dataset-train-test-sets"
-        print("Downloading ...")
-        return str(tmp_path / "cache")
-
-    hub.dataset_download = dataset_download
-    monkeypatch.setitem(sys.modules, "kagglehub", hub)
-    return hub
-
-
-def test_kaggle_is_laid_out_as_train_and_test(kagglehub, tmp_path, capsys):
-    root = fetch_dataset("kaggle-covid19-xray", tmp_path / "data")
-    assert holds(root) == {"train/NORMAL/a.jpeg", "test/NORMAL/a.jpeg"}
-    assert (root / "test/NORMAL/a.jpeg").read_bytes() == b"test"
-    assert capsys.readouterr().out == ""
-
-
-def test_kaggle_refusal_and_lost_network_are_sentences(kagglehub, tmp_path):
-    def fail(error):
-        def dataset_download(handle):
-            raise error
-
-        kagglehub.dataset_download = dataset_download
-
-    fail(kagglehub.exceptions.UnauthenticatedError("no"))
-    with pytest.raises(DatasetError, match=r"Kaggle refused .*sign in"):
-        fetch_dataset("kaggle-covid19-xray", tmp_path / "data")
-    fail(ConnectionError("no route"))
-    with pytest.raises(DatasetError, match=r"cannot be downloaded .*make demo"):
-        fetch_dataset("kaggle-covid19-xray", tmp_path / "data")
-
-
-def test_kagglehub_not_installed_is_a_sentence(monkeypatch, tmp_path):
-    real_import = builtins.__import__
-
-    def no_kagglehub(name, *args, **kwargs):
-        if name.startswith("kagglehub"):
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", no_kagglehub)
-    with pytest.raises(DatasetError, match="pip install kagglehub"):
-        fetch_dataset("kaggle-covid19-xray", tmp_path)
 
 
 def test_ct_set_says_how_to_place_it(tmp_path):

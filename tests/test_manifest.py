@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from core.cache import build_pixel_cache
 from core.config import data_root
-from core.images import build_pixel_cache
 from core.manifest import (
     COLUMNS,
     ManifestError,
