@@ -277,7 +277,7 @@ def _run_info(
         "seed": seed,
         "split_policy": "group",
         "grouping": "Images of one patient (patient_id) stay together.",
-        "recipes_tried": 1,
+        "recipes_tried": dict.fromkeys(models, 2),
         "input_size_px": INPUT_SIZE_PX,
         "model_input_size_px": dict.fromkeys(models, INPUT_SIZE_PX),
         "resize": "stretch",

@@ -170,7 +170,7 @@ def show_conditions(selection: ui.Selection) -> None:
         f"{ui.escape(info.get('precision', 'not stated'))}, set explicitly; images made square by "
         f"{ui.escape(info.get('resize', 'not stated'))} ({size_px}); test-time copies: "
         f"{ui.escape(str(info.get('tta') or 'none'))}. "
-        f"Recipes tried on validation: {info.get('recipes_tried', 'not stated')}."
+        f"Recipes tried on validation: {_recipes_tried(selection)}."
         f" Times were taken on: {ui.escape(tables.plain(info.get('hardware') or 'not stated'))}."
     )
     missing = [
@@ -182,6 +182,14 @@ def show_conditions(selection: ui.Selection) -> None:
         missing.append("Cross-validation (trained on one split, without `--folds`)")
     if missing:
         st.markdown(f":material/pending: **Not done yet**: {'; '.join(missing)}.")
+
+
+def _recipes_tried(selection: ui.Selection) -> str:
+    tried = selection.run.info.get("recipes_tried")
+    if isinstance(tried, dict):
+        known = [m for m in selection.models if m in tried]
+        tried = ", ".join(f"{selection.title(m)} {tried[m]}" for m in known)
+    return ui.escape(str(tried or "not stated"))
 
 
 def show_model_cards(selection: ui.Selection) -> None:

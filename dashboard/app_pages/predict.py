@@ -233,7 +233,7 @@ def show_one_worth(selection: ui.Selection, own: ModelAnswer, names: list[str]) 
     st.markdown(
         f"{ui.model_mark(selection.run, own.model)} **{ui.escape(selection.label(own.model))}** "
         f"says **{says}** {ui.percent(own.confidence)}  \n"
-        f"Of the images that are {says} it finds {_rate(tested, 'sensitivity', 'n_true')}.  \n"
+        f"Of the {says} images of the test it finds {_rate(tested, 'sensitivity', 'n_true')}.  \n"
         f"Of its answers {says}, right are {_rate(tested, 'precision', 'n_predicted')}.  \n"
         f":gray[{own.latency_ms:.1f} ms, {ui.escape(own.precision)}, {own.input_size_px} px]"
     )
