@@ -59,6 +59,8 @@ def _whole(epochs: int, learning_rate: float, patience: int) -> Stage:
     )
 
 
+QUICK_PX, QUICK_EPOCHS = 64, 28
+
 # The key is (model, init); a model whose init is not listed uses its "random" recipe.
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("cnn", "random"): Recipe(
@@ -104,18 +106,18 @@ def adapt_recipe(
 ) -> Recipe:
     """The recipe with the user's wishes in it: another size, a cap on epochs, or quick.
 
-    quick is for demonstrations and tests: 64 px and a quarter of the epochs, at least 3.
+    quick is for demonstrations and tests: 64 px and at most QUICK_EPOCHS a stage.
     """
     if quick:
-        recipe = replace(recipe, image_size_px=64)
-        recipe = _cap(recipe, lambda stage: max(3, stage.epochs // 4))
+        recipe = replace(recipe, image_size_px=QUICK_PX)
+        recipe = _cap(recipe, QUICK_EPOCHS)
     if epochs is not None:
-        recipe = _cap(recipe, lambda stage: min(stage.epochs, epochs))
+        recipe = _cap(recipe, epochs)
     if image_size_px is not None:
         recipe = replace(recipe, image_size_px=image_size_px)
     return recipe
 
 
-def _cap(recipe: Recipe, epochs_of) -> Recipe:
-    stages = tuple(replace(stage, epochs=epochs_of(stage)) for stage in recipe.stages)
+def _cap(recipe: Recipe, epochs: int) -> Recipe:
+    stages = tuple(replace(stage, epochs=min(stage.epochs, epochs)) for stage in recipe.stages)
     return replace(recipe, stages=stages)
