@@ -16,23 +16,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.model_selection import StratifiedGroupKFold
 
+from core.artifacts import MANIFEST_COLUMNS
+
 TEST_FOLDS = 5
 VAL_FRACTION = 0.10
-COLUMNS = (
-    "image_id",
-    "path",
-    "label",
-    "original_label",
-    "patient_id",
-    "group_id",
-    "split",
-    "fold",
-    "sha256",
-    "width",
-    "height",
-    "format",
-)
-
 
 # Chest X-rays all look alike when small: on darkcovidnet 2,052 pairs correlate above 0.90 at 16 px.
 # With the shape of the chest taken out (blur of 4 px subtracted at 64 px) the two known pairs have
@@ -64,8 +51,8 @@ def build_manifest(
     near_duplicates: what `find_duplicates` found (image_id_a, image_id_b); both images of a pair
     go into one group, and so do files with the same sha256.
 
-    Returns COLUMNS in the order of the table's rows. `group_id` is the first patient_id of the
-    images that must stay together. Test is fold 0 of five stratified group folds (about 20%),
+    Returns MANIFEST_COLUMNS in the order of the table's rows. `group_id` is the first patient_id
+    of the images that must stay together. Test is fold 0 of five stratified group folds (~20%),
     val about 10% of all images, cut by group from the rest. A given test part is kept (so is a
     given val part); an image of the same group that was given as train or val moves into test,
     because neither leaking it nor losing it would do. With `folds` = K the column `fold` is 0
@@ -86,7 +73,7 @@ def build_manifest(
 
     part = _split(y, units, given, class_names, seed)
     fold = _folds(y, units, part, folds, seed)
-    out = rows.reindex(columns=list(COLUMNS))
+    out = rows.reindex(columns=MANIFEST_COLUMNS)
     for column in ("original_label", "path", "sha256", "format"):
         out[column] = out[column].astype(object).fillna("").astype(str)
     out["group_id"] = group_id

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.factory import make_run
+from tests.files import record_decodes, write_pictures
 
 CONNECT = socket.socket.connect
 
@@ -52,3 +53,25 @@ def demo_app(demo_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("CXR_DATA", str(demo_root / "data"))
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
     return demo_root / "artifacts"
+
+
+@pytest.fixture
+def empty_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The environment of a dashboard without runs; returns its artifacts root."""
+    monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("CXR_RUN", raising=False)
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def data(tmp_path: Path):
+    """A folder of small pictures and its table, as write_pictures makes them."""
+    root = tmp_path / "data"
+    return root, write_pictures(root)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch):
+    """How many pictures were decoded since."""
+    return record_decodes(monkeypatch)

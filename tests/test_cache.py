@@ -11,19 +11,7 @@ from PIL import Image
 from core import images
 from core.cache import build_pixel_cache
 from core.images import ImageError
-from tests.files import SIZES, check_pixels, record_decodes, write_picture, write_pictures
-
-
-@pytest.fixture
-def data(tmp_path):
-    root = tmp_path / "data"
-    return root, write_pictures(root)
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """How many pictures were decoded since."""
-    return record_decodes(monkeypatch)
+from tests.files import SIZES, check_pixels, write_picture
 
 
 def test_pixels_are_in_the_order_of_the_table(data, tmp_path):

@@ -14,21 +14,9 @@ import pytest
 from core import cache, cache_store
 from core.cache import build_pixel_cache
 from core.images import ImageError
-from tests.files import SIZES, check_pixels, record_decodes, write_picture, write_pictures
+from tests.files import SIZES, check_pixels, write_picture
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def data(tmp_path):
-    root = tmp_path / "data"
-    return root, write_pictures(root)
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """How many pictures were decoded since."""
-    return record_decodes(monkeypatch)
 
 
 def break_index(folder: Path) -> None:

@@ -28,14 +28,6 @@ def main_text(app: AppTest) -> str:
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))
-    monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
-    monkeypatch.delenv("CXR_RUN", raising=False)
-    return tmp_path / "artifacts"
-
-
 def load_all(run_dir: Path, models) -> dict[str, dict]:
     run = artifacts.open_run(run_dir)
     return {model: artifacts.load_metrics(run, model) for model in models}
@@ -148,16 +140,16 @@ def test_conditions_and_what_is_not_done_are_stated(demo_app: Path):
     assert "best shortcut (Grey-level histogram only)" in text
 
 
-def test_what_is_there_is_not_called_missing(root: Path):
-    path = make_run(root, n=30, images=False, models=("cnn",), folds=5)
+def test_what_is_there_is_not_called_missing(empty_app: Path):
+    path = make_run(empty_app, n=30, images=False, models=("cnn",), folds=5)
     (path / "audit").mkdir()
     text = main_text(open_page("overview"))
     assert "External validation" in text
     assert "Leakage and shortcut audit" not in text and "Cross-validation" not in text
 
 
-def test_a_model_that_does_not_beat_the_floor_is_named(root: Path):
-    path = make_run(root, n=30, images=False)
+def test_a_model_that_does_not_beat_the_floor_is_named(empty_app: Path):
+    path = make_run(empty_app, n=30, images=False)
     info = json.loads((path / "run.json").read_text(encoding="utf-8"))
     scores = {m: f["macro_f1"] for m, f in load_all(path, info["models"]).items()}
     ranking = sorted(scores, key=scores.get)
@@ -170,15 +162,15 @@ def test_a_model_that_does_not_beat_the_floor_is_named(root: Path):
 
 
 @pytest.mark.parametrize("page", ["overview", "training", "data"])
-def test_pages_with_one_model_and_without_pictures(root: Path, page: str):
-    make_run(root, n=30, images=False, models=("mobilenetv2",))
+def test_pages_with_one_model_and_without_pictures(empty_app: Path, page: str):
+    make_run(empty_app, n=30, images=False, models=("mobilenetv2",))
     app = open_page(page)
     assert not app.exception
     assert len(main_text(app)) > 200
 
 
-def test_validation_figures_are_called_so(root: Path):
-    make_run(root, n=60, images=False)
+def test_validation_figures_are_called_so(empty_app: Path):
+    make_run(empty_app, n=60, images=False)
     app = open_page("overview")
     app.sidebar.get("segmented_control")[0].set_value("val").run()
     assert not app.exception
@@ -189,8 +181,8 @@ def test_validation_figures_are_called_so(root: Path):
 
 @pytest.mark.parametrize("page", ["overview", "training", "data"])
 @pytest.mark.parametrize("broken", ["cnn/metrics.json", "cnn/history.csv", "manifest.csv"])
-def test_a_file_damaged_inside_is_a_sentence(root: Path, page: str, broken: str):
-    path = make_run(root, n=30, images=False)
+def test_a_file_damaged_inside_is_a_sentence(empty_app: Path, page: str, broken: str):
+    path = make_run(empty_app, n=30, images=False)
     (path / broken).write_text("{nonsense\n", encoding="utf-8")
     app = open_page(page)
     assert not app.exception
@@ -238,8 +230,8 @@ def test_every_chart_has_words_for_those_who_cannot_see_it(demo_app: Path, page:
         assert title in main_text(app)
 
 
-def test_a_model_without_epochs_has_a_sentence(root: Path):
-    path = make_run(root, n=30, images=False, models=("cnn",))
+def test_a_model_without_epochs_has_a_sentence(empty_app: Path):
+    path = make_run(empty_app, n=30, images=False, models=("cnn",))
     (path / "cnn" / "history.csv").unlink()
     app = open_page("training")
     assert not app.exception
@@ -280,7 +272,7 @@ def test_six_images_a_class_are_drawn_again_on_demand(demo_app: Path):
 
 
 def test_missing_pictures_say_how_to_fetch_them_and_take_a_folder(
-    root: Path, demo_app: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    empty_app: Path, demo_app: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "nothing"))
     app = open_page("data")
@@ -294,8 +286,8 @@ def test_missing_pictures_say_how_to_fetch_them_and_take_a_folder(
     assert len(app.get("image")) == 18  # the folder survives a look at another page
 
 
-def test_patients_in_two_splits_are_said(root: Path):
-    path = make_run(root, n=30, images=False, models=("cnn",))
+def test_patients_in_two_splits_are_said(empty_app: Path):
+    path = make_run(empty_app, n=30, images=False, models=("cnn",))
     manifest = artifacts.load_manifest(artifacts.open_run(path))
     manifest.loc[manifest["label"] == "covid", "patient_id"] = "same"
     artifacts.write_manifest(path, manifest)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from core.artifacts import MANIFEST_COLUMNS
 from core.cache import build_pixel_cache
 from core.config import data_root
 from core.manifest import (
-    COLUMNS,
     ManifestError,
     build_manifest,
     find_duplicates,
@@ -95,7 +95,7 @@ def test_any_table_is_split_soundly_or_refused_in_one_sentence(drawn, seed, fold
     except ManifestError as error:
         assert re.fullmatch(r"[^\n]+\.", str(error))  # noqa: PT017
         return
-    assert tuple(manifest.columns) == COLUMNS
+    assert list(manifest.columns) == MANIFEST_COLUMNS
     assert list(manifest["image_id"]) == list(table["image_id"])
     assert (manifest.groupby("group_id")["split"].nunique() == 1).all()
     assert (manifest.groupby("patient_id")["group_id"].nunique() == 1).all()
@@ -217,7 +217,7 @@ def test_missing_hashes_join_nothing():
     table = make_table(["a", "b"] * 10).drop(columns=["sha256", "width"])
     manifest = build_manifest(table, seed=0)
     assert manifest["group_id"].nunique() == 20
-    assert tuple(manifest.columns) == COLUMNS and (manifest["sha256"] == "").all()
+    assert list(manifest.columns) == MANIFEST_COLUMNS and (manifest["sha256"] == "").all()
 
 
 def test_a_given_test_part_is_kept_and_val_comes_from_train():

@@ -27,15 +27,6 @@ def all_text(app: AppTest) -> str:
 
 
 @pytest.fixture
-def empty_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The environment of a dashboard without runs; returns its artifacts root."""
-    monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))
-    monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
-    monkeypatch.delenv("CXR_RUN", raising=False)
-    return tmp_path / "artifacts"
-
-
-@pytest.fixture
 def two_runs(empty_app: Path) -> Path:
     make_run(empty_app, name="older", n=30, images=False, models=("cnn", "resnet50"))
     make_run(
