@@ -80,12 +80,14 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("mobilenetv2", "random"): Recipe(
         image_size_px=112, stages=(_whole(36, 1e-3, 36),), dropout=0.2, step_ms=28.0
     ),
+    # Resolution was what helped: log loss on validation 0.50 at 224 px, 0.42 at 320, 0.38 at 448.
     ("mobilenetv2", "imagenet"): Recipe(
-        image_size_px=224,
+        image_size_px=448,
         stages=(
             Stage("head", 15, 1e-3, cut="features", views=6),
-            Stage("blocks 13 to 16", 20, 2e-4, cut="block_12_add", views=6),
+            Stage("blocks 13 to 16", 20, 2e-4, cut="block_12_add", views=8, patience=20),
         ),
+        tried=6,
         step_ms=12.0,
     ),
 }
