@@ -6,9 +6,12 @@ SHELL := /bin/bash
 PYTHON  ?= python3
 DATASET ?= darkcovidnet
 MODELS  ?= cnn,resnet50,mobilenetv2
-RUN     ?= release-$(shell date +%Y-%m-%d)
 PY      := .venv/bin/python
 RUNS    := $(or $(CXR_ARTIFACTS),artifacts)
+DATA    := $(or $(CXR_DATA),data)
+# A release that was begun goes on, also past midnight.
+BEGUN   := $(notdir $(patsubst %/.work/,%,$(lastword $(sort $(wildcard $(RUNS)/release-*/.work/)))))
+RUN     ?= $(or $(BEGUN),release-$(shell date +%Y-%m-%d))
 
 # What is installed is marked by files named after the pins, so a second call installs nothing
 # and a changed pin installs again.
@@ -56,9 +59,10 @@ clean: ## remove .venv and caches; data and runs stay
 
 DASHBOARD = $(PY) -m dashboard $(if $(PORT),--port "$(PORT)") $(if $(ADDRESS),--address "$(ADDRESS)")
 
-# $(call train,data set,run,more options): nothing where the run is there, --resume where it broke off.
+# $(call train,data set,run,more options): nothing where the run is there, --resume where it broke off;
+# a data set that is not there is fetched first (phantoms are drawn by the training itself).
 define train
-if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else $(PY) -m core train --dataset "$(1)" --models "$(MODELS)" --run "$(2)" $(3) $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi
+if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else [ "$(1)" = phantom ] || [ -d "$(1)" ] || [ -d "$(DATA)/$(1)" ] || $(PY) -m core data "$(1)"; $(PY) -m core train --dataset "$(1)" --models "$(MODELS)" --run "$(2)" $(3) $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi
 endef
 
 $(VENV):

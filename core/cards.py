@@ -8,6 +8,7 @@ from typing import Any
 
 from core import artifacts
 from core.datasets import Dataset
+from core.verdict import floors_sentence, lost_floors
 
 INIT_WORDS = {
     "imagenet": "ImageNet weights, then fine-tuned",
@@ -40,7 +41,8 @@ def build_card(model: str, info: dict, metrics: dict, dataset: Dataset) -> str:
         f"| {label} | {_percent(value)} | {_interval(metrics['intervals'].get(key))} |"
         for label, value, key in rows
     )
-    floors = beaten_floors(metrics, info["floors"])
+    floors = floors_sentence(metrics, info["floors"])
+    floors = f"**{floors}**" if lost_floors(metrics, info["floors"]) else floors
     caveats = "\n".join(f"- {text}" for text in info["dataset"]["caveats"]) or "- none recorded"
     synthetic = "**SYNTHETIC images: the figures say nothing about people.**\n\n"
     return f"""# {title} ({info["name"]})
@@ -93,22 +95,6 @@ def _describe_stage(stage: dict) -> str:
     frozen = f"layers up to {stage['cut']} frozen" if stage["cut"] else "whole"
     peak = f"peak learning rate {stage['learning_rate']:g}"
     return f"{stage['name']} ({frozen}, up to {stage['epochs']} epochs, {peak})"
-
-
-def beaten_floors(metrics: dict, floors: dict[str, dict]) -> str:
-    """One sentence: which shortcut floors the model's accuracy does and does not exceed."""
-    accuracy = metrics["accuracy"]
-    pixel = {k: v for k, v in floors.items() if v["kind"] == "pixel"}
-    lost = [v for v in pixel.values() if not accuracy > v["accuracy"]]
-    if lost:
-        names = "; ".join(f"{v['title']} ({_percent(v['accuracy'])})" for v in lost)
-        return f"**Does not beat these shortcut floors: {names}.**"
-    best = max(pixel.values(), key=lambda v: v["accuracy"])
-    return (
-        f"Accuracy lies above every pixel floor of this split; the highest is "
-        f"{best['title']} with {_percent(best['accuracy'])} "
-        f"({_interval(best['intervals']['accuracy'])})."
-    )
 
 
 def _percent(value: float | None) -> str:

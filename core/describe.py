@@ -36,22 +36,24 @@ def describe_split(manifest: pd.DataFrame, skipped: pd.DataFrame) -> str:
 def announce_models(plans, recipes, manifest, say) -> None:
     """What each model starts from and the time it is expected to take, before anything starts.
 
-    plans: model -> (init, file); recipes: model -> Recipe; say is called with one line each.
+    plans: model -> InitPlan; recipes: model -> Recipe; say is called with one line each.
     """
     n_train, total = int((manifest["split"] == "train").sum()), 0.0
-    for name, (init, _) in plans.items():
-        minutes = expected_minutes(recipes[name], find_recipe(name, init), n_train)
+    for name, plan in plans.items():
+        minutes = expected_minutes(recipes[name], find_recipe(name, plan.kind), n_train)
         total += minutes
-        words = {"random": "random weights", "imagenet": "ImageNet weights"}.get(init, init)
-        if name == "cnn":
+        words = {"random": "random weights", "imagenet": "ImageNet weights"}.get(
+            plan.kind, plan.kind
+        )
+        if name == "cnn" and plan.kind == "random":
             words = "random weights (made to be trained from scratch)"
         epochs = "+".join(str(stage.epochs) for stage in recipes[name].stages)
         say(
             f"{model_title(name)}: {words}, {recipes[name].image_size_px} px, "
             f"up to {epochs} epochs, about {minutes:.0f} min on 2 cores."
         )
-        if init == "random" and name == "resnet50":
-            say("  No ImageNet weights for ResNet50 could be had: it is trained from random ones.")
+        if plan.reason:
+            say(f"  Not from ImageNet weights: {plan.reason}")
     say(f"Expected in all: about {total:.0f} minutes on 2 cores without a GPU.")
 
 
@@ -71,7 +73,10 @@ def describe_run(
     recipes: dict[str, Recipe],
     inits: dict[str, str],
 ) -> dict[str, Any]:
-    """run.json without hashes, floors and comparisons; contract keys first."""
+    """run.json without what is measured (floors, comparisons ...) and hashes; contract keys first.
+
+    No absolute path is in it: a data set or a weights file given by path is called by its name.
+    """
     sizes = {name: recipe.image_size_px for name, recipe in recipes.items()}
     return {
         "name": config.run,
@@ -99,10 +104,10 @@ def describe_run(
         "model_input_size_px": sizes,
         "resize": RESIZE,
         "precision": PRECISION,
-        "tta": "flip" if all(r.flip_at_test for r in recipes.values()) else "none",
         "init": inits,
         "temperature": dict.fromkeys(recipes),
-        "config": config.to_json(),
+        "config": config.to_json()
+        | {"dataset": Path(config.dataset).name, "init": Path(config.init).name},
         "recipes": {name: asdict(recipe) for name, recipe in recipes.items()},
         "versions": versions(),
         "hardware": hardware(),
@@ -129,11 +134,12 @@ def hardware() -> str:
                 break
     except OSError:
         pass
-    return f"{model}, {os.cpu_count()} cores, no GPU used"
+    gpus = keras.distribution.list_devices("gpu")
+    return f"{model}, {os.cpu_count()} cores, {f'{len(gpus)} GPU' if gpus else 'no GPU used'}"
 
 
 def command_line(config: Config) -> str:
-    """The command that makes this run anew."""
+    """The command that makes this run anew, where the data set lies in the data folder."""
     parts = [
         "python -m core train", f"--dataset {Path(config.dataset).name}",
         f"--models {','.join(config.models)}", f"--run {config.run}",
@@ -147,4 +153,5 @@ def command_line(config: Config) -> str:
         if value != default:
             value = Path(value).name if key == "init" else value
             parts.append(f"--{flags.get(key, key)} {value}")
-    return " ".join(parts + (["--quick"] if config.quick else []))
+    parts += ["--quick"] * config.quick + ["--keep-keras"] * config.keep_keras
+    return " ".join(parts)

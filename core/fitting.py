@@ -27,11 +27,10 @@ from core.recipes import Recipe, Stage
 
 @dataclass(frozen=True)
 class Images:
-    """What a model is fitted on. pixels uint8 (n, size, size); y int (n,); weight float (n,)."""
+    """What a model is fitted on. pixels uint8 (n, size, size); y int (n,), indices of classes."""
 
     pixels: np.ndarray
     y: np.ndarray
-    weight: np.ndarray
 
 
 def class_weights(y: np.ndarray, n_classes: int) -> np.ndarray:
@@ -43,8 +42,8 @@ def class_weights(y: np.ndarray, n_classes: int) -> np.ndarray:
 class Batches(keras.utils.PyDataset):
     """Shuffled training batches; with views (k, n, ...) one view an image is drawn each epoch.
 
-    The order depends on the seed and the epoch alone, so a resumed training sees what an
-    uninterrupted one would have seen. No image is dropped: the last batch may be smaller.
+    The order depends on the seed and the epoch alone, so a resumed training goes on with the order
+    that an uninterrupted one would have had. No image is dropped: the last batch may be smaller.
     """
 
     def __init__(self, views, y_onehot, weight, batch_size, seed, first_epoch=0):
@@ -136,7 +135,8 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title)
     if recorder.exhausted():
         return
     onehot = np.eye(n_classes, dtype="float32")
-    batches = Batches(views, onehot[train.y], train.weight, recipe.batch_size, seed, first_epoch)
+    weight = class_weights(train.y, n_classes)
+    batches = Batches(views, onehot[train.y], weight, recipe.batch_size, seed, first_epoch)
     fitted.fit(
         batches,
         validation_data=(np.asarray(x_val, dtype="float32"), onehot[val.y]),
@@ -302,7 +302,10 @@ class Recorder(keras.callbacks.Callback):
         return len(self.rows) - self._best_epoch() >= self.stage.patience
 
     def _variables(self) -> list:
-        return [*self.whole.variables, *self.fitted.optimizer.variables]
+        # What is fitted has more than the model: the augmentation's random state.
+        known = {id(variable) for variable in self.whole.variables}
+        more = [variable for variable in self.fitted.variables if id(variable) not in known]
+        return [*self.whole.variables, *more, *self.fitted.optimizer.variables]
 
 
 def progress(total: int, what: str, unit: str) -> tqdm:

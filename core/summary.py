@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from core import artifacts, verdict
-from core.cards import beaten_floors
 
 INIT_WORDS = {"imagenet": "ImageNet", "random": "random", "scratch": "from scratch"}
 HEAD = ("", "init", "input", "accuracy, %", "macro-F1, %", "covid sensitivity, %", "ms", "MB")
@@ -31,7 +30,7 @@ def summarise_run(run: artifacts.Run) -> str:
     )
     note = verdict.initialisation_note({m: inits.get(m) for m in run.models}, titles)
     floors = [
-        f"- {titles[model]}: {beaten_floors(metrics[model], run.info['floors'])}"
+        f"- {titles[model]}: {verdict.floors_sentence(metrics[model], run.info['floors'])}"
         for model in run.models
         if run.info.get("floors")
     ]

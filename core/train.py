@@ -20,18 +20,26 @@ from core.datasets import Dataset, order_classes, resolve_dataset
 from core.describe import PRECISION, announce_models, describe_run, describe_split
 from core.evaluation import predict_split, score_run
 from core.export import export_model, round_weights
-from core.fitting import Images, class_weights, fit_model, progress
+from core.fitting import Images, fit_model, progress
 from core.floors import compute_floors
-from core.inference import compile_model, measure_latency_ms
+from core.inference import ServedModel, compile_model, measure_latencies_ms
 from core.listing import load_table
 from core.manifest import build_manifest, find_duplicates
 from core.models import BUILDERS, build_model, model_title
 from core.phantom import write_phantoms
 from core.recipes import Recipe, adapt_recipe, find_recipe
-from core.weights import load_initial_weights, plan_init
+from core.resume import (
+    DONE,
+    begun_init,
+    check_images,
+    check_plan,
+    open_work_folder,
+    plan_again,
+    replaced_folder,
+)
+from core.weights import InitPlan, load_initial_weights, plan_init
 
 CONTROL = "mobilenetv2_random"
-PHANTOM_SIZES = {True: (40, 3), False: (120, 3)}  # quick -> patients a class, images a patient
 
 
 def train_and_evaluate(
@@ -56,43 +64,50 @@ def train_and_evaluate(
 
     dataset, root = find_images(config)
     table = choose_classes(load_table(dataset, root), config.classes)
-    plans, recipes = plan_models(config)
     work = open_work_folder(run_dir, config, resume=resume, replace=replace)
+    plans, recipes = plan_models(config, work)
 
     cache = decode(table, root, recipes, say)
     manifest, pairs = split_images(cache, config)
+    check_images(work, manifest, config.run)
     class_names = order_classes(manifest["label"])
     say(describe_split(manifest, cache.skipped))
     announce_models(plans, recipes, manifest, say)
 
-    costs, differences, used = {}, {}, {}
-    for name, (init, file) in plans.items():
-        done = work / name / "done.json"
+    tta = common_tta(recipes)
+    facts = {}
+    for name, plan in plans.items():
+        check_plan(work, name, plan, recipes[name], config.run)
+        done = work / name / DONE
         if done.is_file():
             say(f"{model_title(name)}: already trained, taken over.")
         else:
-            facts = train_model(
-                name, init, file, recipes[name], cache, manifest, class_names, config, run_dir, work
+            made = train_model(
+                name, plan, recipes[name], tta, cache, manifest, class_names, config, run_dir, work
             )
-            artifacts.write_json(done, facts)
-        facts = json.loads(done.read_text())
-        costs[name], differences[name] = facts["cost"], facts["export_difference"]
-        used[name] = facts["init"]
+            artifacts.write_json(done, made)
+        facts[name] = json.loads(done.read_text())
 
-    say("Shortcut floors and intervals ...")
+    say("Shortcut floors, intervals and times ...")
     floors = compute_floors(
         cache.pixels(min(recipe.image_size_px for recipe in recipes.values())),
         manifest, class_names, config.seed, metadata=table,
     )  # fmt: skip
+    latencies = time_models(run_dir, recipes, tta, class_names, cache)
     artifacts.write_manifest(run_dir, manifest)
-    artifacts.write_skipped(run_dir, all_skipped(table, cache))
-    info = describe_run(config, dataset, table, manifest, class_names, recipes, used)
-    info |= {"skipped_n": len(all_skipped(table, cache)), "floors": floors}
-    info |= {"export_difference": differences, "near_duplicates": pairs.to_dict("records")}
+    skipped = all_skipped(table, cache)
+    artifacts.write_skipped(run_dir, skipped)
+    inits = {name: made["init"] for name, made in facts.items()}
+    info = describe_run(config, dataset, table, manifest, class_names, recipes, inits)
+    info |= {"tta": tta, "skipped_n": len(skipped), "floors": floors}
+    info["export_difference"] = {name: made["export_difference"] for name, made in facts.items()}
+    info["near_duplicates"] = pairs.to_dict("records")
+    costs = {name: made["cost"] | {"latency_ms": latencies[name]} for name, made in facts.items()}
     info["comparisons"] = score_run(run_dir, info, costs)
     write_cards(run_dir, info, dataset)
     run = artifacts.finish_run(run_dir, info)
     shutil.rmtree(work)
+    shutil.rmtree(replaced_folder(run_dir), ignore_errors=True)
     say(f"Run {run.name} is complete after {(time.perf_counter() - started) / 60:.1f} minutes.")
     return run
 
@@ -100,10 +115,7 @@ def train_and_evaluate(
 def find_images(config: Config) -> tuple[Dataset, Path]:
     """The data set's folder; phantoms are drawn where they are asked for and not there yet."""
     if config.dataset == "phantom":
-        patients, images = PHANTOM_SIZES[config.quick]
-        write_phantoms(
-            data_root() / "phantom", patients_per_class=patients, images_per_patient=images
-        )
+        write_phantoms(data_root() / "phantom")
     return resolve_dataset(config.dataset, data_root())
 
 
@@ -125,59 +137,41 @@ def choose_classes(table: pd.DataFrame, classes: tuple[str, ...] | None) -> pd.D
     return table
 
 
-def plan_models(config: Config) -> tuple[dict[str, tuple[str, Path | None]], dict[str, Recipe]]:
+def plan_models(config: Config, work: Path) -> tuple[dict[str, InitPlan], dict[str, Recipe]]:
     """Init and recipe of every model; a random-weights control joins where inits differ."""
     names = list(dict.fromkeys(config.models))
-    # A quick run is for demonstrations: it does not wait for a server.
-    plans = {n: plan_init(n, config.init, download=not config.quick) for n in names}
-    kinds = {plans[n][0] for n in names if n in ("resnet50", "mobilenetv2")}
+    plans = {}
+    for name in names:
+        kind = begun_init(work, name)
+        if kind is None:
+            # A quick run is for demonstrations: it does not wait for a server.
+            plans[name] = plan_init(name, config.init, download=not config.quick)
+        else:
+            plans[name] = plan_again(name, kind, config.init)
+    kinds = {plans[n].kind for n in names if n in ("resnet50", "mobilenetv2")}
     if len(kinds) > 1 and CONTROL not in plans and not config.quick:
         plans[CONTROL] = plan_init(CONTROL, "random")
     recipes = {
         name: adapt_recipe(
-            find_recipe(name, init),
+            find_recipe(name, plan.kind),
             image_size_px=config.image_size_px,
             epochs=config.epochs,
             quick=config.quick,
         )
-        for name, (init, _) in plans.items()
+        for name, plan in plans.items()
     }
     return plans, recipes
 
 
-def open_work_folder(run_dir: Path, config: Config, *, resume: bool, replace: bool) -> Path:
-    """The folder of checkpoints; refuses to touch a run that exists unless told to.
-
-    A replaced run is set aside until the new one has begun, and the same settings are demanded
-    for going on.
-    """
-    work = run_dir / artifacts.WORK_FOLDER
-    settings = work / "config.json"
-    if (run_dir / artifacts.RUN_FILE).exists():
-        if resume:
-            raise ConfigError(f"Run {config.run} is complete; there is nothing to resume.")
-        if not replace:
-            raise ConfigError(
-                f"Run {config.run} exists already. Choose another --run, or --replace to train it "
-                "anew."
-            )
-        shutil.rmtree(run_dir)
-    elif settings.exists() and not replace:
-        if not resume:
-            raise ConfigError(
-                f"Run {config.run} was begun and not finished. --resume goes on from its last "
-                "finished epoch, --replace begins anew."
-            )
-        if json.loads(settings.read_text()) != artifacts.jsonable(config.to_json()):
-            raise ConfigError(
-                f"Run {config.run} was begun with other settings than these; give the same ones "
-                f"({settings.as_posix()} lists them) or --replace."
-            )
-        return work
-    elif replace and run_dir.exists():
-        shutil.rmtree(run_dir)
-    artifacts.write_json(settings, config.to_json())
-    return work
+def common_tta(recipes: dict[str, Recipe]) -> str:
+    """ "flip" or "none": the run is served as it was evaluated, so all models must agree."""
+    wanted = {recipe.flip_at_test for recipe in recipes.values()}
+    if len(wanted) > 1:
+        raise ConfigError(
+            "The recipes of these models differ in flip_at_test, and a run has one way to be "
+            "served; make them agree or train the models in two runs."
+        )
+    return "flip" if wanted.pop() else "none"
 
 
 def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe], say) -> PixelCache:
@@ -208,9 +202,9 @@ def split_images(cache: PixelCache, config: Config) -> tuple[pd.DataFrame, pd.Da
 
 def train_model(
     name: str,
-    init: str,
-    file: Path | None,
+    plan: InitPlan,
     recipe: Recipe,
+    tta: str,
     cache: PixelCache,
     manifest: pd.DataFrame,
     class_names: list[str],
@@ -226,12 +220,11 @@ def train_model(
     parts = {}
     for split in ("train", "val"):
         rows = np.flatnonzero(manifest["split"].to_numpy() == split)
-        weight = class_weights(y[rows], len(class_names))
-        parts[split] = Images(np.asarray(pixels[rows]), y[rows], weight)
+        parts[split] = Images(np.asarray(pixels[rows]), y[rows])
 
     model = build_model(name, recipe.image_size_px, len(class_names), recipe.dropout)
-    if file is not None:
-        load_initial_weights(model, name, file)
+    if plan.file is not None:
+        load_initial_weights(model, name, plan.file)
     history = fit_model(
         model, recipe, parts["train"], parts["val"], len(class_names), work / name,
         seed=config.seed, title=model_title(name),
@@ -242,11 +235,7 @@ def train_model(
         model.save(run_dir / name / artifacts.KERAS_FILE)
     artifacts.write_history(run_dir, name, history)
 
-    xml = run_dir / name / artifacts.MODEL_FILES[0]
-    served = compile_model(
-        xml, name=name, class_names=tuple(class_names), input_size_px=recipe.image_size_px,
-        precision=PRECISION, tta="flip" if recipe.flip_at_test else "none",
-    )  # fmt: skip
+    served = serve(run_dir, name, recipe, tta, class_names)
     for part, split in (("test", "test"), ("val", "val")):
         table = predict_split(served, pixels, manifest, split)
         artifacts.write_predictions(run_dir, name, part, table)
@@ -257,12 +246,29 @@ def train_model(
         # Summed over epochs, so that an interruption does not make a model look dearer.
         "train_s": float(history["seconds"].sum()),
         "wall_s": time.perf_counter() - started,
-        "latency_ms": measure_latency_ms(served, np.asarray(pixels[:1])),
     }
-    if name == "cnn":
-        init = "scratch"
+    init = "scratch" if name == "cnn" and plan.kind == "random" else plan.kind
     keras.backend.clear_session()
     return {"cost": cost, "export_difference": difference, "init": init}
+
+
+def serve(
+    run_dir: Path, name: str, recipe: Recipe, tta: str, class_names: list[str]
+) -> ServedModel:
+    """The exported model as pages will serve it."""
+    return compile_model(
+        run_dir / name / artifacts.MODEL_FILES[0], name=name, class_names=tuple(class_names),
+        input_size_px=recipe.image_size_px, precision=PRECISION, tta=tta,
+    )  # fmt: skip
+
+
+def time_models(
+    run_dir: Path, recipes: dict[str, Recipe], tta: str, class_names: list[str], cache: PixelCache
+) -> dict[str, float]:
+    """Milliseconds an image of every model, measured by turns and with nothing else going on."""
+    served = {name: serve(run_dir, name, recipes[name], tta, class_names) for name in recipes}
+    images = {name: np.asarray(cache.pixels(recipes[name].image_size_px)[:1]) for name in recipes}
+    return measure_latencies_ms(served, images)
 
 
 def all_skipped(table: pd.DataFrame, cache: PixelCache) -> pd.DataFrame:

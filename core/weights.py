@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,20 @@ IMAGENET: dict[str, WeightsFile] = {
         9_406_464,
     ),
 }
-SCRATCH = ("cnn", "mobilenetv2_random")  # always from random weights, whatever --init says
+CONTROLS = ("mobilenetv2_random",)  # always from random weights, whatever --init says
+
+
+@dataclass(frozen=True)
+class InitPlan:
+    """What a model will start from: kind "imagenet", "random" or "file:NAME".
+
+    file: the weights to load, None for random; reason: why ImageNet weights were wanted and are
+    not to be had, "" otherwise.
+    """
+
+    kind: str
+    file: Path | None = None
+    reason: str = ""
 
 
 def keras_models_folder() -> Path:
@@ -48,8 +62,8 @@ def keras_models_folder() -> Path:
     return Path(home) / "models"
 
 
-def plan_init(model: str, init: str, *, download: bool = True) -> tuple[str, Path | None]:
-    """What the model will start from: ("imagenet", file), ("random", None) or ("file:NAME", file).
+def plan_init(model: str, init: str, *, download: bool = True) -> InitPlan:
+    """What the model will start from.
 
     "auto" takes ImageNet weights where they are on disk or can be downloaded and random weights
     otherwise. A file of another hash is never loaded, replaced or deleted.
@@ -57,21 +71,21 @@ def plan_init(model: str, init: str, *, download: bool = True) -> tuple[str, Pat
     Raises:
         ConfigError: "imagenet" without the file, or a file that is not there.
     """
-    if model in SCRATCH or init == "random":
-        return "random", None
+    if model in CONTROLS or init == "random":
+        return InitPlan("random")
     if init not in ("auto", "imagenet"):
         file = Path(init)
         if not file.is_file():
             raise ConfigError(
                 f"--init names no file: {init}. Give auto, imagenet, random or a file."
             )
-        return f"file:{file.name}", file
+        return InitPlan(f"file:{file.name}", file)
     known = IMAGENET.get(model)
     if known is None:
-        return "random", None
+        return InitPlan("random")
     file, problem = find_imagenet(known, download=download)
     if file is not None:
-        return "imagenet", file
+        return InitPlan("imagenet", file)
     if init == "imagenet":
         check = f"md5 {known.md5}" if known.md5 else "no hash is published"
         raise ConfigError(
@@ -79,7 +93,7 @@ def plan_init(model: str, init: str, *, download: bool = True) -> tuple[str, Pat
             f"({known.size_bytes:,} bytes, {check}) into {keras_models_folder()}, or use "
             "--init auto to train from random weights."
         )
-    return "random", None
+    return InitPlan("random", reason=problem)
 
 
 def find_imagenet(known: WeightsFile, *, download: bool) -> tuple[Path | None, str]:
@@ -131,6 +145,9 @@ def md5_file(path: Path) -> str:
 
 
 def _reachable(url: str, seconds: float = 3.0) -> bool:
+    """Asked first because Keras waits for minutes where a network drops what it is sent."""
+    if urllib.request.getproxies().get("https"):
+        return True  # only the proxy knows
     host = url.split("/")[2]
     try:
         with socket.create_connection((host, 443), timeout=seconds):

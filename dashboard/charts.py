@@ -161,7 +161,7 @@ def _known_floors(floors: pd.DataFrame | None, metrics: Sequence[str]) -> pd.Dat
 
 
 def _floor_kind(kind: str) -> str:
-    names = {"pixel": "floor: pixels, no lungs needed", "metadata": "floor: file properties only"}
+    names = {"pixel": "floor: pixel shortcuts", "metadata": "floor: file properties only"}
     return names.get(kind, f"floor: {kind}")
 
 

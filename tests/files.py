@@ -63,3 +63,19 @@ def check_pixels(built, root: Path, sizes=SIZES) -> None:
         for row, path in enumerate(built.table["path"]):
             expected = resize_square(read_image(root / path).pixels, size)
             assert np.array_equal(pixels[row], expected), (size, path)
+
+
+def write_published_layout(file, model):
+    """The layout of the published files: one group a layer, named datasets in order."""
+    import h5py  # only training brings it
+
+    with h5py.File(file, "w") as out:
+        out.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        out.attrs["backend"] = b"tensorflow"
+        out.attrs["keras_version"] = b"2.1.6"
+        for layer in model.layers:
+            group = out.create_group(layer.name)
+            names = [f"{layer.name}/w{i}".encode() for i in range(len(layer.weights))]
+            group.attrs["weight_names"] = names
+            for key, value in zip(names, layer.get_weights(), strict=True):
+                group.create_dataset(key.decode(), data=value)

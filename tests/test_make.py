@@ -137,6 +137,26 @@ def test_train_all_goes_on_where_it_broke_off_and_never_replaces(checkout: Check
     assert re.fullmatch(rf"{base} release-\d{{4}}-\d\d-\d\d", checkout.make("train-all")[-1])
 
 
+def test_train_all_fetches_what_is_not_there(checkout: Checkout):
+    calls = checkout.make("train-all", "RUN=r1")
+    assert [call.split()[2] for call in calls[-2:]] == ["data", "train"]
+    assert calls[-2] == "-m core data darkcovidnet"
+    (checkout.folder / "data" / "mine").mkdir(parents=True)
+    for place in ("mine", "data/mine"):
+        calls = checkout.make("train-all", f"DATASET={place}", f"RUN={place.replace('/', '-')}")
+        assert len(calls) == 1 and f"--dataset {place} " in calls[0]
+    python = checkout.folder / ".venv" / "bin" / "python"
+    python.write_text(STAND_IN + '[[ "$2 $3" != "core data" ]] || exit 2\n')
+    calls = checkout.make("train-all", "RUN=r2")
+    assert checkout.done.returncode != 0 and calls == ["-m core data darkcovidnet"]
+
+
+def test_a_release_that_was_begun_goes_on_past_midnight(checkout: Checkout):
+    (checkout.folder / "artifacts" / "release-2020-02-29" / ".work").mkdir(parents=True)
+    call = checkout.make("train-all")[-1]
+    assert call.endswith("--run release-2020-02-29 --resume")
+
+
 def test_a_failed_training_fails_make_and_opens_nothing(checkout: Checkout):
     checkout.python.write_text(STAND_IN + '[[ "$2 $3" != "core train" ]] || exit 2\n')
     checkout.python.write_text(

@@ -2,19 +2,26 @@
 
 from dataclasses import replace
 
-import h5py
 import keras
 import numpy as np
 import pytest
 
-from core import export, weights
+from core import export, fitting, weights
 from core.config import ConfigError
 from core.export import ExportError, export_model, round_weights
-from core.fitting import Batches, Images, class_weights, fit_model
+from core.fitting import (
+    Batches,
+    Images,
+    augmented_views,
+    class_weights,
+    fit_model,
+    frozen_outputs,
+)
 from core.inference import compile_model
 from core.models import BUILDERS, build_model, build_serving_model, split_model
 from core.phantom import class_names, make_phantom
 from core.recipes import Recipe, Stage
+from tests.files import write_published_layout
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +82,15 @@ def test_batches_hold_every_image_once_and_repeat_after_a_resume():
             assert (a == b).all()
 
 
-def test_batch_norm_answers_alike_in_training_and_inference_mode(phantoms, tmp_path):
+@pytest.mark.parametrize(("name", "epochs"), [("cnn", 25), ("mobilenetv2", 12)])
+def test_batch_norm_answers_alike_in_training_and_inference_mode(name, epochs, phantoms, tmp_path):
     pixels, y = phantoms
     keras.utils.set_random_seed(0)
-    model = build_model("cnn", 64, 3, 0.0)
-    recipe = Recipe(64, (Stage("all layers", 25, 2e-3, patience=25),), batch_size=24, dropout=0.0)
-    data = Images(pixels, y, class_weights(y, 3))
-    history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title="CNN")
+    model = build_model(name, 64, 3, 0.0)
+    stage = Stage("all layers", epochs, 2e-3, patience=epochs)
+    recipe = Recipe(64, (stage,), batch_size=24, dropout=0.0)
+    data = Images(pixels, y)
+    history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title=name)
     assert list(history["epoch"]) == list(range(1, len(history) + 1))
     x = as_input(pixels)
 
@@ -92,6 +101,74 @@ def test_batch_norm_answers_alike_in_training_and_inference_mode(phantoms, tmp_p
 
     assert accuracy(False) > 0.6
     assert abs(accuracy(True) - accuracy(False)) < 0.03
+
+
+def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
+    phantoms, tmp_path, monkeypatch
+):
+    pixels, y = phantoms[0][:48], phantoms[1][:48]
+    keras.utils.set_random_seed(0)
+    model = build_model("mobilenetv2", 64, 3, 0.2)
+    before = {layer.name: layer.get_weights() for layer in model.layers}
+    computed = []
+
+    def count(bottom, views, folder, what):
+        computed.append((bottom.layers[-1].name, len(views)))
+        return frozen_outputs(bottom, views, folder, what)
+
+    monkeypatch.setattr(fitting, "frozen_outputs", count)
+    stages = (
+        Stage("head", 3, 1e-3, cut="features", views=2),
+        Stage("blocks", 2, 1e-3, cut="block_12_add", views=3),
+    )
+    recipe = Recipe(64, stages, batch_size=16)
+    data = Images(pixels, y)
+    history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title="MobileNetV2")
+    assert list(history["phase"]) == ["head"] * 3 + ["blocks"] * 2
+    assert computed == [("features", 1), ("features", 2), ("block_12_add", 1), ("block_12_add", 3)]
+    names = [layer.name for layer in model.layers]
+    cut = names.index("block_12_add")
+    for layer in model.layers:
+        same = all(map(np.array_equal, before[layer.name], layer.get_weights()))
+        frozen = names.index(layer.name) <= cut
+        frozen = frozen or isinstance(layer, keras.layers.BatchNormalization)
+        assert same or not frozen, layer.name
+    for name in ("block_13_expand", "Conv_1", "probabilities"):
+        assert not np.array_equal(before[name][0], model.get_layer(name).get_weights()[0]), name
+
+
+def test_augmented_views_begin_with_the_images_themselves(phantoms):
+    pixels = phantoms[0][:5]
+    views = augmented_views(pixels, Recipe(64, ()), 3, seed=1)
+    assert (views[0] == pixels).all()
+    assert (views[1] != pixels).any() and (views[2] != views[1]).any()
+    assert (augmented_views(pixels, Recipe(64, ()), 3, seed=1) == views).all()
+
+
+def test_an_interrupted_stage_ends_as_an_uninterrupted_one(phantoms, tmp_path, monkeypatch):
+    pixels, y = phantoms[0][:48], phantoms[1][:48]
+    recipe = Recipe(64, (Stage("all layers", 4, 1e-3),), batch_size=16)
+    data = Images(pixels, y)
+
+    def fit(folder):
+        keras.utils.set_random_seed(0)
+        model = build_model("cnn", 64, 3, 0.2)
+        return fit_model(model, recipe, data, data, 3, folder, seed=0, title="CNN")
+
+    whole = fit(tmp_path / "whole")
+    restore, state = fitting.Recorder.on_epoch_begin, {"left": 2}
+
+    def stop_at_the_third(self, epoch, logs=None):
+        if epoch == 2 and state.pop("left", None):
+            raise KeyboardInterrupt
+        restore(self, epoch, logs)
+
+    monkeypatch.setattr(fitting.Recorder, "on_epoch_begin", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "torn")
+    resumed = fit(tmp_path / "torn")
+    for column in ("epoch", "loss", "val_loss", "lr"):
+        assert resumed[column].to_numpy() == pytest.approx(whole[column].to_numpy(), rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["cnn", "mobilenetv2"])
@@ -119,9 +196,36 @@ def test_folding_batch_norm_and_rounding_keep_the_answers(name, phantoms, tmp_pa
 
 def test_an_export_that_differs_is_refused(phantoms, tmp_path, monkeypatch):
     model = build_model("cnn", 64, 3, 0.2)
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+
+    def build_another(trained):
+        other = keras.models.clone_model(trained)
+        bias = other.get_layer("probabilities").bias
+        other.set_weights(trained.get_weights())
+        bias.assign(bias + np.array([0.01, 0, 0], dtype="float32"))
+        return build_serving_model(other)
+
+    monkeypatch.setattr(export, "build_serving_model", build_another)
     with pytest.raises(ExportError, match="differs"):
         export_model(model, tmp_path, phantoms[0][:4])
+
+
+def test_flips_are_averaged_and_their_maps_turned_back(phantoms, tmp_path):
+    pixels = phantoms[0][:3]
+    model = build_model("cnn", 64, 3, 0.2)
+    round_weights(model)
+    export_model(model, tmp_path, pixels)
+    options = {"name": "cnn", "class_names": class_names, "input_size_px": 64}
+    plain = compile_model(tmp_path / "model.xml", **options)
+    flipped = compile_model(tmp_path / "model.xml", **options, tta="flip")
+    one, other, both = (
+        m.predict(x) for m, x in ((plain, pixels), (plain, pixels[:, :, ::-1]), (flipped, pixels))
+    )
+    for name in ("probabilities", "features"):
+        mean = (getattr(one, name) + getattr(other, name)) / 2
+        assert getattr(both, name) == pytest.approx(mean, abs=1e-5)
+    maps = (one.class_maps + other.class_maps[:, :, ::-1]) / 2
+    assert both.class_maps == pytest.approx(maps, abs=1e-4)
+    assert np.abs(maps - one.class_maps).max() > 1e-2, "the test must be able to tell"
 
 
 @pytest.fixture
@@ -144,7 +248,7 @@ def test_imagenet_weights_come_from_the_keras_home(home, monkeypatch, name, appl
     write_published_layout(stand_in, base)
     md5 = weights.md5_file(stand_in)
     monkeypatch.setitem(weights.IMAGENET, name, replace(known, md5=md5))
-    assert weights.plan_init(name, "auto", download=False) == ("imagenet", stand_in)
+    assert weights.plan_init(name, "auto", download=False) == weights.InitPlan("imagenet", stand_in)
     model = build_model(name, 96, 3, 0.2)
     weights.load_initial_weights(model, name, stand_in)
     loaded = keras.Model(model.inputs, model.get_layer("features").input)
@@ -161,22 +265,9 @@ def test_weights_of_another_network_are_one_sentence(home):
         )
 
 
-def write_published_layout(file, model):
-    """The layout of the published files: one group a layer, named datasets in order."""
-    with h5py.File(file, "w") as out:
-        out.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
-        out.attrs["backend"] = b"tensorflow"
-        out.attrs["keras_version"] = b"2.1.6"
-        for layer in model.layers:
-            group = out.create_group(layer.name)
-            names = [f"{layer.name}/w{i}".encode() for i in range(len(layer.weights))]
-            group.attrs["weight_names"] = names
-            for key, value in zip(names, layer.get_weights(), strict=True):
-                group.create_dataset(key.decode(), data=value)
-
-
 def test_without_files_auto_is_random_and_imagenet_names_the_file(home):
-    assert weights.plan_init("resnet50", "auto", download=False) == ("random", None)
+    plan = weights.plan_init("resnet50", "auto", download=False)
+    assert (plan.kind, plan.file) == ("random", None) and "not in the Keras home" in plan.reason
     known = weights.IMAGENET["resnet50"]
     with pytest.raises(ConfigError) as caught:
         weights.plan_init("resnet50", "imagenet", download=False)
@@ -187,15 +278,20 @@ def test_without_files_auto_is_random_and_imagenet_names_the_file(home):
 def test_a_file_of_another_hash_is_neither_loaded_nor_deleted(home):
     file = home / weights.IMAGENET["resnet50"].name
     file.write_bytes(b"not the published file")
-    assert weights.plan_init("resnet50", "auto", download=False) == ("random", None)
+    plan = weights.plan_init("resnet50", "auto", download=False)
+    assert (plan.kind, plan.file) == ("random", None) and "not the published one" in plan.reason
     with pytest.raises(ConfigError, match="not the published one"):
         weights.plan_init("resnet50", "imagenet", download=False)
     assert file.read_bytes() == b"not the published file"
 
 
-def test_the_cnn_and_the_control_are_random_whatever_is_asked(home):
+def test_a_control_is_random_whatever_is_asked_and_the_cnn_unless_a_file_is_given(home):
     for name in ("cnn", "mobilenetv2_random"):
-        assert weights.plan_init(name, "imagenet", download=False) == ("random", None)
+        assert weights.plan_init(name, "imagenet", download=False) == weights.InitPlan("random")
+    file = home / "mine.keras"
+    file.touch()
+    assert weights.plan_init("cnn", str(file)) == weights.InitPlan("file:mine.keras", file)
+    assert weights.plan_init("mobilenetv2_random", str(file)) == weights.InitPlan("random")
 
 
 def test_a_file_that_is_not_there_is_one_sentence():

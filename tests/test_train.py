@@ -13,8 +13,10 @@ import pytest
 from sklearn import metrics as sk
 
 from core import artifacts
+from core.backend import import_keras
 from core.inference import load_model
 from core.phantom import write_phantoms
+from tests.files import write_published_layout
 
 MODELS = "cnn,resnet50,mobilenetv2"
 
@@ -34,8 +36,9 @@ def command(place, *arguments):
     return [sys.executable, "-m", "core", *arguments], environment
 
 
-def run_core(place, *arguments):
+def run_core(place, *arguments, **variables):
     words, environment = command(place, *arguments)
+    environment |= variables
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=400)
 
 
@@ -46,7 +49,9 @@ def train_words(run, models, epochs, *more):
 
 @pytest.fixture(scope="module")
 def trained(place):
-    done = run_core(place, *train_words("three", MODELS, 2))
+    words = train_words("three", MODELS, 2)
+    words[2] = str(place / "data" / "tiny")  # by path: no file of the run may hold it
+    done = run_core(place, *words)
     assert done.returncode == 0, done.stderr
     return artifacts.open_run(place / "runs" / "three"), done
 
@@ -154,23 +159,26 @@ def test_verify_finds_a_changed_file(trained, place):
 )
 def test_wrong_use_is_one_sentence(trained, place, arguments, says):
     done = run_core(place, *arguments)
-    assert done.returncode in (1, 2)
+    assert done.returncode == 2
     assert says in done.stderr and "Traceback" not in done.stderr
+
+
+def kill_once(words, environment, ready):
+    """Start a command and kill it as soon as `ready` says so."""
+    process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and process.poll() is None and not ready():
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
 
 
 def test_a_killed_training_goes_on_from_its_last_finished_epoch(place):
     words, environment = command(place, *train_words("killed", "cnn", 8))
     history = place / "runs" / "killed" / ".work" / "cnn" / "stage0" / "history.csv"
-    process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline and process.poll() is None:
-            if history.exists() and len(pd.read_csv(history)) >= 2:
-                break
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    kill_once(words, environment, lambda: history.exists() and len(pd.read_csv(history)) >= 2)
     before = pd.read_csv(history)
     assert 2 <= len(before) < 8
     refused = run_core(place, *train_words("killed", "cnn", 8))
@@ -181,3 +189,35 @@ def test_a_killed_training_goes_on_from_its_last_finished_epoch(place):
     assert list(after["epoch"]) == list(range(1, 9))
     kept = len(before) - 1  # the row may be there before the state of its epoch is
     pd.testing.assert_frame_equal(after.head(kept), before.head(kept))
+
+
+def test_a_checkpoint_of_other_images_is_not_gone_on_with(place):
+    words, environment = command(place, *train_words("other", "cnn", 500))
+    history = place / "runs" / "other" / ".work" / "cnn" / "stage0" / "history.csv"
+    kill_once(words, environment, lambda: history.exists())
+    added = place / "data" / "tiny" / "covid" / "added.png"
+    added.write_bytes(next((place / "data" / "tiny" / "normal").glob("*.png")).read_bytes())
+    try:
+        done = run_core(place, *train_words("other", "cnn", 500, "--resume"))
+    finally:
+        added.unlink()
+    assert done.returncode == 2 and "images or their split have changed" in done.stderr
+    assert history.exists() and "Traceback" not in done.stderr
+
+
+def test_imagenet_weights_go_through_their_stages(place):
+    home = place / "keras-home"
+    (home / "models").mkdir(parents=True)
+    keras = import_keras()
+    base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(64, 64, 3))
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+    write_published_layout(home / "models" / name, base)
+    words = train_words("imagenet", "mobilenetv2", 1)
+    words[words.index("random")] = "auto"
+    done = run_core(place, *words, KERAS_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    assert "MobileNetV2: ImageNet weights" in done.stderr
+    run = artifacts.open_run(place / "runs" / "imagenet")
+    assert run.info["init"] == {"mobilenetv2": "imagenet"}
+    history = artifacts.load_history(run, "mobilenetv2")
+    assert list(history["phase"]) == ["head", "blocks 13 to 16"]

@@ -1,6 +1,6 @@
 """The plain words: leader, chance, cost and initialisation."""
 
-from core.verdict import initialisation_note, leader_sentence
+from core.verdict import floors_sentence, initialisation_note, leader_sentence, lost_floors
 
 TITLES = {"cnn": "CNN", "resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
 
@@ -137,3 +137,25 @@ def test_equal_initialisations_need_no_note():
     assert initialisation_note({}, TITLES) is None
     from_file = initialisation_note({"resnet50": "file:r.h5", "mobilenetv2": "imagenet"}, TITLES)
     assert "the weights of r.h5" in from_file
+
+
+FLOORS = {
+    "histogram": {"title": "Histogram", "kind": "pixel", "accuracy": 0.76, "macro_f1": 0.70},
+    "files": {"title": "Files", "kind": "metadata", "accuracy": 0.55, "macro_f1": 0.72},
+}
+
+
+def test_a_floor_is_beaten_on_accuracy_and_on_macro_f1_or_not_at_all():
+    above = {"accuracy": 0.77, "macro_f1": 0.73}
+    assert lost_floors(above, FLOORS) == []
+    assert floors_sentence(above, FLOORS) == (
+        "Above every shortcut floor; the highest are accuracy 76.0\u202f% by Histogram and "
+        "macro-F1 72.0\u202f% by Files."
+    )
+    assert lost_floors({"accuracy": 0.76, "macro_f1": 0.73}, FLOORS) == [
+        "Histogram (accuracy 76.0\u202f%)"
+    ]
+    assert lost_floors({"accuracy": 0.99, "macro_f1": 0.71}, FLOORS) == [
+        "Files (macro-F1 72.0\u202f%)"
+    ]
+    assert floors_sentence(above, {}) == ""

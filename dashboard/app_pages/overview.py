@@ -141,20 +141,19 @@ def show_all_metrics(
     )
 
 
-def show_floors(floors: pd.DataFrame, rows: pd.DataFrame, labels: dict[str, str]) -> None:
-    """The floor that is hardest to beat, and the models that do not beat it."""
-    known = floors[floors["metric"] == "macro_f1"].dropna(subset=["value"])
-    if not len(known):
+def show_floors(floors: dict[str, dict], metrics: dict[str, dict], labels: dict[str, str]) -> None:
+    """The floors that are hardest to beat, and the models that do not beat every floor."""
+    highest = verdict.highest_floors(floors)
+    if not highest:
         return
-    best = known.loc[known["value"].idxmax()]
-    scores = rows[rows["metric"] == "macro_f1"].set_index("model")["value"]
-    below = [ui.escape(labels[m]) for m, score in scores.items() if score <= best["value"]]
-    text = (
-        f"**Floors.** Without looking at lungs, the best shortcut ({ui.escape(best['name'])}) "
-        f"reaches a macro-F1 of {ui.percent(best['value'])} "
-        f":gray[{tables.range_text(best['low'], best['high'])}] on the same test images. "
-    )
-    text += f"Not above it: **{', '.join(below)}**." if below else "Every model shown is above it."
+    text = f"**Floors.** Shortcuts without any network reach, on the same test images, {highest}. "
+    lost = {m: verdict.lost_floors(figures, floors) for m, figures in metrics.items()}
+    below = [
+        f"**{ui.escape(labels[model])}** ({ui.escape('; '.join(names))})"
+        for model, names in lost.items()
+        if names
+    ]
+    text += f"Not above: {', '.join(below)}." if below else "Every model shown is above all floors."
     st.markdown(text)
 
 
@@ -224,7 +223,8 @@ if note:
 show_cards(selection, metrics)
 
 # Floors are known for the test part only.
-floors = tables.floor_rows(run.info.get("floors", {}) if part == "test" else {})
+known_floors = run.info.get("floors", {}) if part == "test" else {}
+floors = tables.floor_rows(known_floors)
 left, right = st.columns([3, 2], gap="medium")
 with left:
     shown = rows[rows["metric"].isin(tables.SHARES)]
@@ -237,7 +237,7 @@ with right:
         costs = {m: (metrics[m].get("cost") or {}).get(key) for m in models}
         quality[key] = quality["model"].map(costs).astype(float)
     ui.show_chart(charts.plot_quality_cost(quality, models=models, labels=titles, n_text=n_text))
-show_floors(floors, rows, labels)
+show_floors(known_floors, metrics, labels)
 show_conditions(selection)
 if all("binary" in figures for figures in metrics.values()):
     show_binary(selection, metrics)

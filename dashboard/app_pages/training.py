@@ -105,8 +105,9 @@ st.markdown(
     f"{ui.escape(str(run.info.get('created', ''))[:10])}."
 )
 st.markdown(
-    "Training curves are taken while a model learns on altered copies of its images, so they lie "
-    "apart from validation, which sees the images as they are. The epoch that is kept is chosen "
+    "Training curves are taken while a model learns on altered copies of its images, each class "
+    "weighted alike, so they lie apart from validation, which sees the images as they are and "
+    "counts each once. The epoch that is kept is chosen "
     "on validation; the test images are not in any of these curves."
 )
 st.table(table, hide_index=True, border="horizontal")
