@@ -130,17 +130,13 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title)
         metrics=["accuracy"],
     )
     fitted.optimizer.build(fitted.trainable_variables)
-    average = WeightAverage(fitted, stage.average) if stage.average else None
-    recorder = Recorder(model, fitted, stage, folder, steps, title, average)
+    recorder = Recorder(model, fitted, stage, folder, steps, title)
     first_epoch = recorder.restore()
     if recorder.exhausted():
         return
     onehot = np.eye(n_classes, dtype="float32")
     weight = class_weights(train.y, n_classes)
     batches = Batches(views, onehot[train.y], weight, recipe.batch_size, seed, first_epoch)
-    callbacks: list = [average] if average else []
-    if not frozen:
-        callbacks.append(BatchNormStatistics(model, fitted, batches))
     fitted.fit(
         batches,
         validation_data=(np.asarray(x_val, dtype="float32"), onehot[val.y]),
@@ -148,7 +144,7 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title)
         initial_epoch=first_epoch,
         shuffle=False,
         verbose=0,
-        callbacks=[*callbacks, recorder],
+        callbacks=[recorder] if frozen else [BatchNormStatistics(model, fitted, batches), recorder],
     )
 
 
@@ -208,55 +204,6 @@ def frozen_outputs(bottom: keras.Model, views: np.ndarray, folder: Path, what: s
     return result
 
 
-class WeightAverage(keras.callbacks.Callback):
-    """Moving average of the weights, validated and kept in place of the weights themselves.
-
-    It takes out the noise of the last steps (Polyak & Juditsky 1992; Tarvainen & Valpola 2017,
-    Mean Teachers, section 2). While young it averages over what there is. Comes before
-    BatchNormStatistics, which then estimates for the averaged weights.
-    """
-
-    def __init__(self, fitted, momentum: float):
-        super().__init__()
-        self.fitted, self.momentum, self.count = fitted, momentum, 0
-        self.values: list[np.ndarray] = []
-        self.own: list[np.ndarray] | None = None
-
-    def on_train_batch_end(self, batch, logs=None) -> None:
-        weights = [keras.ops.convert_to_numpy(v) for v in self.fitted.trainable_variables]
-        if not self.values:
-            self.values = [np.array(weight) for weight in weights]
-        self.count += 1
-        keep = min(self.momentum, (self.count - 1) / (self.count + 9))
-        for value, weight in zip(self.values, weights, strict=True):
-            value *= keep
-            value += (1 - keep) * weight
-
-    def on_test_begin(self, logs=None) -> None:
-        """Put the average into the model, where it stays until take_out."""
-        variables = self.fitted.trainable_variables
-        self.own = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
-        for variable, value in zip(variables, self.values, strict=True):
-            variable.assign(value)
-
-    def take_out(self) -> None:
-        """Put back the weights that training goes on with."""
-        for variable, value in zip(self.fitted.trainable_variables, self.own, strict=True):
-            variable.assign(value)
-        self.own = None
-
-    def state(self) -> dict[str, np.ndarray]:
-        """What restore needs, as named arrays."""
-        arrays = {f"average{i}": value for i, value in enumerate(self.values)}
-        return arrays | {"average_count": np.int64(self.count)}
-
-    def restore(self, path: Path) -> None:
-        with np.load(path) as saved:
-            self.count = int(saved["average_count"])
-            n = sum(name.startswith("average") for name in saved.files) - 1
-            self.values = [saved[f"average{i}"] for i in range(n)]
-
-
 class BatchNormStatistics(keras.callbacks.Callback):
     """Re-estimate batch norm's statistics before each validation, as means over whole batches.
 
@@ -288,18 +235,8 @@ class BatchNormStatistics(keras.callbacks.Callback):
 class Recorder(keras.callbacks.Callback):
     """Progress, history, best weights, early stopping and the state to go on from."""
 
-    def __init__(
-        self,
-        model,
-        fitted,
-        stage: Stage,
-        folder: Path,
-        steps: int,
-        title: str,
-        average: WeightAverage | None = None,
-    ):
+    def __init__(self, model, fitted, stage: Stage, folder: Path, steps: int, title: str):
         super().__init__()
-        self.average = average
         self.whole, self.fitted, self.stage, self.folder = model, fitted, stage, folder
         self.steps, self.title = steps, title
         self.rows: list[dict] = []
@@ -310,8 +247,6 @@ class Recorder(keras.callbacks.Callback):
         if not state.exists():
             return 0
         epoch = _load_state(state, self._variables())
-        if self.average:
-            self.average.restore(state)
         history = pd.read_csv(self.folder / "history.csv")
         self.rows = history[history["epoch"] <= epoch].to_dict("records")
         return epoch
@@ -348,11 +283,7 @@ class Recorder(keras.callbacks.Callback):
         if self._best_epoch() == row["epoch"]:
             _save_state(self.folder / "best.npz", self.whole.variables, row["epoch"])
         write_csv(self.folder / "history.csv", pd.DataFrame(self.rows)[HISTORY_COLUMNS])
-        more = {}
-        if self.average:
-            self.average.take_out()
-            more = self.average.state()
-        _save_state(self.folder / "state.npz", self._variables(), row["epoch"], more)
+        _save_state(self.folder / "state.npz", self._variables(), row["epoch"])
         self.bar.set_postfix_str(
             f"loss {row['loss']:.3f}, val {row['val_loss']:.3f}, "
             f"val accuracy {row['val_accuracy']:.3f}"
@@ -386,12 +317,11 @@ def progress(total: int, what: str, unit: str) -> tqdm:
     )  # fmt: skip
 
 
-def _save_state(path: Path, variables: list, epoch: int, more: dict | None = None) -> None:
+def _save_state(path: Path, variables: list, epoch: int) -> None:
     arrays = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
-    arrays |= {"epoch": np.int64(epoch)} | (more or {})
     temporary = path.with_name(f".{path.name}.tmp.npz")
     with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, epoch=np.int64(epoch), **arrays)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -17,8 +17,7 @@ class Stage:
     cut: name of the last frozen layer; None trains every layer. views: augmented copies whose
     frozen outputs are cached (the first one is the image itself). learning_rate is the peak,
     reached after `warmup` epochs and then lowered by a cosine to one hundredth. patience: epochs
-    without a better validation loss before the stage ends. average: momentum of the moving average
-    of the weights that is validated and kept in their place; 0: the weights themselves.
+    without a better validation loss before the stage ends.
     """
 
     name: str
@@ -29,7 +28,6 @@ class Stage:
     warmup: float = 1.0
     patience: int = 6
     weight_decay: float = 1e-4
-    average: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,7 @@ class Recipe:
 
 def _whole(epochs: int, learning_rate: float) -> Stage:
     # The cosine pays off late, so patience is long.
-    return Stage(
-        "all layers", epochs, learning_rate, warmup=2.0, patience=24, weight_decay=0.05,
-        average=0.99,
-    )  # fmt: skip
+    return Stage("all layers", epochs, learning_rate, warmup=2.0, patience=30, weight_decay=0.05)
 
 
 QUICK_PX, QUICK_EPOCHS = 64, 28

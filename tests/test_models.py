@@ -145,30 +145,9 @@ def test_augmented_views_begin_with_the_images_themselves(phantoms):
     assert (augmented_views(pixels, Recipe(64, ()), 3, seed=1) == views).all()
 
 
-def test_the_average_stands_in_for_the_weights_while_they_are_validated():
-    model = build_model("cnn", 64, 3, 0.0)
-    average = fitting.WeightAverage(model, 0.5)
-    variable, seen = model.trainable_variables[-1], []
-    for step in range(3):
-        variable.assign(np.full(3, float(step), dtype="float32"))
-        average.on_train_batch_end(step)
-        seen.append(float(average.values[-1][0]))
-    # keep = min(0.5, 0/10), min(0.5, 1/11), min(0.5, 2/12)
-    first, second = 0.0, 1 * 10 / 11
-    assert seen == pytest.approx([first, second, second * 2 / 12 + 2 * 10 / 12])
-    average.on_test_begin()
-    assert np.asarray(variable) == pytest.approx(np.full(3, seen[-1]))
-    average.take_out()
-    assert np.asarray(variable) == pytest.approx(np.full(3, 2.0))
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
-    momentum, phantoms, tmp_path, monkeypatch
-):
+def test_an_interrupted_stage_ends_as_an_uninterrupted_one(phantoms, tmp_path, monkeypatch):
     pixels, y = phantoms[0][:48], phantoms[1][:48]
-    stage = Stage("all layers", 4, 1e-3, average=momentum)
-    recipe = Recipe(64, (stage,), batch_size=16)
+    recipe = Recipe(64, (Stage("all layers", 4, 1e-3),), batch_size=16)
     data = Images(pixels, y)
 
     def fit(folder):
