@@ -104,6 +104,7 @@ def fit_model(
 
 
 def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title) -> None:
+    started = time.perf_counter()
     frozen = stage.cut is not None
     if frozen:
         # Batch norm stays in inference mode: a few hundred steps cannot re-estimate it.
@@ -130,7 +131,8 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title)
         metrics=["accuracy"],
     )
     fitted.optimizer.build(fitted.trainable_variables)
-    recorder = Recorder(model, fitted, stage, folder, steps, title)
+    prepared_s = time.perf_counter() - started
+    recorder = Recorder(model, fitted, stage, folder, steps, title, prepared_s)
     first_epoch = recorder.restore()
     if recorder.exhausted():
         return
@@ -235,8 +237,11 @@ class BatchNormStatistics(keras.callbacks.Callback):
 class Recorder(keras.callbacks.Callback):
     """Progress, history, best weights, early stopping and the state to go on from."""
 
-    def __init__(self, model, fitted, stage: Stage, folder: Path, steps: int, title: str):
+    def __init__(
+        self, model, fitted, stage: Stage, folder: Path, steps: int, title: str, prepared_s: float
+    ):
         super().__init__()
+        self.prepared_s = prepared_s  # the frozen part's outputs; counted in the next epoch's time
         self.whole, self.fitted, self.stage, self.folder = model, fitted, stage, folder
         self.steps, self.title = steps, title
         self.rows: list[dict] = []
@@ -275,8 +280,9 @@ class Recorder(keras.callbacks.Callback):
             "accuracy": logs["accuracy"],
             "val_accuracy": logs["val_accuracy"],
             "lr": float(keras.ops.convert_to_numpy(self.fitted.optimizer.learning_rate)),
-            "seconds": time.perf_counter() - self.started,
+            "seconds": time.perf_counter() - self.started + self.prepared_s,
         }
+        self.prepared_s = 0.0
         if not math.isfinite(row["loss"]):
             raise FloatingPointError(f"{self.title}: the loss is no longer a number.")
         self.rows.append(row)

@@ -63,10 +63,10 @@ QUICK_PX, QUICK_EPOCHS = 64, 28
 # The key is (model, init); a model whose init is not listed uses its "random" recipe.
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("cnn", "random"): Recipe(
-        image_size_px=112, stages=(_whole(40, 1e-3),), dropout=0.4, tried=3, step_ms=20.0
+        image_size_px=112, stages=(_whole(40, 1e-3),), dropout=0.4, tried=3, step_ms=26.0
     ),
     ("resnet50", "random"): Recipe(
-        image_size_px=112, stages=(_whole(36, 1e-3),), dropout=0.3, step_ms=80.0
+        image_size_px=112, stages=(_whole(36, 1e-3),), dropout=0.3, step_ms=45.0
     ),
     ("resnet50", "imagenet"): Recipe(
         image_size_px=224,

@@ -1,6 +1,7 @@
 """Networks, first weights, batch normalisation, rounding and export."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -110,10 +111,12 @@ def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
     keras.utils.set_random_seed(0)
     model = build_model("mobilenetv2", 64, 3, 0.2)
     before = {layer.name: layer.get_weights() for layer in model.layers}
-    computed = []
+    computed, clock = [], []
+    monkeypatch.setattr(fitting, "time", SimpleNamespace(perf_counter=lambda: float(sum(clock))))
 
     def count(bottom, views, folder, what):
         computed.append((bottom.layers[-1].name, len(views)))
+        clock.append(5)
         return frozen_outputs(bottom, views, folder, what)
 
     monkeypatch.setattr(fitting, "frozen_outputs", count)
@@ -126,6 +129,8 @@ def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
     history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title="MobileNetV2")
     assert list(history["phase"]) == ["head"] * 3 + ["blocks"] * 2
     assert computed == [("features", 1), ("features", 2), ("block_12_add", 1), ("block_12_add", 3)]
+    # The clock goes on by 5 s whenever the frozen part is computed, twice a stage.
+    assert list(history["seconds"]) == [10, 0, 0, 10, 0]
     names = [layer.name for layer in model.layers]
     cut = names.index("block_12_add")
     for layer in model.layers:
