@@ -10,6 +10,7 @@ from core.commands_data import add_data_parser
 from core.commands_train import add_train_parser
 from core.commands_use import add_use_parsers
 from core.config import ConfigError
+from core.console import fail
 from core.datasets import DatasetError
 from core.floors import FloorsError
 from core.images import ImageError
@@ -18,16 +19,39 @@ from core.manifest import ManifestError
 from core.metrics import MetricsError
 from core.phantom import PhantomError
 
+EXAMPLES = """examples:
+  python -m core data darkcovidnet                          fetch and check a data set
+  python -m core train --dataset darkcovidnet --run mine    train and evaluate three models
+  python -m core predict --run mine image.png               ask them about an image
+  python -m core COMMAND --help                             options and examples of a command
+"""
+
+
+class UsageError(ValueError):
+    """Words that the command line does not take; the message is one sentence."""
+
+
+# FloatingPointError: a training whose loss is no longer a number. OSError: a disk that is full, a
+# folder that cannot be written.
 USER_ERRORS = (
-    ArtifactError, ConfigError, DatasetError, FloorsError, ImageError, InferenceError,
-    ManifestError, MetricsError, PhantomError,
+    ArtifactError, ConfigError, DatasetError, FloatingPointError, FloorsError, ImageError,
+    InferenceError, ManifestError, MetricsError, OSError, PhantomError, UsageError,
 )  # fmt: skip
 
 
+class Parser(argparse.ArgumentParser):
+    """Refuses in one sentence, which main can also give as JSON; argparse prints and exits."""
+
+    def error(self, message: str) -> None:
+        raise UsageError(f"{self.prog}: {message} (`{self.prog} --help` lists what it takes).")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m core",
         description="Train and honestly compare chest X-ray classifiers. Research use only.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_data_parser(subparsers)
@@ -37,13 +61,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; wrong use is one sentence on stderr and exit status 2."""
-    args = build_parser().parse_args(argv)
+    """Run one command; wrong use is one sentence (with --json a document too) and status 2."""
+    words = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in words
     try:
+        args = build_parser().parse_args(words)
+        as_json = getattr(args, "json", False)
         return args.func(args)
     except USER_ERRORS as error:
-        print(error, file=sys.stderr)
-        return 2
+        return fail(_sentence(error), as_json)
+    except KeyboardInterrupt:
+        return fail("Stopped.", as_json, 130)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used: {error.strerror}."
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from core.config import data_root
+from core.console import fail, print_json, say
 from core.datasets import KNOWN, SOURCES, DatasetError, order_classes, resolve_dataset
-from core.listing import load_table
+from core.listing import MASKS_REASON, load_table
 
 _EXAMPLES = """examples:
   python -m core data                        which data sets there are, and which are here
@@ -34,7 +33,7 @@ def add_data_parser(subparsers: argparse._SubParsersAction) -> argparse.Argument
         "--fetch",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="download what is not here (default: yes)",
+        help="download what is not here, or draw it",
     )
     parser.add_argument("--base-url", help="a mirror of the published repository")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -57,11 +56,12 @@ def run_data(args: argparse.Namespace) -> int:
             base_url=getattr(args, "base_url", None),
         )
     except DatasetError as error:
-        return _fail(str(error), as_json)
+        return fail(str(error), as_json)
     except KeyboardInterrupt:
-        return _fail(f"Stopped: run `python -m core data {name}` again to go on.", as_json)
+        return fail(f"Stopped: run `python -m core data {name}` again to go on.", as_json, 130)
     _show(report, as_json, _print_report)
-    return 1 if report["skipped"] or report["problem"] else 0
+    lost = [entry for entry in report["skipped"] if entry["reason"] != MASKS_REASON]
+    return 1 if lost or report["problem"] else 0
 
 
 def _list_known(root: Path) -> dict:
@@ -163,49 +163,36 @@ def _class_counts(table: pd.DataFrame) -> dict[str, int]:
 
 def _show(document: dict, as_json: bool, printer) -> None:
     if as_json:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
     else:
         printer(document)
 
 
-def _fail(sentence: str, as_json: bool) -> int:
-    print(sentence, file=sys.stderr)
-    if as_json:
-        print(json.dumps({"error": sentence}, ensure_ascii=False))
-    return 2
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _print_list(document: dict) -> None:
-    _say(f"Data sets in {document['data_root']} (set CXR_DATA to look elsewhere):")
+    say(f"Data sets in {document['data_root']} (set CXR_DATA to look elsewhere):")
     for entry in document["datasets"]:
         classes = ", ".join(f"{label} {n}" for label, n in entry["classes"].items())
         state = entry["problem"] or (f"{entry['images']} images ({classes})" if classes else "")
-        _say(f"  {entry['name']:<20} {state or 'not here: ' + entry['how_to_get']}")
+        say(f"  {entry['name']:<20} {state or 'not here: ' + entry['how_to_get']}")
 
 
 def _print_report(report: dict) -> None:
-    _say(f"{report['title']} in {report['path']}")
+    say(f"{report['title']} in {report['path']}")
     classes = ", ".join(f"{label} {n}" for label, n in report["classes"].items())
-    _say(f"  {report['images']} images: {classes}")
+    say(f"  {report['images']} images: {classes}")
     if report["splits_given"]:
         splits = ", ".join(f"{split} {n}" for split, n in report["splits_given"].items())
-        _say(f"  its own split is kept: {splits}")
-    _say(f"  {report['patients']} patients or groups; {report['grouping']}")
+        say(f"  its own split is kept: {splits}")
+    say(f"  {report['patients']} patients or groups; {report['grouping']}")
     if report["hashes"]:
-        _say(f"  {report['hashes']['right']} files are the published ones, by their hashes")
+        say(f"  {report['hashes']['right']} files are the published ones, by their hashes")
     elif report["name"] == "darkcovidnet":
-        _say("  re-encoded copies, so the published hashes say nothing about them")
+        say("  re-encoded copies, so the published hashes say nothing about them")
     for entry in report["skipped"][:10]:
-        _say(f"  left out: {entry['path']}: {entry['reason']}")
+        say(f"  left out: {entry['path']}: {entry['reason']}")
     if len(report["skipped"]) > 10:
-        _say(f"  left out: {len(report['skipped']) - 10} more (--json names them all)")
-    if report["unlisted"]:
-        _say(f"  {report['unlisted']} images are in the folder, but not in its metadata.csv")
+        say(f"  left out: {len(report['skipped']) - 10} more (--json names them all)")
     for caveat in report["caveats"]:
-        _say(f"  note: {caveat}")
+        say(f"  note: {caveat}")
     if report["problem"]:
-        _say(report["problem"])
+        say(report["problem"])

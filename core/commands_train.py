@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from core.artifacts import load_metrics
 from core.config import Config, artifacts_root
+from core.console import fail, say
 from core.summary import score_line
 
 EXAMPLES = """examples:
@@ -25,17 +25,23 @@ def add_train_parser(subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dataset", required=True, help="a known name or the path of a folder")
-    parser.add_argument("--models", default="cnn,resnet50,mobilenetv2", type=_names)
+    parser.add_argument(
+        "--models", default="cnn,resnet50,mobilenetv2", type=_names, metavar="NAMES",
+        help="names with commas between them (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--run", required=True, help="name of the run, a folder in artifacts/")
     parser.add_argument("--classes", type=_names, help="only these classes, such as covid,normal")
-    parser.add_argument("--split", choices=("group", "random"), default="group")
+    parser.add_argument(
+        "--split", choices=("group", "random"), default="group",
+        help="group keeps a patient on one side (default); random does not, to show what leaks",
+    )  # fmt: skip
     parser.add_argument("--folds", type=int, default=0, help="cross-validation (not built yet)")
     parser.add_argument(
         "--init", default="auto", help="auto, imagenet, random or a weights file (default: auto)"
     )
     parser.add_argument("--image-size", type=int, metavar="PX", help="default: each recipe's own")
     parser.add_argument("--epochs", type=int, help="at most so many epochs a stage")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of split and training (default: 0)")
     parser.add_argument("--quick", action="store_true", help="64 px, few epochs: a demonstration")
     parser.add_argument(
         "--keep-keras", action=argparse.BooleanOptionalAction, default=False,
@@ -68,30 +74,20 @@ def run_train(args: argparse.Namespace) -> int:
     try:
         import_keras()
     except ImportError:
-        print(
-            "Training needs TensorFlow, which is not installed; run `make setup` first.",
-            file=sys.stderr,
-        )
-        return 2
+        return fail("Training needs TensorFlow, which is not installed; run `make setup` first.")
     from core.train import train_and_evaluate
 
     run_dir = artifacts_root() / config.run
     try:
-        run = train_and_evaluate(
-            config, run_dir, resume=args.resume, replace=args.replace, say=_say
-        )
+        run = train_and_evaluate(config, run_dir, resume=args.resume, replace=args.replace, say=say)
     except KeyboardInterrupt:
-        _say(f"\nStopped. The same command with --resume goes on where {config.run} is now.")
+        say(f"\nStopped. The same command with --resume goes on where {config.run} is now.")
         return 130
     for model in run.models:
-        _say(score_line(run.title(model), load_metrics(run, model)))
-    _say(f"See it with `make dashboard`. Files: {run.path.as_posix()}")
+        say(score_line(run.title(model), load_metrics(run, model)))
+    say(f"See it with `make dashboard`. Files: {run.path.as_posix()}")
     return 0
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

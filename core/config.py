@@ -6,6 +6,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+MAX_SEED = 2**32 - 1  # numpy and scikit-learn take no larger one
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message is one sentence a person can act on."""
@@ -57,8 +59,8 @@ class Config:
             )
         if self.epochs is not None and self.epochs < 1:
             raise ConfigError(f"--epochs must be at least 1. Received: {self.epochs}.")
-        if self.seed < 0:
-            raise ConfigError(f"--seed must not be negative. Received: {self.seed}.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"--seed must be between 0 and {MAX_SEED}. Received: {self.seed}.")
 
     def to_json(self) -> dict:
         """The same settings as plain JSON values."""

@@ -9,14 +9,14 @@ import numpy as np
 
 from core.artifacts import MODEL_FILES
 from core.backend import import_openvino
-from core.inference import compile_model
+from core.inference import InferenceError, compile_model
 from core.models import build_serving_model
 
 SMALL = 4096  # constants with fewer values (biases, the head) are stored whole
 TOLERANCE = 1e-3  # largest allowed difference of a probability, at f32
 
 
-class ExportError(RuntimeError):
+class ExportError(InferenceError):
     """The exported model does not answer as the trained one does."""
 
 

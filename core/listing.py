@@ -38,7 +38,8 @@ _RESERVED = frozenset(
 )
 _SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db"})
 _MASK_FOLDERS = frozenset({"mask", "masks"})
-_MASKS_REASON = "a folder of masks, not of images"
+MASKS_REASON = "a folder of masks, not of images"
+_UNLISTED_REASON = "in the folder, but not named in metadata.csv"
 _NIH_NAME = re.compile(r"(\d{8})_\d{3}")
 
 
@@ -49,20 +50,18 @@ def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
     path (POSIX, relative to root), label (canonical), original_label, patient_id (never empty:
     `image:<image_id>` where unknown), split_given ("", train, val or test), then every further
     column of metadata.csv under its own name (`metadata_<name>` where ours has that name).
-    attrs: grouping (the rule, in words), skipped (list of {path, reason}), unlisted_n (images in
-    the folder that metadata.csv does not name). Raises DatasetError if no image can be used.
+    attrs: grouping (the rule, in words), skipped (list of {path, reason}), unlisted_n (how many of
+    them are images that metadata.csv does not name). Raises DatasetError if no image can be used.
     """
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder: give the folder that holds the images.")
     files, skipped = _walk(root)
     images = [path for path in files if _suffix(path) in IMAGE_SUFFIXES]
-    unlisted_n = 0
+    unlisted: list[str] = []
     if "metadata.csv" in files:
-        # There the table says what is an image; masks beside it are nothing left out.
-        skipped = [entry for entry in skipped if entry["reason"] != _MASKS_REASON]
-        rows, further = _rows_from_metadata(root / "metadata.csv", images, skipped)
-        unlisted_n = len(set(images) - {row["path"] for row in rows})
+        rows, further, unlisted = _rows_from_metadata(root / "metadata.csv", images, skipped)
+        skipped += [{"path": path, "reason": _UNLISTED_REASON} for path in unlisted]
     else:
         rows, further = _rows_from_folders(root, images, skipped), []
         skipped += [
@@ -70,6 +69,8 @@ def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
             for path in files
             if _suffix(path) not in IMAGE_SUFFIXES and "/" in path
         ]
+    # Masks were never meant as images, so they come after whatever may be a mistake.
+    skipped.sort(key=lambda entry: entry["reason"] == MASKS_REASON)
     if not rows:
         why = f" ({skipped[0]['path']}: {skipped[0]['reason']})" if skipped else ""
         raise DatasetError(
@@ -85,7 +86,7 @@ def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
     columns = [*TABLE_COLUMNS, *further]
     table = pd.DataFrame(rows, columns=columns).fillna("").sort_values("image_id", kind="stable")
     table = table.reset_index(drop=True)
-    table.attrs.update(grouping=grouping, skipped=skipped, unlisted_n=unlisted_n)
+    table.attrs.update(grouping=grouping, skipped=skipped, unlisted_n=len(unlisted))
     return table
 
 
@@ -131,7 +132,7 @@ def _walk(root: Path) -> tuple[list[str], list[dict]]:
         relative = Path(folder).relative_to(root)
         for name in [n for n in folders if n.lower() in _MASK_FOLDERS]:
             path = (relative / name).as_posix()
-            skipped.append({"path": path, "reason": _MASKS_REASON})
+            skipped.append({"path": path, "reason": MASKS_REASON})
         hidden = (*_SYSTEM_NAMES, *_MASK_FOLDERS)
         folders[:] = sorted(n for n in folders if n.lower() not in hidden and n[0] != ".")
         files += [
@@ -165,8 +166,8 @@ def _rows_from_folders(root: Path, images: list[str], skipped: list[dict]) -> li
 
 def _rows_from_metadata(
     path: Path, images: list[str], skipped: list[dict]
-) -> tuple[list[dict], list[str]]:
-    """Rows that metadata.csv names and that are there, and the names of its further columns."""
+) -> tuple[list[dict], list[str], list[str]]:
+    """Usable rows of metadata.csv, its further columns, and the images that it does not name."""
     raw = read_text_table(path)
     lower = {column.lower(): column for column in reversed(raw.columns)}
     for needed in ("path", "label"):
@@ -188,40 +189,42 @@ def _rows_from_metadata(
         by_stem.setdefault(_stem(key), []).append(image)
     rows: dict[str, dict] = {}
     contradicted = set()
+    unlisted = set(images)
     for record in raw.to_dict("records"):
         named, label = record[lower["path"]], record[lower["label"]].strip()
         relative = _safe_relative(named)
-        reason = None
+        reason = found = None
+        if relative is not None:
+            key = unicodedata.normalize("NFC", relative)
+            same_stem = by_stem.get(_stem(key), [])
+            found = by_path.get(key) or (same_stem[0] if len(same_stem) == 1 else None)
+            unlisted.discard(found)
         if relative is None:
             reason = "refused: the path is empty, absolute or leads out of the data set's folder"
         elif not label:
             reason = "no label in metadata.csv"
-        else:
-            key = unicodedata.normalize("NFC", relative)
-            same_stem = by_stem.get(_stem(key), [])
-            found = by_path.get(key) or (same_stem[0] if len(same_stem) == 1 else None)
-            if found is None:
-                reason = "named in metadata.csv, but the file is missing"
-            elif found in contradicted:
+        elif found is None:
+            reason = "named in metadata.csv, but the file is missing"
+        elif found in contradicted:
+            reason = "listed with two different labels in metadata.csv"
+        elif found in rows:
+            reason = "listed twice in metadata.csv"
+            if rows[found]["original_label"] != label:
+                contradicted.add(found)
+                del rows[found]
                 reason = "listed with two different labels in metadata.csv"
-            elif found in rows:
-                reason = "listed twice in metadata.csv"
-                if rows[found]["original_label"] != label:
-                    contradicted.add(found)
-                    del rows[found]
-                    reason = "listed with two different labels in metadata.csv"
-            else:
-                given = record.get(lower.get("split", ""), "").strip().lower()
-                rows[found] = {
-                    "path": found,
-                    "original_label": label,
-                    "patient_id": record.get(lower.get("patient_id", ""), "").strip(),
-                    "split_given": SPLIT_NAMES.get(given, ""),
-                    **{ours: record[column] for column, ours in further.items()},
-                }
+        else:
+            given = record.get(lower.get("split", ""), "").strip().lower()
+            rows[found] = {
+                "path": found,
+                "original_label": label,
+                "patient_id": record.get(lower.get("patient_id", ""), "").strip(),
+                "split_given": SPLIT_NAMES.get(given, ""),
+                **{ours: record[column] for column, ours in further.items()},
+            }
         if reason:
             skipped.append({"path": named, "reason": reason})
-    return list(rows.values()), list(further.values())
+    return list(rows.values()), list(further.values()), sorted(unlisted)
 
 
 def _add_ids(rows: list[dict], images: list[str]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from core.listing import find_image
 
-LEFT_OUT = ("Covid-19/covid-19-pneumonia-14-PA.png",)
 _METADATA_LEFT_OUT = ("git_blob", "image_id")
 
 

@@ -16,8 +16,15 @@ FIRST_PORT = 8501
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the server until Ctrl-C. Returns 0 then, 2 when the wanted port cannot be had."""
+    """Run the server until Ctrl-C. Returns 0 then, 2 when address or port cannot be had."""
     args = _build_parser().parse_args(argv)
+    if not is_free(args.address, 0):
+        print(
+            f"This machine has no address {args.address!r} to listen on. Leave --address out to "
+            "serve this machine only, or give 0.0.0.0 to serve the whole network.",
+            file=sys.stderr,
+        )
+        return 2
     if args.port is not None and not is_free(args.address, args.port):
         print(
             f"Port {args.port} on {args.address} cannot be used (another program has it, or it is "
@@ -51,16 +58,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def is_free(address: str, port: int) -> bool:
-    """Whether a server could listen on the port now."""
+    """Whether a server could listen on the port now; port 0: on the address at all."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        if sys.platform != "win32":
-            # As servers do: a port whose last connections are still closing counts as free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+            if sys.platform != "win32":
+                # As servers do: a port whose last connections are still closing counts as free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address, port))
-        except OSError:
-            return False
+    except (OSError, TypeError):  # the latter: a name that cannot be encoded
+        return False
     return True
 
 

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from dashboard.__main__ import is_free
+from dashboard.__main__ import is_free, main
 from tests.serving import ROOT, Server
 
 
@@ -69,6 +69,19 @@ def test_fixed_port_that_is_taken_gives_one_sentence():
     assert done.stdout == ""
     assert done.stderr.startswith(f"Port {port} on 127.0.0.1 cannot be used")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "2001:db8::7", "ä..b"])
+@pytest.mark.parametrize("port", [(), ("--port", "8600")])
+def test_address_of_another_machine_gives_one_sentence(address: str, port, capsys, monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, "streamlit.web", None
+    )  # a server that starts would be an error
+    assert main(["--address", address, *port]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"This machine has no address '{address}'")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("port", ["none", "0", "70000"])

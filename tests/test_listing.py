@@ -76,7 +76,10 @@ def test_metadata_with_further_columns(tmp_path):
     assert list(table["metadata_image_id"]) == ["old1", "old2"]
     assert "sha256" not in table and "metadata_sha256" in table
     assert table.attrs["unlisted_n"] == 1
-    assert table.attrs["skipped"] == []
+    assert table.attrs["skipped"] == [
+        {"path": "c/3.png", "reason": "in the folder, but not named in metadata.csv"},
+        {"path": "masks", "reason": "a folder of masks, not of images"},
+    ]
     assert table.attrs["grouping"].count("(1 images)") == 2
 
 
@@ -123,6 +126,16 @@ def test_missing_unlabelled_and_double_rows_are_named(tmp_path):
     assert "two different labels" in reasons(table)["b.png"]
     assert "no label" in reasons(table)["c.png"]
     assert "missing" in reasons(table)["gone.png"]
+    # Named, if in vain: none of them is called unlisted as well.
+    assert table.attrs["unlisted_n"] == 0
+    assert len(table.attrs["skipped"]) == 5
+
+
+def test_masks_are_not_the_reason_why_no_image_can_be_used(tmp_path):
+    write_files(tmp_path, "masks/a.png", "b.png")
+    write_metadata(tmp_path, "path,label\ngone.png,COVID\n")
+    with pytest.raises(DatasetError, match=r"gone\.png: named in metadata\.csv"):
+        load_table(PLAIN, tmp_path)
 
 
 def test_metadata_of_the_originals_serves_reencoded_copies(tmp_path):

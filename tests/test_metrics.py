@@ -12,9 +12,9 @@ from sklearn import metrics as sk
 
 from core.metrics import (
     MetricsError,
+    arrays_from_predictions,
     compute_metrics,
     flatten_metrics,
-    metrics_from_predictions,
     predicted_index,
 )
 
@@ -235,6 +235,7 @@ def test_first_largest_wins():
     [
         ([], np.empty((0, 2)), ["a", "b"], "no predictions"),
         ([0], [[0.5, 0.4]], ["a", "b"], "sum to 1"),
+        ([0], [[0.5, 0.49998]], ["a", "b"], "row 0 sums to 0.99998"),
         ([0], [[np.nan, 1.0]], ["a", "b"], "finite"),
         ([0], [[1.2, -0.2]], ["a", "b"], "negative"),
         ([2], [[0.5, 0.5]], ["a", "b"], "between 0 and 1"),
@@ -261,22 +262,32 @@ def predictions_table():
     )
 
 
-def test_metrics_from_predictions_reads_columns_by_name():
-    result = metrics_from_predictions(predictions_table(), ["covid", "normal"])
+def test_predictions_are_read_by_the_columns_names():
+    names = ["covid", "normal"]
+    result = compute_metrics(*arrays_from_predictions(predictions_table(), names), names)
     assert result["confusion_matrix"] == [[1, 0], [1, 0]]
     assert result["per_class"]["covid"]["precision"] == 0.5
+
+
+def test_probabilities_as_they_are_written_sum_to_one():
+    logits = np.random.default_rng(6).normal(0, 6, (2000, 3)).astype(np.float32)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    written = np.array([[float(f"{p:.9g}") for p in row] for row in shares])
+    assert written.dtype == np.float64 and (written.sum(axis=1) != 1).any()
+    assert compute_metrics(shares.argmax(axis=1), written, NAMES)["accuracy"] == 1
 
 
 def test_predictions_that_contradict_themselves_are_refused():
     table = predictions_table()
     with pytest.raises(MetricsError, match="not the class with the largest"):
-        metrics_from_predictions(table.assign(predicted="normal"), ["covid", "normal"])
+        arrays_from_predictions(table.assign(predicted="normal"), ["covid", "normal"])
     with pytest.raises(MetricsError, match="lack the columns p_normal"):
-        metrics_from_predictions(table.drop(columns="p_normal"), ["covid", "normal"])
+        arrays_from_predictions(table.drop(columns="p_normal"), ["covid", "normal"])
     with pytest.raises(MetricsError, match="labels normal beside"):
-        metrics_from_predictions(table.assign(p_other=0.0), ["covid", "other"])
+        arrays_from_predictions(table.assign(p_other=0.0), ["covid", "other"])
     with pytest.raises(MetricsError, match="must be a number"):
-        metrics_from_predictions(table.assign(p_covid=["a", "b"]), ["covid", "normal"])
+        arrays_from_predictions(table.assign(p_covid=["a", "b"]), ["covid", "normal"])
 
 
 def test_flat_keys_are_the_interval_keys():
