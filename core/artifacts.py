@@ -11,13 +11,17 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from core import shapes
+from core.metrics import COVID
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
@@ -61,8 +65,7 @@ HISTORY_COLUMNS = [
     "lr",
     "seconds",
 ]
-REQUIRED_INFO = ("format_version", "name", "created", "dataset", "class_names", "models", "files")
-
+# What a run and a model may be called: a folder's name on every system.
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -148,56 +151,61 @@ def open_run(path: Path) -> Run:
                 f"running. Go on with `python -m core train … --run {path.name} --resume`."
             )
         raise ArtifactError(f"{path.name} holds no {RUN_FILE}, so it is not a run.")
-    info = _read_json(file)
+    info = _read_json(path, RUN_FILE)
     if not isinstance(info, dict):
         raise ArtifactError(f"{path.name}/{RUN_FILE} is not a JSON object.")
-    missing = [key for key in REQUIRED_INFO if key not in info]
-    if missing:
-        raise ArtifactError(f"{path.name}/{RUN_FILE} lacks {', '.join(missing)}.")
-    if info["format_version"] != FORMAT_VERSION:
+    version = info.get("format_version")
+    if isinstance(version, int) and version != FORMAT_VERSION:  # its keys may have other shapes
         raise ArtifactError(
-            f"Run {path.name} has format version {info['format_version']}, this program reads "
-            f"{FORMAT_VERSION}. Update the program or train the run anew."
+            f"Run {path.name} has format version {version}, this program reads {FORMAT_VERSION}. "
+            "Update the program or train the run anew."
         )
-    if not info["models"]:
-        raise ArtifactError(f"Run {path.name} lists no models.")
+    problem = shapes.find_problem(info, shapes.RUN) or _names_problem(info)
+    if problem:
+        raise _damaged(path, RUN_FILE, problem)
     needed = [MANIFEST_FILE]
     needed += [f"{m}/{f}" for m in info["models"] for f in (PREDICTION_FILES["test"], METRICS_FILE)]
     for name in needed:
         if not (path / name).is_file():
-            raise ArtifactError(
-                f"Run {path.name} is damaged: {name} is missing. Restore it or train the run anew."
-            )
-    return Run(path, info)
+            raise _damaged(path, name, "the file is missing")
+    run = Run(path, info)
+    for model in run.models:
+        load_card(run, model)  # cards are short, and one that cannot be read is like a missing file
+    return run
+
+
+def _names_problem(info: dict[str, Any]) -> str | None:
+    """Classes and models are told apart by their names, and a model's name is its folder's."""
+    for key, fewest in (("class_names", 2), ("models", 1)):
+        if len(info[key]) < fewest or len(set(info[key])) < len(info[key]):
+            return f"`{key}` must be a list of {fewest} or more names, all different"
+    strange = [model for model in info["models"] if not RUN_NAME.fullmatch(model)]
+    return f"`models` must be names of folders, which {strange[0]!r} is not" if strange else None
 
 
 def load_manifest(run: Run) -> pd.DataFrame:
     """One row an image: MANIFEST_COLUMNS (fold empty without cross-validation: "")."""
-    text = {c: str for c in MANIFEST_COLUMNS if c not in ("width", "height")}
-    return _read_csv(run.path / MANIFEST_FILE, MANIFEST_COLUMNS, text)
+    table = _read_csv(run.path, MANIFEST_FILE, MANIFEST_COLUMNS, numbers=("width", "height"))
+    return _check_images(run, MANIFEST_FILE, table)
 
 
 def load_skipped(run: Run) -> pd.DataFrame:
     """Files that were not used, with the reason; empty where none were skipped."""
-    file = run.path / SKIPPED_FILE
-    if not file.is_file():
+    if not (run.path / SKIPPED_FILE).is_file():
         return pd.DataFrame(columns=SKIPPED_COLUMNS)
-    return _read_csv(file, SKIPPED_COLUMNS, {"path": str, "reason": str})
+    return _read_csv(run.path, SKIPPED_FILE, SKIPPED_COLUMNS)
 
 
 def load_predictions(run: Run, model: str, part: str = "test") -> pd.DataFrame:
     """Rows of one part ("test", "val" or "folds"): image_id, split, fold, label, predicted, p_*."""
-    columns = prediction_columns(run.class_names)
-    text = {c: str for c in columns if not c.startswith("p_")}
-    table = _read_csv(run.path / model / PREDICTION_FILES[part], columns, text)
-    known = set(run.class_names)
-    strange = (set(table["label"]) | set(table["predicted"])) - known
+    name, columns = f"{model}/{PREDICTION_FILES[part]}", prediction_columns(run.class_names)
+    shares = [f"p_{class_name}" for class_name in run.class_names]
+    table = _read_csv(run.path, name, columns, numbers=shares, filled=shares)
+    strange = (set(table["label"]) | set(table["predicted"])) - set(run.class_names)
     if strange:
-        raise ArtifactError(
-            f"{run.name}/{model}/{PREDICTION_FILES[part]} names classes that the run does not "
-            f"have: {', '.join(sorted(map(str, strange)))}."
-        )
-    return table
+        listed = ", ".join(sorted(map(str, strange)))
+        raise _damaged(run.path, name, f"it names classes that the run does not have ({listed})")
+    return _check_images(run, name, table)
 
 
 def has_predictions(run: Run, model: str, part: str) -> bool:
@@ -205,22 +213,37 @@ def has_predictions(run: Run, model: str, part: str) -> bool:
 
 
 def load_metrics(run: Run, model: str) -> dict[str, Any]:
-    """metrics.json of one model (derived from its predictions.csv)."""
-    return _read_json(run.path / model / METRICS_FILE)
+    """metrics.json of one model (derived from its predictions.csv), every figure in its place."""
+    name, n = f"{model}/{METRICS_FILE}", len(run.class_names)
+    metrics = _read_json(run.path, name)
+    if not isinstance(metrics, dict):
+        raise _damaged(run.path, name, "it is not a JSON object")
+    problem = shapes.find_problem(metrics, shapes.METRICS)
+    if not problem:
+        if set(metrics["per_class"]) != set(run.class_names):
+            problem = f"`per_class` must hold the classes {', '.join(run.class_names)}"
+        elif [len(row) for row in metrics["confusion_matrix"]] != [n] * n:
+            problem = f"`confusion_matrix` must have {n} rows of {n} numbers"
+        elif "binary" in metrics and COVID not in run.class_names:
+            problem = f"`binary` needs a class {COVID}, which the run does not have"
+    if problem:
+        raise _damaged(run.path, name, problem)
+    return metrics
 
 
 def load_history(run: Run, model: str) -> pd.DataFrame:
     """One row an epoch: HISTORY_COLUMNS; empty where the model was not trained in epochs."""
-    file = run.path / model / HISTORY_FILE
-    if not file.is_file():
+    name = f"{model}/{HISTORY_FILE}"
+    if not (run.path / name).is_file():
         return pd.DataFrame(columns=HISTORY_COLUMNS)
-    return _read_csv(file, HISTORY_COLUMNS, {"phase": str})
+    numbers = [column for column in HISTORY_COLUMNS if column != "phase"]
+    return _read_csv(run.path, name, HISTORY_COLUMNS, numbers=numbers, filled=["epoch", "seconds"])
 
 
 def load_card(run: Run, model: str) -> str | None:
     """The model card (Markdown), or None."""
-    file = run.path / model / CARD_FILE
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+    name = f"{model}/{CARD_FILE}"
+    return _read_text(run.path, name) if (run.path / name).is_file() else None
 
 
 def model_files(run: Run, model: str) -> tuple[Path, Path]:
@@ -386,35 +409,74 @@ def utc_now() -> str:
 def _timestamp(created: str) -> float:
     try:
         return datetime.fromisoformat(created).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 
-def _read_json(path: Path) -> Any:
-    where = f"{path.parent.name}/{path.name}"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtifactError(f"{where} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ArtifactError(f"{where} is damaged: it is not valid JSON.") from error
+def _damaged(folder: Path, name: str, problem: str) -> ArtifactError:
+    """One sentence: the file, what is wrong in it, and what to do."""
+    return ArtifactError(
+        f"{folder.name}/{name} is damaged: {problem}. Restore the file or train the run anew."
+    )
 
 
-def _read_csv(path: Path, columns: list[str], dtypes: dict[str, type]) -> pd.DataFrame:
-    where = f"{path.parent.name}/{path.name}"
+def _read_text(folder: Path, name: str) -> str:
     try:
-        table = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=_no_text(columns))
+        return (folder / name).read_text(encoding="utf-8")
     except OSError as error:
-        raise ArtifactError(f"{where} cannot be read: {error.strerror}.") from error
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ArtifactError(f"{where} is damaged: it is not a table.") from error
+        raise ArtifactError(f"{folder.name}/{name} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise _damaged(folder, name, "it is not UTF-8 text") from error
+
+
+def _read_json(folder: Path, name: str) -> Any:
+    text = _read_text(folder, name)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(folder, name, "it is not valid JSON") from error
+
+
+def _read_csv(
+    folder: Path,
+    name: str,
+    columns: list[str],
+    *,
+    numbers: Sequence[str] = (),
+    filled: Sequence[str] = (),
+) -> pd.DataFrame:
+    """A table with at least `columns`; all cells are text, apart from the columns `numbers`.
+
+    An empty number is NaN; in the columns `filled` a finite number must stand in every row. Only
+    an empty cell is empty: text such as "NA" stays text.
+    """
+    text = {column: str for column in columns if column not in numbers}
+    empty = {column: ["", "nan"] for column in numbers}
+    try:
+        table = pd.read_csv(folder / name, dtype=text, keep_default_na=False, na_values=empty)
+    except OSError as error:
+        raise ArtifactError(f"{folder.name}/{name} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # pandas' own errors and text that is not UTF-8 are ValueErrors
+        raise _damaged(folder, name, "it is not a table") from error
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise ArtifactError(f"{where} is damaged: it lacks the columns {', '.join(missing)}.")
+        raise _damaged(folder, name, f"it lacks the columns {', '.join(missing)}")
+    for column in numbers:
+        finite = np.isfinite(pd.to_numeric(table[column].astype(str), errors="coerce"))
+        wrong = ~finite & (table[column].notna() | (column in filled))
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            found = "an empty cell" if table[column].isna().iloc[row] else table[column].iloc[row]
+            where = f"`{column}` in row {row + 1}"
+            raise _damaged(folder, name, f"{where} must be a number, not {str(found)[:40]}")
     return table
 
 
-def _no_text(columns: list[str]) -> dict[str, list[str]]:
-    """Only number columns read an empty cell as NaN; text such as "NA" stays text."""
-    numbers = {"width", "height", *HISTORY_COLUMNS} - {"phase"}
-    return {c: ["", "nan"] for c in columns if c in numbers or c.startswith("p_")}
+def _check_images(run: Run, name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table, in which some images must stand, and each of them only once."""
+    if table.empty:
+        raise _damaged(run.path, name, "it lists no images")
+    twice = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(twice):
+        raise _damaged(run.path, name, f"it lists {twice.iloc[0]} more than once")
+    return table

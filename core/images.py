@@ -24,6 +24,7 @@ DECODER_VERSION = 1
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _FORMATS_TEXT = "PNG, JPEG, TIFF, BMP or WebP"
+SYNTHETIC_CHUNK = "Synthetic"  # the text chunk that core.phantom writes into its PNGs
 _EXIF_ORIENTATION = 0x0112
 _TIFF_PHOTOMETRIC = 262
 
@@ -56,13 +57,17 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Decoded:
-    """One picture: `pixels` uint8 (height, width), grey, turned upright; sizes in px."""
+    """One picture: `pixels` uint8 (height, width), grey, turned upright; sizes in px.
+
+    synthetic: the file says of itself that it is a drawn phantom; without that word it may be one.
+    """
 
     pixels: np.ndarray
     width: int
     height: int
     format: str
     mode: str
+    synthetic: bool = False
 
 
 def read_image(path: str | Path) -> Decoded:
@@ -111,6 +116,7 @@ def decode_image(data: bytes) -> Decoded:
             image.load()
             pixels = _grey(image)
             pixels = _upright(pixels, _orientation(image))
+            synthetic = file_format == "PNG" and SYNTHETIC_CHUNK in image.info
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -128,7 +134,7 @@ def decode_image(data: bytes) -> Decoded:
             f"The picture is damaged or cut off ({_one_line(error)}); fetch the file again."
         ) from error
     height, width = pixels.shape
-    return Decoded(pixels, width, height, file_format, mode)
+    return Decoded(pixels, width, height, file_format, mode, synthetic)
 
 
 def resize_square(grey: np.ndarray, size_px: int) -> np.ndarray:

@@ -179,22 +179,19 @@ def plot_quality_cost(
     """
     figure = go.Figure()
     table = table.dropna(subset=["latency_ms", "value"])
-    # Below and above by turns, so that names of models of like speed do not meet.
-    sides = ["bottom", "top"] * len(table)
-    for row, side in zip(table.sort_values("latency_ms").itertuples(), sides, strict=False):
+    for row in table.itertuples():
         style = model_style(row.model, models)
         part = table[table["model"] == row.model]
         figure.add_scatter(
             x=[row.latency_ms],
             y=[100 * row.value],
             error_y=_whiskers(part, style.colour),
-            mode="markers+text",
+            mode="markers",
             marker={"color": style.colour, "symbol": style.symbol, "size": 16},
-            text=[labels[row.model].replace(" (", "<br>(")],
-            textposition=f"{side} right",
             name=labels[row.model],
-            showlegend=False,
-            cliponaxis=False,
+            # In the legend and not beside the marks: models of like speed would write over
+            # each other.
+            showlegend=True,
             hovertemplate=f"<b>{labels[row.model]}</b><br>macro-F1 %{{y:.1f}} % "
             f"({_range(row.low, row.high)})<br>%{{x:.1f}} ms an image<br>"
             f"{row.size_mb:.1f} MB<extra></extra>",
@@ -220,7 +217,7 @@ def plot_quality_cost(
 def _log_range(values: pd.Series) -> list[float]:
     if not len(values) or values.min() <= 0:
         return [0, 2]
-    return [math.log10(values.min() / 2.5), math.log10(values.max() * 8)]
+    return [math.log10(values.min() / 2), math.log10(values.max() * 2)]
 
 
 # ------------------------------------------------------------------------------ shared

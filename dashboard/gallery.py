@@ -7,7 +7,6 @@ stays, with a sentence in the picture's place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -69,7 +68,8 @@ def ask_for_folder(run: Run, pictures: loaders.Pictures) -> None:
     folder, n_found = _folder(), len(pictures.found)
     if folder:
         with st.container(horizontal=True, vertical_alignment="center"):
-            if pictures.root and pictures.root.is_relative_to(Path(folder).expanduser().resolve()):
+            root = loaders.typed_folder(folder).resolve()
+            if pictures.root and pictures.root.is_relative_to(root):
                 found = f"{n_found} of {pictures.n_images} pictures are in {pictures.root}."
                 st.caption(f":material/folder_open: {ui.escape(found)}", width="content")
             else:

@@ -75,6 +75,13 @@ def load_prediction_table(run: Run, model: str, part: str = "test") -> pd.DataFr
     probability), correct (bool), patient_id, group_id, path. Raises ArtifactError.
     """
     table = artifacts.load_predictions(run, model, part)
+    try:
+        metrics.arrays_from_predictions(table, run.class_names)
+    except metrics.MetricsError as error:
+        name = f"{run.name}/{model}/{artifacts.PREDICTION_FILES[part]}"
+        raise artifacts.ArtifactError(
+            f"{name} is damaged: {error} Restore the file or train the run anew."
+        ) from error
     columns = [f"p_{name}" for name in run.class_names]
     table["confidence"] = table[columns].max(axis=1)
     table["correct"] = table["label"] == table["predicted"]
@@ -95,10 +102,9 @@ def load_metrics(run: Run, model: str, part: str = "test") -> dict[str, Any]:
     """The figures of one part with `intervals`, keys as metrics.json has them.
 
     The test part is read from metrics.json; other parts are computed from their predictions.
-    Raises ArtifactError or MetricsError.
+    Raises ArtifactError.
     """
     stored = artifacts.load_metrics(run, model)
-    _check_metrics(run, model, stored)
     if part == "test":
         return stored
     table = load_prediction_table(run, model, part)
@@ -110,20 +116,6 @@ def load_metrics(run: Run, model: str, part: str = "test") -> dict[str, Any]:
     # What a model costs does not depend on the images it is measured on.
     computed["cost"] = stored.get("cost", {})
     return computed
-
-
-def _check_metrics(run: Run, model: str, stored: Any) -> None:
-    try:
-        metrics.flatten_metrics(stored)
-        whole = set(stored["per_class"]) == set(run.class_names)
-        whole = whole and {"n", "confusion_matrix"} <= set(stored)
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise artifacts.ArtifactError(
-            f"Run {run.name} is damaged: {model}/{artifacts.METRICS_FILE} lacks figures. "
-            "Restore it or train the run anew."
-        )
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner="Comparing the models …", max_entries=20)
@@ -171,15 +163,20 @@ def find_pictures(run: Run, folder: str = "") -> Pictures:
     pictures counts, the earlier one where they are equal.
     """
     dataset = str(run.info["dataset"].get("name", ""))
-    bases = [Path(folder).expanduser()] if folder.strip() else []
+    bases = [typed_folder(folder)] if folder.strip() else []
     bases.append(config.data_root())
     best = Pictures(None, {}, len(load_manifest(run)))
     for root in [root for base in bases for root in (base / dataset, base)]:
-        if root.is_dir():
+        if os.path.isdir(root):  # unlike Path.is_dir, it takes names of any length
             found = _index_pictures(run, str(root.resolve()))
             if len(found) > len(best.found):
                 best = Pictures(root.resolve(), found, best.n_images)
     return best
+
+
+def typed_folder(text: str) -> Path:
+    """The folder that a person typed; ~ of a user who is not there stays as it is."""
+    return Path(os.path.expanduser(text.strip()))
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner="Looking for the pictures …", ttl=60)

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import streamlit as st
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from core import artifacts
 from dashboard import gallery
 from dashboard.answers import export_table, join_answers, wrong_images
 from tests.factory import make_run
+from tests.shown import difference, record_media, shown_pictures
 
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
 MODELS = ("cnn", "resnet50", "mobilenetv2")
@@ -151,6 +153,21 @@ def test_gallery_shows_what_predictions_csv_has_wrong(demo_app: Path) -> None:
 
     app.selectbox(key="errors_true").set_value("covid").run()
     assert shown_images(app) == list(own[own["label"] == "covid"]["image_id"])
+
+
+def test_every_card_shows_its_own_picture(demo_app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    media = record_media(monkeypatch)
+    app = open_page()
+    folder, ids = demo_app.parent / "data" / "phantom", shown_images(app)
+    size = (gallery.THUMBNAIL_PX, gallery.THUMBNAIL_PX)
+    files = [np.asarray(Image.open(folder / f"{i}.png").resize(size)) for i in ids]
+    pictures = shown_pictures(app, media)
+    assert len(pictures) == len(ids) > 3
+    for place, (picture, image_id) in enumerate(zip(pictures, ids, strict=True)):
+        # The word SYNTHETIC stands above the middle.
+        gaps = [difference(picture[128:], file[128:]) for file in files]
+        assert int(np.argmin(gaps)) == place and gaps[place] < 3, image_id
+        assert difference(picture[:40, :120], files[place][:40, :120]) > 10, "SYNTHETIC"
 
 
 def test_missed_by_all(demo_app: Path) -> None:

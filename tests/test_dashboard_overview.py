@@ -137,7 +137,7 @@ def test_conditions_and_what_is_not_done_are_stated(demo_app: Path):
     assert "made square by stretch" in text
     assert "**Not done yet**: Leakage and shortcut audit (no audit" in text
     assert "External validation" in text and "Cross-validation" in text
-    assert "best shortcut (Grey-level histogram only)" in text
+    assert "by Grey-level histogram only" in text
 
 
 def test_what_is_there_is_not_called_missing(empty_app: Path):

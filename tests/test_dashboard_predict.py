@@ -9,11 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from streamlit.testing.v1 import AppTest
 
-from core.images import ImageError, resize_square
-from core.phantom import make_phantom
+from core import artifacts, inference
+from core.explain import class_heat, overlay
+from core.images import ImageError, decode_image, resize_square
+from core.phantom import NOTICE, label_synthetic, make_phantom
 from dashboard.predicting import (
     ModelAnswer,
     agreement_sentence,
@@ -23,6 +25,7 @@ from dashboard.predicting import (
     worth,
 )
 from tests.factory import make_run
+from tests.shown import difference, record_media, shown_pictures
 
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
 NAMES = ("covid", "normal", "pneumonia")
@@ -46,13 +49,17 @@ class Stub:
         )
 
 
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+def png(pixels: np.ndarray, **text: str) -> bytes:
+    """The bytes of a PNG with these text chunks."""
+    info, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+    for key, value in text.items():
+        info.add_text(key, value)
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 
-PHANTOM = png(make_phantom("covid", 1, 160).pixels)
+PIXELS = make_phantom("covid", 1, 160).pixels
+PHANTOM = png(PIXELS)
 
 
 def worth_cards(app: AppTest) -> list[str]:
@@ -197,8 +204,6 @@ def test_upload_gives_three_answers_an_agreement_line_a_map_and_times(demo_app: 
 
 
 def test_the_cards_say_what_the_models_say(demo_app: Path) -> None:
-    from core import artifacts, inference
-
     app = upload(open_page(), "a.png", PHANTOM)
     run = artifacts.open_run(demo_app / "demo")
     pixels = resize_square(np.asarray(Image.open(io.BytesIO(PHANTOM))), 64)[None]
@@ -246,6 +251,27 @@ def test_a_phantom_is_drawn_and_marked_synthetic(demo_app: Path, label: str) -> 
     assert any(f"drawn as **{label}**" in m.value for m in app.markdown)
 
 
+def test_phantoms_say_in_their_files_that_they_are_drawn(demo_root: Path) -> None:
+    file = next((demo_root / "data" / "phantom" / "covid").glob("*.png"))
+    assert decode_image(file.read_bytes()).synthetic
+    assert not decode_image(PHANTOM).synthetic
+    assert not decode_image(png(PIXELS, Comment=NOTICE)).synthetic
+
+
+def test_an_uploaded_phantom_is_marked_synthetic_on_a_run_of_xrays(
+    empty_app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(empty_app, models=["cnn"], n=30, images=False, modality="xray")
+    media = record_media(monkeypatch)
+    for file, drawn in ((PHANTOM, False), (png(PIXELS, Synthetic=NOTICE), True)):
+        app = upload(open_page(), "a.png", file)
+        assert not app.exception and len(app.image) == 1
+        assert any("SYNTHETIC" in m.value for m in app.main.markdown) == drawn
+        assert ("SYNTHETIC" in app.image[0].proto.imgs[0].alt) == drawn
+        expected = label_synthetic(PIXELS) if drawn else PIXELS
+        assert difference(shown_pictures(app, media)[0], expected) < 2
+
+
 def test_an_uploaded_picture_is_not_called_synthetic(demo_app: Path) -> None:
     app = upload(open_page(), "a.png", PHANTOM)
     assert "SYNTHETIC" not in app.image[0].proto.imgs[0].alt
@@ -286,6 +312,22 @@ def test_the_map_is_of_the_chosen_model_and_class(demo_app: Path) -> None:
     assert app.image[0].proto.imgs[0].url != second
 
 
+def test_the_map_lies_over_the_picture_as_the_model_saw_it(
+    demo_app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = record_media(monkeypatch)
+    app = upload(open_page(), "a.png", PHANTOM)
+    app.slider(key="predict_opacity").set_value(80).run()
+    run = artifacts.open_run(demo_app / "demo")
+    served = {"cnn": inference.load_model(run, "cnn")}
+    own = answer_picture(PHANTOM, "a.png", served, run.class_names).answers[0]
+    heat = class_heat(own.class_maps, run.class_names.index(own.predicted))
+    shown = shown_pictures(app, media)[0]
+    assert difference(shown, overlay(PIXELS, heat, 0.8)) < 2
+    for turned in (heat[::-1], heat[:, ::-1], heat.T, 0 * heat):
+        assert difference(shown, overlay(PIXELS, turned, 0.8)) > 4
+
+
 @pytest.mark.parametrize(("damage", "words"), [("absent", "does not hold"), ("changed", "differs")])
 def test_weights_that_are_absent_or_changed_get_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, words: str
@@ -306,6 +348,19 @@ def test_weights_that_are_absent_or_changed_get_one_sentence(
     assert sum(words in w.value for w in app.warning) == 1
     assert sentences(app)[0].startswith("MobileNetV2 says")
     assert len(worth_cards(app)) == 1, "one model has no mean"
+
+
+def test_damaged_files_are_named_where_they_are_needed(empty_app: Path) -> None:
+    run_dir = make_run(empty_app, models=["cnn"], n=30, images=False, tiny_openvino=True)
+    (run_dir / "cnn" / "metrics.json").write_text('{"n": null}')
+    (run_dir / "manifest.csv").write_text("image_id\nx\n")
+    app = upload(open_page(), "a.png", PHANTOM)
+    assert not app.exception and sentences(app)[0].startswith("CNN says")
+    assert "demo/cnn/metrics.json is damaged" in worth_cards(app)[0]
+    app.segmented_control(key="predict_source").set_value("test").run()
+    assert not app.exception and "demo/manifest.csv is damaged: it lacks" in app.info[0].value
+    app.segmented_control(key="predict_source").set_value("upload").run()
+    assert not app.exception and sentences(app)[0].startswith("CNN says")
 
 
 def test_no_weights_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

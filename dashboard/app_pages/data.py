@@ -5,6 +5,7 @@ import streamlit as st
 
 from core.artifacts import ArtifactError
 from core.images import ImageError
+from core.phantom import label_synthetic
 from dashboard import charts_making, gallery, loaders, tables, ui
 
 PER_CLASS = 6
@@ -36,10 +37,10 @@ def show_samples(selection: ui.Selection, manifest: pd.DataFrame) -> None:
         with st.grid(PER_CLASS, min_column_width=150, gap="small"):
             for row in rows.itertuples():
                 with st.container():
-                    show_picture(pictures, row)
+                    show_picture(pictures, row, synthetic=selection.run.synthetic)
 
 
-def show_picture(pictures: loaders.Pictures, row) -> None:
+def show_picture(pictures: loaders.Pictures, row, *, synthetic: bool) -> None:
     caption = f"{PART_NAMES.get(row.split, row.split)}, {row.image_id.rsplit('/', 1)[-1]}"
     path = pictures.find(row.image_id)
     if path is None:
@@ -50,18 +51,19 @@ def show_picture(pictures: loaders.Pictures, row) -> None:
     except ImageError as error:
         st.caption(f":material/broken_image: {ui.escape(str(error))}")
         return
+    kind = "Drawn phantom, SYNTHETIC," if synthetic else "X-ray"
     st.image(
-        pixels,
+        label_synthetic(pixels) if synthetic else pixels,
         caption=ui.escape(ui.shorten(caption, 40)),
         width="stretch",
-        alt=f"X-ray of class {row.label}, {caption}",
+        alt=f"{kind} of class {row.label}, {caption}",
     )
 
 
 def show_splits(selection: ui.Selection, manifest: pd.DataFrame) -> None:
     counts = tables.split_counts(manifest, selection.run.class_names)
     counts["split"] = counts["split"].map(PART_NAMES)
-    left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
+    left, right = st.columns(2, gap="medium", vertical_alignment="center")
     with left:
         ui.show_chart(charts_making.plot_class_balance(manifest, selection.run.class_names))
     with right:

@@ -9,7 +9,7 @@ import streamlit as st
 from PIL import Image
 
 from core.artifacts import ArtifactError
-from core.images import MAX_BYTES, ImageError, read_bytes
+from core.images import MAX_BYTES, ImageError, decode_image, read_bytes
 from core.metrics import predicted_index
 from core.phantom import class_names as PHANTOM_CLASSES
 from core.phantom import make_phantom
@@ -38,12 +38,8 @@ class Picture:
 
     name: str
     data: bytes
-    source: str
+    synthetic: bool
     label: str | None = None
-
-    @property
-    def synthetic(self) -> bool:
-        return self.source == "phantom"
 
 
 def put(picture: Picture | None) -> None:
@@ -55,7 +51,16 @@ def take_upload() -> None:
     file = st.session_state[UPLOADER]
     if file is not None:
         forget_test_image()
-        put(Picture(file.name, file.getvalue(), "upload"))
+        data = file.getvalue()
+        put(Picture(file.name, data, is_drawn(data)))
+
+
+def is_drawn(data: bytes) -> bool:
+    """Whether the file says that it is a drawn phantom."""
+    try:
+        return decode_image(data).synthetic
+    except ImageError:
+        return False  # said where the models are asked about it
 
 
 def forget_test_image() -> None:
@@ -73,7 +78,7 @@ def draw_phantom(label: str, seed: int) -> None:
     pixels = make_phantom(label, seed, PHANTOM_PX, patient=seed).pixels
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    put(Picture(f"phantom-{label}-{seed}.png", buffer.getvalue(), "phantom", label))
+    put(Picture(f"phantom-{label}-{seed}.png", buffer.getvalue(), True, label))
     st.session_state["predict_seed"] = seed + 1
 
 
@@ -87,7 +92,7 @@ def take_test_image(pictures: loaders.Pictures, labels: dict[str, str], syntheti
     except ImageError as error:
         st.session_state["predict_problem"] = f"{path.name}: {error}"
         return
-    put(Picture(path.name, data, "phantom" if synthetic else "test", labels[image_id]))
+    put(Picture(path.name, data, synthetic or is_drawn(data), labels[image_id]))
 
 
 def choose_picture(selection: ui.Selection) -> None:
@@ -225,22 +230,24 @@ def show_worth(selection: ui.Selection, answer: PictureAnswer) -> None:
 
 
 def show_one_worth(selection: ui.Selection, own: ModelAnswer, names: list[str]) -> None:
+    says = ui.escape(own.predicted)
     try:
         tested = worth(loaders.load_metrics(selection.run, own.model), own.predicted, names)
-    except (ArtifactError, KeyError, ValueError):
-        tested = None
-    says = ui.escape(own.predicted)
+        rates = (
+            f"Of the {says} images of the test it finds {_rate(tested, 'sensitivity', 'n_true')}."
+            f"  \nOf its answers {says}, right are {_rate(tested, 'precision', 'n_predicted')}."
+        )
+    except ArtifactError as error:
+        rates = ui.escape(str(error))
     st.markdown(
         f"{ui.model_mark(selection.run, own.model)} **{ui.escape(selection.label(own.model))}** "
-        f"says **{says}** {ui.percent(own.confidence)}  \n"
-        f"Of the {says} images of the test it finds {_rate(tested, 'sensitivity', 'n_true')}.  \n"
-        f"Of its answers {says}, right are {_rate(tested, 'precision', 'n_predicted')}.  \n"
+        f"says **{says}** {ui.percent(own.confidence)}  \n{rates}  \n"
         f":gray[{own.latency_ms:.1f} ms, {ui.escape(own.precision)}, {own.input_size_px} px]"
     )
 
 
-def _rate(tested: dict | None, key: str, n_key: str) -> str:
-    if tested is None or tested[key] is None:
+def _rate(tested: dict, key: str, n_key: str) -> str:
+    if tested[key] is None:
         return "a share that no test image tells"
     interval = tested[f"{key}_interval"]
     words = f" :gray[{100 * interval[0]:.1f} to {100 * interval[1]:.1f}]" if interval else ""
@@ -252,7 +259,10 @@ st.markdown(
     "These models answer for any picture, also one that is no chest X-ray: a guard against "
     "strange pictures is not built yet. Research use; an answer is no finding."
 )
-choose_picture(selection)
+try:
+    choose_picture(selection)
+except ArtifactError as error:
+    ui.empty_state(str(error))
 problem = st.session_state.pop("predict_problem", None)
 if problem:
     st.error(ui.escape(problem), icon=":material/error:")

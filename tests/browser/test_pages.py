@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 
 from core import artifacts
 from core.phantom import make_phantom
-from tests.factory import TITLES, make_run
+from dashboard.predicting import agreement_sentence
+from tests.factory import CLASS_NAMES, TITLES, make_run
 
 PAGES = {
     "": "Overview",
@@ -179,10 +181,18 @@ def test_upload_gives_three_predictions(visit, tmp_path: Path, suffix: str):
     for title in TITLES.values():
         main.get_by_text(re.compile(title)).first.wait_for()
     main.get_by_text(re.compile(r"\bms\b")).first.wait_for()
-    everything = page_text(tab)
-    # Each model gives three shares; they are written out, whatever they are drawn with.
-    assert len(re.findall(r"\d+(?:\.\d+)?\s?%", everything)) >= 9
-    assert re.search(r"agree", everything, re.IGNORECASE)
+    chart = main.locator(".js-plotly-plot").filter(has_text="Probabilities, this picture")
+    chart.wait_for()
+    bars = chart.evaluate("plot => plot._fullData.map(trace => [trace.y, trace.x, trace.text])")
+    drawn = chart.evaluate("plot => Array.from(plot.querySelectorAll('text'), t => t.textContent)")
+    assert len(bars) == len(TITLES) + 1, "three models and their mean"
+    said = []
+    for title, (names, percents, texts) in zip([*TITLES.values(), "Mean"], bars, strict=True):
+        assert tuple(names) == CLASS_NAMES and sum(percents) == pytest.approx(100, abs=0.1)
+        assert texts == [f"{percent:.1f} %" for percent in percents]
+        assert set(texts) <= set(drawn) and any(text.startswith(title) for text in drawn)
+        said.append(SimpleNamespace(title=title, predicted=names[percents.index(max(percents))]))
+    main.get_by_role("heading", name=agreement_sentence(said[:3]), exact=True).wait_for()
     tab.assert_clean()
 
 
