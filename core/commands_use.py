@@ -14,6 +14,7 @@ from core import artifacts
 from core.config import artifacts_root, data_root
 from core.console import print_json, say
 from core.evaluation import predictions_table, score_predictions
+from core.files import write_csv
 from core.images import ImageError, decode_image, read_bytes, read_image, resize_square
 from core.inference import load_model
 from core.listing import IMAGE_SUFFIXES, find_image
@@ -158,7 +159,7 @@ def run_predict(args: argparse.Namespace) -> int:
         print_json(results)
     elif args.csv:
         try:
-            artifacts.write_csv(args.csv, pd.DataFrame([_flat(row) for row in results]))
+            write_csv(args.csv, pd.DataFrame([_flat(row) for row in results]))
         except OSError as error:
             raise artifacts.ArtifactError(
                 f"{args.csv} cannot be written: {error.strerror}."

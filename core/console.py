@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from core.artifacts import jsonable
+from core.files import jsonable
 
 
 def say(text: str) -> None:

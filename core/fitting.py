@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from core.artifacts import HISTORY_COLUMNS, write_csv
+from core.artifacts import HISTORY_COLUMNS
 from core.backend import import_openvino
+from core.files import write_csv
 from core.models import build_augmentation, set_batch_norm, split_model
 from core.recipes import Recipe, Stage
 

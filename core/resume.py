@@ -15,6 +15,7 @@ import pandas as pd
 
 from core import artifacts
 from core.config import Config, ConfigError
+from core.files import jsonable, sha256_file, write_json, write_text
 from core.recipes import Recipe
 from core.weights import InitPlan, plan_init
 
@@ -48,7 +49,7 @@ def open_work_folder(run_dir: Path, config: Config, *, resume: bool, replace: bo
                 f"Run {config.run} was begun and not finished. --resume goes on from its last "
                 "finished epoch, --replace begins anew."
             )
-        if json.loads(settings.read_text()) != artifacts.jsonable(config.to_json()):
+        if json.loads(settings.read_text()) != jsonable(config.to_json()):
             raise ConfigError(
                 f"Run {config.run} was begun with other settings than these; give the same ones "
                 f"({settings.as_posix()} lists them) or --replace."
@@ -56,7 +57,7 @@ def open_work_folder(run_dir: Path, config: Config, *, resume: bool, replace: bo
         return work
     elif replace and run_dir.exists():
         shutil.rmtree(run_dir)
-    artifacts.write_json(settings, config.to_json())
+    write_json(settings, config.to_json())
     return work
 
 
@@ -81,7 +82,7 @@ def check_images(work: Path, manifest: pd.DataFrame, run: str) -> None:
     file = work / artifacts.MANIFEST_FILE
     text = manifest.to_csv(index=False)
     if not file.exists():
-        artifacts.write_text(file, text)
+        write_text(file, text)
     elif file.read_text(encoding="utf-8") != text:
         raise ConfigError(
             f"The images or their split have changed since run {run} was begun; bring them back, "
@@ -94,12 +95,12 @@ def check_plan(work: Path, model: str, plan: InitPlan, recipe: Recipe, run: str)
     file = work / model / PLAN
     made_from = {
         "init": plan.kind,
-        "sha256": artifacts.sha256_file(plan.file) if plan.file else None,
+        "sha256": sha256_file(plan.file) if plan.file else None,
         "recipe": asdict(recipe),
     }
-    made_from = artifacts.jsonable(made_from)
+    made_from = jsonable(made_from)
     if not file.exists():
-        artifacts.write_json(file, made_from)
+        write_json(file, made_from)
     elif (begun := json.loads(file.read_text())) != made_from:
         what = next(key for key in made_from if begun.get(key) != made_from[key])
         words = {"sha256": "file of first weights", "recipe": "recipe"}.get(what, what)

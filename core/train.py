@@ -20,6 +20,7 @@ from core.datasets import Dataset, order_classes, resolve_dataset
 from core.describe import PRECISION, announce_models, describe_run, describe_split
 from core.evaluation import predict_split, score_run
 from core.export import export_model, round_weights
+from core.files import write_json
 from core.fitting import Images, fit_model, progress
 from core.floors import compute_floors
 from core.inference import ServedModel, compile_model, measure_latencies_ms
@@ -85,7 +86,7 @@ def train_and_evaluate(
             made = train_model(
                 name, plan, recipes[name], tta, cache, manifest, class_names, config, run_dir, work
             )
-            artifacts.write_json(done, made)
+            write_json(done, made)
         facts[name] = json.loads(done.read_text())
 
     say("Shortcut floors, intervals and times ...")

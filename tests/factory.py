@@ -18,6 +18,7 @@ from core import artifacts
 from core.backend import import_openvino
 from core.comparisons import compare_models
 from core.config import Config
+from core.files import write_json
 from core.metrics import compute_metrics
 from core.phantom import write_phantoms
 from core.statistics import bootstrap_intervals
@@ -90,7 +91,7 @@ def make_run(
         artifacts.write_metrics(run_dir, model, _metrics(test, groups, model, seed))
         if folds:
             artifacts.write_predictions(run_dir, model, "folds", table)
-            artifacts.write_json(
+            write_json(
                 run_dir / model / "metrics_folds.json",
                 _metrics(table, manifest["patient_id"], model, seed),
             )

@@ -10,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import artifacts
+from core.files import write_json
 from core.metrics import flatten_metrics
 from dashboard import tables
 from tests.factory import make_run
@@ -154,7 +155,7 @@ def test_a_model_that_does_not_beat_the_floor_is_named(empty_app: Path):
     scores = {m: f["macro_f1"] for m, f in load_all(path, info["models"]).items()}
     ranking = sorted(scores, key=scores.get)
     info["floors"] = {"x": {"kind": "pixel", "macro_f1": scores[ranking[0]], "accuracy": 0.1}}
-    artifacts.write_json(path / "run.json", info)
+    write_json(path / "run.json", info)
     line = next(m.value for m in open_page("overview").markdown if "**Floors.**" in m.value)
     titles = {"cnn": "CNN", "resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
     assert f"Not above: **{titles[ranking[0]]} ·" in line

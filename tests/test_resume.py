@@ -7,6 +7,7 @@ import pytest
 
 from core import artifacts, resume
 from core.config import Config, ConfigError
+from core.files import write_json
 from core.recipes import RECIPES
 from core.weights import InitPlan
 
@@ -32,7 +33,7 @@ def test_a_begun_run_wants_to_be_told_and_takes_the_same_settings_only(tmp_path)
 
 def test_a_complete_run_is_set_aside_until_the_new_one_is_complete(tmp_path):
     run_dir = tmp_path / "mine"
-    artifacts.write_json(run_dir / "run.json", {"former": True})
+    write_json(run_dir / "run.json", {"former": True})
     for options, says in (({}, "exists already"), ({"resume_run": True}, "complete")):
         with pytest.raises(ConfigError, match=says):
             open_work(run_dir, **options)

@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import artifacts
+from core.files import write_json
 from dashboard import loaders, ui
 from tests.factory import make_run
 
@@ -221,7 +222,7 @@ def test_comparisons_hold_every_pair_of_the_run(demo_app: Path):
 
 def test_metrics_that_lack_figures_are_an_artifact_error(empty_app: Path):
     path = make_run(empty_app, n=30, images=False, models=("cnn",))
-    artifacts.write_json(path / "cnn" / "metrics.json", {"n": 3})
+    write_json(path / "cnn" / "metrics.json", {"n": 3})
     with pytest.raises(artifacts.ArtifactError, match="json is damaged: `accuracy` is missing"):
         loaders.load_metrics(artifacts.open_run(path), "cnn")
 
