@@ -1,4 +1,4 @@
-"""Shortcut floors: how far one gets on this very split without looking at lungs.
+"""Shortcut floors: how far one gets on this very split without any network.
 
 Each floor is a simple classifier on one harmless-looking property of the pixels that the models
 get (or of the files). A model that does not beat them has shown nothing about disease.

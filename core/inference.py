@@ -129,6 +129,12 @@ def compile_model(
         raise InferenceError(
             f"{name} cannot be loaded: {xml.name} is not a model that OpenVINO can read."
         ) from error
+    side = compiled.input(0).get_partial_shape()[1]
+    if side.is_static and side.get_length() != input_size_px:
+        raise InferenceError(
+            f"{name} takes images of {side.get_length()} px, but its run says {input_size_px} px; "
+            "restore run.json or train the run anew."
+        )
     return ServedModel(name, class_names, input_size_px, precision, tta, compiled)
 
 

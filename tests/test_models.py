@@ -18,7 +18,7 @@ from core.fitting import (
     fit_model,
     frozen_outputs,
 )
-from core.inference import compile_model
+from core.inference import InferenceError, compile_model
 from core.models import BUILDERS, build_model, build_serving_model, split_model
 from core.phantom import class_names, make_phantom
 from core.recipes import Recipe, Stage
@@ -83,13 +83,19 @@ def test_batches_hold_every_image_once_and_repeat_after_a_resume():
             assert (a == b).all()
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("cnn", 25), ("mobilenetv2", 12)])
-def test_batch_norm_answers_alike_in_training_and_inference_mode(name, epochs, phantoms, tmp_path):
-    pixels, y = phantoms
+@pytest.mark.parametrize(
+    ("name", "images", "epochs", "easy"), [("cnn", 120, 25, False), ("mobilenetv2", 60, 10, True)]
+)
+def test_batch_norm_answers_alike_in_training_and_inference_mode(
+    name, images, epochs, easy, phantoms, tmp_path
+):
+    pixels, y = phantoms[0][:images], phantoms[1][:images]
+    if easy:  # MobileNetV2 learns little in so few steps, and where nothing is learned modes agree
+        pixels = (pixels * 0.4 + 60 * y[:, None, None]).astype("uint8")
     keras.utils.set_random_seed(0)
     model = build_model(name, 64, 3, 0.0)
     stage = Stage("all layers", epochs, 2e-3, patience=epochs)
-    recipe = Recipe(64, (stage,), batch_size=24, dropout=0.0)
+    recipe = Recipe(64, (stage,), batch_size=12, dropout=0.0)
     data = Images(pixels, y)
     history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title=name)
     assert list(history["epoch"]) == list(range(1, len(history) + 1))
@@ -97,7 +103,7 @@ def test_batch_norm_answers_alike_in_training_and_inference_mode(name, epochs, p
 
     def accuracy(training):
         # Dropout is 0 in this model, so only batch normalisation tells the modes apart.
-        p = [model(x[i : i + 24], training=training) for i in range(0, len(x), 24)]
+        p = [model(x[i : i + 12], training=training) for i in range(0, len(x), 12)]
         return float((np.concatenate([np.asarray(a).argmax(axis=1) for a in p]) == y).mean())
 
     assert accuracy(False) > 0.6
@@ -220,6 +226,8 @@ def test_flips_are_averaged_and_their_maps_turned_back(phantoms, tmp_path):
     round_weights(model)
     export_model(model, tmp_path, pixels)
     options = {"name": "cnn", "class_names": class_names, "input_size_px": 64}
+    with pytest.raises(InferenceError, match="takes images of 64 px, but its run says 96 px"):
+        compile_model(tmp_path / "model.xml", **options | {"input_size_px": 96})
     plain = compile_model(tmp_path / "model.xml", **options)
     flipped = compile_model(tmp_path / "model.xml", **options, tta="flip")
     one, other, both = (
