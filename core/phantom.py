@@ -154,7 +154,7 @@ def label_synthetic(pixels: np.ndarray) -> np.ndarray:
 def write_phantoms(
     folder: str | Path,
     *,
-    patients_per_class: int = 40,
+    patients_per_class: int = 130,
     images_per_patient: int = 3,
     seed: int = 0,
     size_px: int = 224,
