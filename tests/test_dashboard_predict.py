@@ -363,6 +363,13 @@ def test_damaged_files_are_named_where_they_are_needed(empty_app: Path) -> None:
     assert not app.exception and sentences(app)[0].startswith("CNN says")
 
 
+def test_a_control_answers_but_has_no_part_in_the_mean(empty_app: Path) -> None:
+    models = ["resnet50", "mobilenetv2", "mobilenetv2_random"]
+    make_run(empty_app, models=models, n=30, images=False, tiny_openvino=True)
+    cards = worth_cards(upload(open_page(), "a.png", PHANTOM))
+    assert len(cards) == 4 and "**Mean of the 2**" in cards[-1]
+
+
 def test_no_weights_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path / "artifacts", models=["cnn"], n=30, images=False)
     monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))

@@ -13,6 +13,7 @@ from core.images import MAX_BYTES, ImageError, decode_image, read_bytes
 from core.metrics import predicted_index
 from core.phantom import class_names as PHANTOM_CLASSES
 from core.phantom import make_phantom
+from core.verdict import CONTROL_SUFFIX
 from dashboard import gallery, live, loaders, ui
 from dashboard.charts import MODEL_STYLES, model_style
 from dashboard.charts_answers import plot_probabilities
@@ -182,9 +183,13 @@ def show_answers(selection: ui.Selection, picture: Picture, answer: PictureAnswe
 
 
 def single_answers(selection: ui.Selection, answer: PictureAnswer) -> list:
-    """The answers of models that are not themselves a mean of others."""
+    """The answers that a mean is made of: neither means of others nor controls."""
     kinds = selection.run.info.get("kind", {})
-    return [own for own in answer.answers if kinds.get(own.model) != "ensemble"]
+    return [
+        own
+        for own in answer.answers
+        if kinds.get(own.model) != "ensemble" and not own.model.endswith(CONTROL_SUFFIX)
+    ]
 
 
 def show_bars(selection: ui.Selection, answer: PictureAnswer) -> None:
