@@ -110,13 +110,13 @@ def adapt_recipe(
 ) -> Recipe:
     """The recipe with the user's wishes in it: another size, a cap on epochs, or quick.
 
-    quick is for demonstrations and tests: 64 px, at most QUICK_EPOCHS a stage and
-    images altered little.
+    quick is for demonstrations and tests: 64 px, images altered little, and at most
+    QUICK_EPOCHS a stage where epochs is None.
     """
     if quick:
         stages = tuple(replace(s, warmup=min(s.warmup, 1.0)) for s in recipe.stages)
         recipe = replace(recipe, image_size_px=QUICK_PX, stages=stages, **QUICK)
-        recipe = _cap(recipe, QUICK_EPOCHS)
+        epochs = QUICK_EPOCHS if epochs is None else epochs
     if epochs is not None:
         recipe = _cap(recipe, epochs)
     if image_size_px is not None:

@@ -28,4 +28,6 @@ def test_quick_and_epochs_only_ever_shorten():
         short = adapt_recipe(recipe, image_size_px=96, epochs=2, quick=True)
         assert short.image_size_px == 96
         assert [stage.epochs for stage in short.stages] == [2] * len(recipe.stages)
+        longer = adapt_recipe(recipe, image_size_px=None, epochs=QUICK_EPOCHS + 1, quick=True)
+        assert longer.stages[0].epochs == QUICK_EPOCHS + 1, "what is asked for counts"
         assert adapt_recipe(recipe, image_size_px=None, epochs=99, quick=False) == recipe
