@@ -13,14 +13,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from core.metrics import check_predictions, confusion_counts, predicted_index, rates_from_confusion
-from core.statistics import (
-    CHUNK_CELLS,
-    UNIT,
-    as_matrices,
-    draw_weights,
-    patient_confusion,
-    patient_index,
-)
+from core.resampling import CHUNK_CELLS, UNIT, draw_sums, patient_index
+from core.statistics import as_matrices, patient_confusion
 
 ALPHA = 0.05
 
@@ -110,9 +104,7 @@ def compare_models(
         for name in models
     }
     stacked = np.concatenate(list(confusion.values()))
-    sums = np.concatenate(
-        [stacked @ weights for weights in draw_weights(n_patients, draws, seed)], axis=1
-    ).reshape(len(models), n_classes**2, draws)
+    sums = draw_sums(stacked, draws, seed).reshape(len(models), n_classes**2, draws)
     drawn = {
         name: rates_from_confusion(as_matrices(sums[m], n_classes))["macro_f1"]
         for m, name in enumerate(models)

@@ -72,13 +72,16 @@ def confusion_counts(y_true: np.ndarray, predicted: np.ndarray, n_classes: int) 
     return cells.reshape(n_classes, n_classes)
 
 
-def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, 0 where the denominator is 0 (scikit-learn's zero_division=0)."""
+def divide(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    """numerator / denominator, 0 or `otherwise` where that is 0 (scikit-learn's zero_division)."""
     numerator, denominator = np.broadcast_arrays(
         np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     )
     return np.divide(
-        numerator, denominator, out=np.zeros(denominator.shape), where=denominator != 0
+        numerator,
+        denominator,
+        out=np.full(denominator.shape, otherwise),
+        where=denominator != 0,
     )
 
 
@@ -142,6 +145,11 @@ def brier_terms(y_true: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
     return ((y_prob - np.eye(y_prob.shape[1])[y_true]) ** 2).sum(axis=1)
 
 
+def probability_bins(probability: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
+    """Number (n,) of the bin of each probability: `bins` equal ones, closed on the right."""
+    return np.clip(np.ceil(probability * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
 def calibration_terms(y_true: np.ndarray, y_prob: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bin (n,) of each image's top probability and its gap (n,): right (1 or 0) less confidence.
 
@@ -149,8 +157,7 @@ def calibration_terms(y_true: np.ndarray, y_prob: np.ndarray) -> tuple[np.ndarra
     (Guo et al. 2017, "On calibration of modern neural networks", section 2).
     """
     confidence = y_prob.max(axis=1)
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-    return bins, (predicted_index(y_prob) == y_true) - confidence
+    return probability_bins(confidence), (predicted_index(y_prob) == y_true) - confidence
 
 
 def compute_metrics(

@@ -97,6 +97,42 @@ def test_verdicts_pairs_and_correction():
     assert compare_models(y_true, {"good": good}, groups, NAMES) == []
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.permutations(range(3)), st.randoms(use_true_random=False))
+def test_order_of_rows_classes_and_models_does_not_matter(seed, order, random):
+    y_true, y_prob, groups = sample(n=30, n_patients=12, seed=seed, decimals=6)
+    other = sample(n=30, n_patients=12, seed=seed, skill=3.0, decimals=6)[1]
+    rows = random.sample(range(30), 30)
+    (before,) = compare_models(y_true, {"a": y_prob, "b": other}, groups, NAMES, draws=100)
+    turned = {name: p[rows][:, order] for name, p in (("b", other), ("a", y_prob))}
+    names = [NAMES[k] for k in order]
+    place = np.argsort(order)
+    (after,) = compare_models(place[y_true][rows], turned, groups[rows], names, draws=100)
+    assert after["difference"] == pytest.approx(-before["difference"])
+    assert (after["low"], after["high"]) == pytest.approx((-before["high"], -before["low"]))
+    for key in ("p_permutation", "p_holm", "mcnemar_p"):
+        assert after[key] == pytest.approx(before[key])
+    words = {"a better": "b better", "b better": "a better"}
+    assert after["verdict"] == words.get(before["verdict"], before["verdict"])
+    assert 0 < before["p_permutation"] <= 1 and before["low"] <= before["high"]
+
+
+def test_absent_class_constant_models_and_one_image_are_no_difference():
+    y_true = np.array([0, 0, 1, 1])
+    perfect, constant = np.eye(3)[y_true], np.full((4, 3), 1 / 3)
+    (row,) = compare_models(y_true, {"a": perfect, "b": constant}, list("pqrs"), NAMES)
+    # Nobody has pneumonia, so the best macro-F1 is 2/3; all covid gives 2/3 of a third.
+    assert row["difference"] == pytest.approx(2 / 3 - 2 / 9)
+    assert row["verdict"] == "no difference shown"  # four patients cannot show one
+    (row,) = compare_models(y_true, {"a": constant, "b": constant}, list("pqrs"), NAMES)
+    assert row["p_permutation"] == row["p_holm"] == 1
+    one = {"a": perfect[:1], "b": perfect[[2]]}
+    (row,) = compare_models(y_true[:1], one, ["p"], NAMES)
+    assert row["p_permutation"] == row["mcnemar_p"] == 1
+    assert row["verdict"] == "no difference shown"
+    assert compare_models(y_true, {"a": perfect}, list("pqrs"), NAMES) == []
+
+
 def test_permutation_test_keeps_its_level_with_many_images_a_patient():
     """Equal models with patient-wise errors: image-wise McNemar is wrong far too often."""
     rng = np.random.default_rng(0)
