@@ -2,24 +2,24 @@
 
 Layout and columns are the contract written down in docs/artifacts.md. Every write is atomic (a
 temporary file in the same folder, flushed, then renamed), so a reader never meets half a file.
+What is added to a finished run (audit/, external/) is in core.additions.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from core import shapes
 from core.files import sha256_file, write_csv, write_json, write_text
 from core.metrics import COVID
+from core.run_files import ArtifactError, damaged, read_csv, read_json, read_text
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
@@ -34,7 +34,10 @@ PREDICTION_FILES = {
     "test": "predictions.csv",
     "val": "predictions_val.csv",
     "folds": "predictions_folds.csv",
+    # Out-of-fold over train and val by models that never saw the test part: calibrates.
+    "inner": "predictions_inner.csv",
 }
+FOLD_METRICS_FILE = "metrics_folds.json"
 OWN_HASHES = ("audit", "external")  # folders that carry their own files{path: sha256}
 WORK_FOLDER = ".work"  # checkpoints of a training in progress; gone when the run is complete
 
@@ -67,10 +70,6 @@ HISTORY_COLUMNS = [
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class ArtifactError(ValueError):
-    """A run that cannot be read or written; the message is one sentence a person can act on."""
-
-
 @dataclass(frozen=True)
 class Run:
     """A run that can be read. `info` is run.json as written."""
@@ -85,6 +84,17 @@ class Run:
     @property
     def models(self) -> list[str]:
         return list(self.info["models"])
+
+    @property
+    def served(self) -> list[str]:
+        """The models that have a file to serve; an ensemble is the mean of its members."""
+        return [model for model in self.models if not self.members(model)]
+
+    def members(self, model: str) -> list[str]:
+        """The models whose mean an ensemble is; [] for a single model."""
+        if self.info.get("kind", {}).get(model) != "ensemble":
+            return []
+        return list(self.info.get("members", {}).get(model, []))
 
     @property
     def class_names(self) -> list[str]:
@@ -149,7 +159,7 @@ def open_run(path: Path) -> Run:
                 f"running. Go on with `python -m core train … --run {path.name} --resume`."
             )
         raise ArtifactError(f"{path.name} holds no {RUN_FILE}, so it is not a run.")
-    info = _read_json(path, RUN_FILE)
+    info = read_json(path, RUN_FILE)
     if not isinstance(info, dict):
         raise ArtifactError(f"{path.name}/{RUN_FILE} is not a JSON object.")
     version = info.get("format_version")
@@ -158,14 +168,15 @@ def open_run(path: Path) -> Run:
             f"Run {path.name} has format version {version}, this program reads {FORMAT_VERSION}. "
             "Update the program or train the run anew."
         )
-    problem = shapes.find_problem(info, shapes.RUN) or _names_problem(info)
+    problem = shapes.find_problem(info, shapes.RUN)
+    problem = problem or _names_problem(info) or _members_problem(info)
     if problem:
-        raise _damaged(path, RUN_FILE, problem)
+        raise damaged(path, RUN_FILE, problem)
     needed = [MANIFEST_FILE]
     needed += [f"{m}/{f}" for m in info["models"] for f in (PREDICTION_FILES["test"], METRICS_FILE)]
     for name in needed:
         if not (path / name).is_file():
-            raise _damaged(path, name, "the file is missing")
+            raise damaged(path, name, "the file is missing")
     run = Run(path, info)
     for model in run.models:
         load_card(run, model)  # cards are short, and one that cannot be read is like a missing file
@@ -181,9 +192,20 @@ def _names_problem(info: dict[str, Any]) -> str | None:
     return f"`models` must be names of folders, which {strange[0]!r} is not" if strange else None
 
 
+def _members_problem(info: dict[str, Any]) -> str | None:
+    """An ensemble's members are single models of the same run."""
+    kinds = info.get("kind", {})
+    single = {model for model in info["models"] if kinds.get(model) != "ensemble"}
+    for model in set(info["models"]) - single:
+        members = info.get("members", {}).get(model, [])
+        if len(members) < 2 or not set(members) <= single:
+            return f"`members.{model}` must name two or more single models of the run"
+    return None
+
+
 def load_manifest(run: Run) -> pd.DataFrame:
     """One row an image: MANIFEST_COLUMNS (fold empty without cross-validation: "")."""
-    table = _read_csv(run.path, MANIFEST_FILE, MANIFEST_COLUMNS, numbers=("width", "height"))
+    table = read_csv(run.path, MANIFEST_FILE, MANIFEST_COLUMNS, numbers=("width", "height"))
     return _check_images(run, MANIFEST_FILE, table)
 
 
@@ -191,18 +213,18 @@ def load_skipped(run: Run) -> pd.DataFrame:
     """Files that were not used, with the reason; empty where none were skipped."""
     if not (run.path / SKIPPED_FILE).is_file():
         return pd.DataFrame(columns=SKIPPED_COLUMNS)
-    return _read_csv(run.path, SKIPPED_FILE, SKIPPED_COLUMNS)
+    return read_csv(run.path, SKIPPED_FILE, SKIPPED_COLUMNS)
 
 
 def load_predictions(run: Run, model: str, part: str = "test") -> pd.DataFrame:
     """Rows of one part ("test", "val" or "folds"): image_id, split, fold, label, predicted, p_*."""
     name, columns = f"{model}/{PREDICTION_FILES[part]}", prediction_columns(run.class_names)
     shares = [f"p_{class_name}" for class_name in run.class_names]
-    table = _read_csv(run.path, name, columns, numbers=shares, filled=shares)
+    table = read_csv(run.path, name, columns, numbers=shares, filled=shares)
     strange = (set(table["label"]) | set(table["predicted"])) - set(run.class_names)
     if strange:
         listed = ", ".join(sorted(map(str, strange)))
-        raise _damaged(run.path, name, f"it names classes that the run does not have ({listed})")
+        raise damaged(run.path, name, f"it names classes that the run does not have ({listed})")
     return _check_images(run, name, table)
 
 
@@ -213,9 +235,9 @@ def has_predictions(run: Run, model: str, part: str) -> bool:
 def load_metrics(run: Run, model: str) -> dict[str, Any]:
     """metrics.json of one model (derived from its predictions.csv), every figure in its place."""
     name, n = f"{model}/{METRICS_FILE}", len(run.class_names)
-    metrics = _read_json(run.path, name)
+    metrics = read_json(run.path, name)
     if not isinstance(metrics, dict):
-        raise _damaged(run.path, name, "it is not a JSON object")
+        raise damaged(run.path, name, "it is not a JSON object")
     problem = shapes.find_problem(metrics, shapes.METRICS)
     if not problem:
         if set(metrics["per_class"]) != set(run.class_names):
@@ -225,8 +247,25 @@ def load_metrics(run: Run, model: str) -> dict[str, Any]:
         elif "binary" in metrics and COVID not in run.class_names:
             problem = f"`binary` needs a class {COVID}, which the run does not have"
     if problem:
-        raise _damaged(run.path, name, problem)
+        raise damaged(run.path, name, problem)
     return metrics
+
+
+def load_fold_metrics(run: Run, model: str) -> dict[str, Any] | None:
+    """metrics_folds.json: pooled out-of-fold figures; None where the model has none."""
+    name = f"{model}/{FOLD_METRICS_FILE}"
+    if not (run.path / name).is_file():
+        return None
+    metrics = read_json(run.path, name)
+    problem = shapes.find_problem(metrics, shapes.METRICS | shapes.FOLDS)
+    if problem:
+        raise damaged(run.path, name, problem)
+    return metrics
+
+
+def calibration_part(run: Run, model: str) -> str | None:
+    """The predictions that calibrate a model: "inner" where they are, else "val", else None."""
+    return next((part for part in ("inner", "val") if has_predictions(run, model, part)), None)
 
 
 def load_history(run: Run, model: str) -> pd.DataFrame:
@@ -235,13 +274,13 @@ def load_history(run: Run, model: str) -> pd.DataFrame:
     if not (run.path / name).is_file():
         return pd.DataFrame(columns=HISTORY_COLUMNS)
     numbers = [column for column in HISTORY_COLUMNS if column != "phase"]
-    return _read_csv(run.path, name, HISTORY_COLUMNS, numbers=numbers, filled=["epoch", "seconds"])
+    return read_csv(run.path, name, HISTORY_COLUMNS, numbers=numbers, filled=["epoch", "seconds"])
 
 
 def load_card(run: Run, model: str) -> str | None:
     """The model card (Markdown), or None."""
     name = f"{model}/{CARD_FILE}"
-    return _read_text(run.path, name) if (run.path / name).is_file() else None
+    return read_text(run.path, name) if (run.path / name).is_file() else None
 
 
 def model_files(run: Run, model: str) -> tuple[Path, Path]:
@@ -360,70 +399,11 @@ def _timestamp(created: str) -> float:
         return 0.0
 
 
-def _damaged(folder: Path, name: str, problem: str) -> ArtifactError:
-    """One sentence: the file, what is wrong in it, and what to do."""
-    return ArtifactError(
-        f"{folder.name}/{name} is damaged: {problem}. Restore the file or train the run anew."
-    )
-
-
-def _read_text(folder: Path, name: str) -> str:
-    try:
-        return (folder / name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ArtifactError(f"{folder.name}/{name} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise _damaged(folder, name, "it is not UTF-8 text") from error
-
-
-def _read_json(folder: Path, name: str) -> Any:
-    text = _read_text(folder, name)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(folder, name, "it is not valid JSON") from error
-
-
-def _read_csv(
-    folder: Path,
-    name: str,
-    columns: list[str],
-    *,
-    numbers: Sequence[str] = (),
-    filled: Sequence[str] = (),
-) -> pd.DataFrame:
-    """A table with at least `columns`; all cells are text, apart from the columns `numbers`.
-
-    An empty number is NaN; in the columns `filled` a finite number must stand in every row. Only
-    an empty cell is empty: text such as "NA" stays text.
-    """
-    text = {column: str for column in columns if column not in numbers}
-    empty = {column: ["", "nan"] for column in numbers}
-    try:
-        table = pd.read_csv(folder / name, dtype=text, keep_default_na=False, na_values=empty)
-    except OSError as error:
-        raise ArtifactError(f"{folder.name}/{name} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # pandas' own errors and text that is not UTF-8 are ValueErrors
-        raise _damaged(folder, name, "it is not a table") from error
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise _damaged(folder, name, f"it lacks the columns {', '.join(missing)}")
-    for column in numbers:
-        finite = np.isfinite(pd.to_numeric(table[column].astype(str), errors="coerce"))
-        wrong = ~finite & (table[column].notna() | (column in filled))
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            found = "an empty cell" if table[column].isna().iloc[row] else table[column].iloc[row]
-            where = f"`{column}` in row {row + 1}"
-            raise _damaged(folder, name, f"{where} must be a number, not {str(found)[:40]}")
-    return table
-
-
 def _check_images(run: Run, name: str, table: pd.DataFrame) -> pd.DataFrame:
     """The table, in which some images must stand, and each of them only once."""
     if table.empty:
-        raise _damaged(run.path, name, "it lists no images")
+        raise damaged(run.path, name, "it lists no images")
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(twice):
-        raise _damaged(run.path, name, f"it lists {twice.iloc[0]} more than once")
+        raise damaged(run.path, name, f"it lists {twice.iloc[0]} more than once")
     return table

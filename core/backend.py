@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ def import_keras():
         import keras
 
         keras.utils.disable_interactive_logging()
+    # One warning a fold: a new model of the same shape is no sign of a mistake.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return keras
 
 

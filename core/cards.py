@@ -19,7 +19,7 @@ INIT_WORDS = {
 
 def write_cards(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> None:
     """Write card.md for every model of the run, from its metrics.json and run.json."""
-    for model in info["models"]:
+    for model in info["recipes"]:  # an ensemble has no card: it is its members
         metrics = json.loads((run_dir / model / artifacts.METRICS_FILE).read_text())
         artifacts.write_card(run_dir, model, build_card(model, info, metrics, dataset))
 
@@ -44,10 +44,14 @@ def build_card(model: str, info: dict, metrics: dict, dataset: Dataset) -> str:
     floors = floors_sentence(metrics, info["floors"])
     floors = f"**{floors}**" if lost_floors(metrics, info["floors"]) else floors
     caveats = "\n".join(f"- {text}" for text in info["dataset"]["caveats"]) or "- none recorded"
+    leaks = ""
+    if info.get("leakage"):
+        share = info["leakage"]["share"]
+        leaks = f"**LEAKS: {share:.0%} of the test images share a patient with training.**\n\n"
     synthetic = "**SYNTHETIC images: the figures say nothing about people.**\n\n"
     return f"""# {title} ({info["name"]})
 
-{synthetic if info["modality"] == "phantom" else ""}**Research use, not for diagnosis.**
+{synthetic if info["modality"] == "phantom" else ""}{leaks}**Research use, not for diagnosis.**
 
 ## Intended use
 Comparing classifiers on one public collection of chest X-rays, teaching, and studying their
@@ -75,7 +79,7 @@ Caveats:
 - Training took {cost["train_s"] / 60:.1f} minutes on {info["hardware"]}.
 
 ## Results on the test split
-{metrics["n"]} images of {metrics["n_patients"]} patients, read once; served precision
+{metrics["n"]} images of {metrics["n_patients"]} patients; served precision
 {info["precision"]}, test-time augmentation: {info["tta"]}.
 
 | | estimate | 95% interval over patients |
@@ -84,11 +88,53 @@ Caveats:
 
 {floors}
 
+## Calibration
+{_describe_calibration(model, info, metrics)}
+
+## Cross-validation
+{_describe_folds(model, info)}
+
 ## Limits
-- Probabilities are not calibrated.
 - The model answers for any picture, also for one that is no chest X-ray.
-- Not done: external validation, blackout test, source probe, cross-validation, subgroups.
+- Leakage, blackout, source probe, perturbation, subgroups and external images: what was measured
+  is in this run's `audit/` and `external/` and on the Trust page; what is not there was not done.
 """
+
+
+def _describe_calibration(model: str, info: dict, metrics: dict) -> str:
+    fitted, measured = info["calibration"].get(model), metrics["calibrated"]
+    if fitted is None:
+        return "Probabilities are not calibrated: there were no images to fit a temperature on."
+    part = {"inner": "out-of-fold predictions of train and validation", "val": "validation"}
+    rows = "\n".join(
+        f"| {title} | {_plain(measured['before'], key)} | {_plain(measured['after'], key)} |"
+        for key, title in (("log_loss", "Log loss"), ("brier", "Brier score"), ("ece", "ECE"))
+    )
+    temperature = f"{fitted['temperature']:.2f}"
+    return f"""Temperature {temperature}, after taking out the effect of the class weights;
+fitted on {part[fitted["part"]]} ({fitted["n"]} images of {fitted["n_patients"]} patients). On the
+test split:
+
+| | before | after |
+| --- | --- | --- |
+{rows}"""
+
+
+def _describe_folds(model: str, info: dict) -> str:
+    folds = info.get("folds")
+    if not folds:
+        return "Not done: the run was trained on one split."
+    state = folds["models"].get(model, {"status": "not done", "reason": "not asked for"})
+    if state["status"] != "done":
+        return f"Not done: {state['reason']}."
+    return f"{folds['k']} folds, split by {folds['split_policy']}. {folds['rule']}"
+
+
+def _plain(figures: dict, key: str) -> str:
+    interval = figures["intervals"].get(key) or {}
+    if interval.get("low") is None:
+        return f"{figures[key]:.3f} (no interval)"
+    return f"{figures[key]:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
 def _describe_stage(stage: dict) -> str:

@@ -13,6 +13,8 @@ EXAMPLES = """examples:
   python -m core train --dataset darkcovidnet --models cnn,resnet50,mobilenetv2 --run release
   python -m core train --dataset phantom --models cnn --run demo --quick
   python -m core train --dataset FOLDER --models mobilenetv2 --run mine --classes covid,normal
+  python -m core train --dataset darkcovidnet --run release --folds 5 --resume
+  python -m core train --dataset darkcovidnet --run leaky --split random --allow-leakage --folds 5
 """
 
 
@@ -33,9 +35,22 @@ def add_train_parser(subparsers) -> None:
     parser.add_argument("--classes", type=_names, help="only these classes, such as covid,normal")
     parser.add_argument(
         "--split", choices=("group", "random"), default="group",
-        help="group keeps a patient on one side (default); random does not, to show what leaks",
+        help="group keeps a patient on one side (default); random does not, to show what leaks "
+        "(with --allow-leakage)",
     )  # fmt: skip
-    parser.add_argument("--folds", type=int, default=0, help="cross-validation (not built yet)")
+    parser.add_argument(
+        "--folds", type=int, default=0, metavar="K",
+        help="cross-validate too: the hold-out part is fold 0, and K-1 more models are trained; "
+        "with --resume folds are added to a finished run",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fold-models", type=_names, metavar="NAMES",
+        help="cross-validate these models only; of the others the run says that it was not done",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-leakage", action="store_true",
+        help="score a run whose test part shares patients or pictures with train, marked as such",
+    )  # fmt: skip
     parser.add_argument(
         "--init", default="auto", help="auto, imagenet, random or a weights file (default: auto)"
     )
@@ -62,6 +77,8 @@ def run_train(args: argparse.Namespace) -> int:
         classes=args.classes,
         split=args.split,
         folds=args.folds,
+        fold_models=args.fold_models,
+        allow_leakage=args.allow_leakage,
         init=args.init,
         image_size_px=args.image_size,
         epochs=args.epochs,

@@ -33,6 +33,8 @@ class Config:
     """What `python -m core train` was asked to do; saved with the run as `run.json`'s `config`.
 
     image_size_px and epochs are None where each model's own recipe decides (core.recipes).
+    fold_models: the models that are cross-validated, None for all. allow_leakage: score the run
+    although patients of its test part are in train, and mark it as leaking.
     """
 
     dataset: str
@@ -41,6 +43,8 @@ class Config:
     classes: tuple[str, ...] | None = None
     split: str = "group"
     folds: int = 0
+    fold_models: tuple[str, ...] | None = None
+    allow_leakage: bool = False
     init: str = "auto"
     image_size_px: int | None = None
     epochs: int | None = None
@@ -53,6 +57,14 @@ class Config:
             raise ConfigError(f"--split must be group or random. Received: {self.split!r}.")
         if self.folds == 1 or self.folds < 0:
             raise ConfigError(f"--folds must be 0 (none) or at least 2. Received: {self.folds}.")
+        if self.fold_models is not None and not self.folds:
+            raise ConfigError("--fold-models says which models --folds is for; give --folds too.")
+        unknown = [name for name in self.fold_models or () if name not in self.models]
+        if unknown:
+            raise ConfigError(
+                f"--fold-models names {', '.join(unknown)}, which --models does not "
+                f"({', '.join(self.models)})."
+            )
         if self.image_size_px is not None and not 32 <= self.image_size_px <= 1024:
             raise ConfigError(
                 f"--image-size must be between 32 and 1024 px. Received: {self.image_size_px}."
@@ -65,3 +77,11 @@ class Config:
     def to_json(self) -> dict:
         """The same settings as plain JSON values."""
         return asdict(self)
+
+
+def config_to_json(config: Config) -> dict:
+    """The settings as run.json keeps them: no absolute path of the machine is in them."""
+    return config.to_json() | {
+        "dataset": Path(config.dataset).name,
+        "init": Path(config.init).name,
+    }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+from tqdm import tqdm
+
 from core.files import jsonable
 
 
@@ -24,3 +26,12 @@ def fail(sentence: str, as_json: bool = False, status: int = 2) -> int:
     if as_json:
         print_json({"error": sentence})
     return status
+
+
+def progress(total: int, what: str, unit: str) -> tqdm:
+    """A progress bar with time left on stderr; rare lines where it is no terminal."""
+    quiet = not sys.stderr.isatty()
+    return tqdm(
+        total=total, desc=what, unit=unit, file=sys.stderr, dynamic_ncols=True,
+        mininterval=30 if quiet else 0.2, leave=True,
+    )  # fmt: skip

@@ -13,11 +13,11 @@ import keras
 import pandas as pd
 
 from core import artifacts
-from core.config import Config
+from core.config import Config, config_to_json
 from core.datasets import Dataset
 from core.manifest import fingerprint
-from core.models import model_title
-from core.recipes import Recipe, find_recipe
+from core.models import ENSEMBLE, model_title
+from core.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
 
 PRECISION = "f32"
 RESIZE = "stretch to a square, bilinear with antialiasing"
@@ -78,6 +78,8 @@ def describe_run(
     No absolute path is in it: a data set or a weights file given by path is called by its name.
     """
     sizes = {name: recipe.image_size_px for name, recipe in recipes.items()}
+    members = [name for name in recipes if name in config.models]
+    ensemble = {ENSEMBLE: members} if len(members) > 1 else {}
     return {
         "name": config.run,
         "created": artifacts.utc_now(),
@@ -93,9 +95,10 @@ def describe_run(
             "homepage": dataset.homepage,
         },
         "class_names": class_names,
-        "models": list(recipes),
-        "kind": dict.fromkeys(recipes, "single"),
-        "display": {name: model_title(name) for name in recipes},
+        "models": [*recipes, *ensemble],
+        "kind": dict.fromkeys(recipes, "single") | dict.fromkeys(ensemble, "ensemble"),
+        "members": ensemble,
+        "display": {name: model_title(name) for name in (*recipes, *ensemble)},
         "seed": config.seed,
         "split_policy": config.split,
         "grouping": table.attrs.get("grouping", ""),
@@ -105,9 +108,10 @@ def describe_run(
         "resize": RESIZE,
         "precision": PRECISION,
         "init": inits,
-        "temperature": dict.fromkeys(recipes),
-        "config": config.to_json()
-        | {"dataset": Path(config.dataset).name, "init": Path(config.init).name},
+        "config": config_to_json(config),
+        "trials": [row for row in TRIALS if row["model"] in recipes]
+        if dataset.name == TRIALS_DATASET
+        else [],
         "recipes": {name: asdict(recipe) for name, recipe in recipes.items()},
         "versions": versions(),
         "hardware": hardware(),
@@ -146,7 +150,11 @@ def command_line(config: Config) -> str:
     ]  # fmt: skip
     if config.classes:
         parts.append(f"--classes {','.join(config.classes)}")
-    defaults = {"split": "group", "init": "auto", "image_size_px": None, "epochs": None, "seed": 0}
+    if config.fold_models is not None:
+        parts.append(f"--fold-models {','.join(config.fold_models)}")
+    parts += ["--allow-leakage"] * config.allow_leakage
+    defaults = {"split": "group", "folds": 0}
+    defaults |= {"init": "auto", "image_size_px": None, "epochs": None, "seed": 0}
     flags = {"image_size_px": "image-size"}
     for key, default in defaults.items():
         value = getattr(config, key)

@@ -92,8 +92,8 @@ def load_model(run: Run, name: str) -> ServedModel:
         core.artifacts.ArtifactError: the files are missing or changed.
         InferenceError: a model that the run does not have, or a file that OpenVINO cannot read.
     """
-    if name not in run.models:
-        raise InferenceError(f"Run {run.name} has no model {name!r}. It has: {run.models}.")
+    if name not in run.served:
+        raise InferenceError(f"Run {run.name} has no model {name!r}. It has: {run.served}.")
     xml, _ = model_files(run, name)
     sizes = run.info.get("model_input_size_px", {})
     return compile_model(

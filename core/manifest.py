@@ -84,6 +84,38 @@ def build_manifest(
     return out.iloc[back].reset_index(drop=True)
 
 
+def fold_parts(manifest: pd.DataFrame, fold: int, inner: bool, split: str, seed: int) -> np.ndarray:
+    """Who trains, validates and is predicted for one fold: "train", "val", "test" or "" (n,).
+
+    manifest: with the column fold filled. "test" is the fold itself. An inner fold leaves out the
+    hold-out part (""), so that its model may calibrate for it. A tenth of the rest is "val", cut
+    by group and class (by image where split is "random") with `seed`.
+    Raises ManifestError where a class has too few groups for that.
+    """
+    ordered = manifest.reset_index(drop=True).sort_values("image_id")  # rows' order cannot matter
+    folds = ordered["fold"].to_numpy(dtype=np.int64)
+    unit = ordered["image_id" if split == "random" else "group_id"].astype(str).to_numpy()
+    y = np.unique(ordered["label"].astype(str).to_numpy(), return_inverse=True)[1]
+    part = np.where(folds == fold, "test", "train").astype(object)
+    if inner:
+        part[folds == 0] = ""
+    rest = part == "train"
+    units = np.unique(unit[rest], return_inverse=True)[1]
+    n_folds = max(2, round(1 / VAL_FRACTION))
+    is_val = np.zeros(len(part), dtype=bool)
+    is_val[rest] = _cut(y[rest], units, n_folds, seed, 1)
+    part[is_val] = "val"
+    for label, name in enumerate(sorted(manifest["label"].astype(str).unique())):
+        if not all(((part == who) & (y == label)).any() for who in ("train", "val")):
+            raise ManifestError(
+                f"The class {name!r} has too few groups (patients) for fold {fold}; ask for fewer "
+                "folds, or leave the class out."
+            )
+    back = np.empty(len(part), dtype=object)
+    back[ordered.index.to_numpy()] = part
+    return back
+
+
 def fingerprint(manifest: pd.DataFrame) -> str:
     """sha256 (hex) over the sorted (image_id, sha256, label) of all images."""
     rows = sorted(

@@ -64,11 +64,15 @@ BUILDERS: dict[str, Builder] = {
     "mobilenetv2_random": build_mobilenetv2,
 }
 
+# The mean of a run's models; no network of its own.
+ENSEMBLE = "ensemble"
+
 _TITLES = {
     "cnn": "CNN",
     "resnet50": "ResNet50",
     "mobilenetv2": "MobileNetV2",
     "mobilenetv2_random": "MobileNetV2 control",
+    ENSEMBLE: "Mean of the models",
 }
 
 

@@ -8,41 +8,37 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 
 from core import artifacts
-from core.config import Config, ConfigError
+from core.config import Config, ConfigError, config_to_json
 from core.files import jsonable, sha256_file, write_json, write_text
-from core.recipes import Recipe
+from core.recipes import Recipe, recipe_from_json
 from core.weights import InitPlan, plan_init
 
 SETTINGS, PLAN, DONE = "config.json", "plan.json", "done.json"
+# What may differ when folds are added to a finished run.
+FOLD_SETTINGS = ("folds", "fold_models", "allow_leakage")
 
 
-def open_work_folder(run_dir: Path, config: Config, *, resume: bool, replace: bool) -> Path:
-    """The folder of checkpoints; refuses to touch a run that exists unless told to.
-
-    A run that is replaced is set aside (replaced_folder) until the new one is complete.
+def check_run_folder(run_dir: Path, config: Config, *, resume: bool, replace: bool) -> None:
+    """Refuse to touch a run that exists unless told to; changes nothing.
 
     Raises:
         ConfigError: the run is there already, or was begun with other settings.
     """
-    work = run_dir / artifacts.WORK_FOLDER
-    settings = work / SETTINGS
+    settings = run_dir / artifacts.WORK_FOLDER / SETTINGS
     if (run_dir / artifacts.RUN_FILE).exists():
         if resume:
-            raise ConfigError(f"Run {config.run} is complete; there is nothing to resume.")
-        if not replace:
+            _check_more_folds(run_dir, config)
+        elif not replace:
             raise ConfigError(
-                f"Run {config.run} exists already. Choose another --run, or --replace to train it "
-                "anew."
+                f"Run {config.run} exists already. Choose another --run, --replace to train it "
+                "anew, or --resume to add --folds to it."
             )
-        aside = replaced_folder(run_dir)
-        shutil.rmtree(aside, ignore_errors=True)
-        run_dir.rename(aside)
     elif settings.exists() and not replace:
         if not resume:
             raise ConfigError(
@@ -54,11 +50,79 @@ def open_work_folder(run_dir: Path, config: Config, *, resume: bool, replace: bo
                 f"Run {config.run} was begun with other settings than these; give the same ones "
                 f"({settings.as_posix()} lists them) or --replace."
             )
-        return work
+
+
+def open_work_folder(run_dir: Path, config: Config, *, replace: bool) -> Path:
+    """The folder of checkpoints, after check_run_folder had nothing against it.
+
+    A run that is replaced is set aside (replaced_folder) until the new one is complete.
+    """
+    if replace and (run_dir / artifacts.RUN_FILE).exists():
+        aside = replaced_folder(run_dir)
+        shutil.rmtree(aside, ignore_errors=True)
+        run_dir.rename(aside)
     elif replace and run_dir.exists():
         shutil.rmtree(run_dir)
-    write_json(settings, config.to_json())
+    work = run_dir / artifacts.WORK_FOLDER
+    write_json(work / SETTINGS, config.to_json())
     return work
+
+
+def _check_more_folds(run_dir: Path, config: Config) -> None:
+    """A run whose hold-out part is complete goes on only with folds that it does not have."""
+    if not config.folds:
+        raise ConfigError(f"Run {config.run} is complete; there is nothing to resume.")
+    info = finished_part(run_dir)
+    before = info.get("folds") or {}
+    done = [n for n, state in before.get("models", {}).items() if state["status"] == "done"]
+    wanted = config.models if config.fold_models is None else config.fold_models
+    if set(wanted) <= set(done):
+        raise ConfigError(f"Run {config.run} is complete; there is nothing to resume.")
+    if before and before["k"] != config.folds:
+        raise ConfigError(
+            f"Run {config.run} has {before['k']} folds; --folds must be the same to add models "
+            f"to them. Received: {config.folds}."
+        )
+    settings = jsonable(config_to_json(config))
+    changed = [
+        key
+        for key in sorted(settings)
+        if key not in FOLD_SETTINGS and settings[key] != info["config"].get(key, settings[key])
+    ]
+    if changed:
+        raise ConfigError(
+            f"Run {config.run} was made with another {changed[0].replace('_', ' ')} "
+            f"({info['config'].get(changed[0])}); give the same settings to add folds to it."
+        )
+
+
+def finished_part(run_dir: Path) -> dict | None:
+    """run.json of a run whose hold-out part is complete, without what hashing adds; else None."""
+    if not (run_dir / artifacts.RUN_FILE).exists():
+        return None
+    info = dict(artifacts.open_run(run_dir).info)
+    return {key: value for key, value in info.items() if key not in ("files", "format_version")}
+
+
+def check_finished(info: dict, manifest: pd.DataFrame, run_dir: Path, recipes: dict) -> None:
+    """Hold the images, their split and the recipes against those that the run was made with."""
+    before = artifacts.load_manifest(artifacts.Run(run_dir, info)).set_index("image_id")
+    columns = ["sha256", "split", "group_id"]
+    now = manifest.set_index("image_id")[columns].astype(str)
+    same_images = set(before.index) == set(now.index)
+    if not same_images or not before.loc[now.index, columns].equals(now):
+        raise ConfigError(
+            f"The images or their split have changed since run {info['name']} was made; bring "
+            "them back, or use --replace to begin anew."
+        )
+    for name, recipe in recipes.items():
+        # How many recipes were tried and how long they take says nothing of how one is made.
+        made_with = replace(recipe_from_json(info["recipes"][name]), tried=0, step_ms=0)
+        if replace(recipe, tried=0, step_ms=0) != made_with:
+            raise ConfigError(
+                f"The recipe of {name} has changed since run {info['name']} was made, so its "
+                "folds would be of another model; use --replace to begin anew."
+            )
 
 
 def replaced_folder(run_dir: Path) -> Path:

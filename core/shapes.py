@@ -21,6 +21,9 @@ MAYBE = (float, None)
 BOUNDS = ({"low": float, "high": float}, {"low": None, "high": None})
 INTERVAL = ({"low": float, "high": float, "level": float}, {"low": None, "high": None})
 
+STATUS = {"status": str, "reason?": str}
+CALIBRATION = {"temperature": float, "prior": {str: float}, "part": str, "n": int}
+
 RUN = {
     "format_version": int,
     "name": str,
@@ -50,6 +53,13 @@ RUN = {
             "intervals?": {str: BOUNDS},
         }
     },
+    "members?": {str: [str]},
+    "leakage?": ({"patients": int, "images": int, "share": float}, None),
+    "folds?": ({"k": int, "split_policy": str, "rule": str, "models": {str: STATUS}}, None),
+    "inner?": ({str: STATUS}, None),
+    "calibration?": ({str: (CALIBRATION, None)}, None),
+    "conformal?": ({str: ({"alpha": float, "threshold": float, "part": str}, None)}, None),
+    "trials?": [{"model": str, "change": str, "images": str, "n": int, "log_loss": float}],
     "comparisons?": [{"a": str, "b": str, "p_holm": float, "verdict": str, "draws?": int}],
     "config?": dict,
     "versions?": dict,
@@ -69,6 +79,12 @@ METRICS = {
     "binary?": {"covid_vs_rest": {**RATES, "sensitivity": float, "accuracy": float}, str: dict},
     "intervals": {str: INTERVAL},
     "cost?": (dict.fromkeys(("params?", "size_mb?", "train_s?", "latency_ms?"), MAYBE), None),
+}
+# metrics_folds.json has this beside what METRICS asks for.
+FOLDS = {
+    "folds": [{"fold": int, "n": int, "accuracy": float, "macro_f1": float}],
+    "spread": {str: {"mean": float, "sd": MAYBE}},
+    "two_class": ({"n": int, "accuracy": float, "intervals": {str: INTERVAL}}, None),
 }
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}

@@ -16,15 +16,12 @@ import pandas as pd
 
 from core import artifacts
 from core.backend import import_openvino
-from core.comparisons import compare_models
 from core.config import Config
-from core.files import write_json
-from core.metrics import compute_metrics
+from core.evaluation import score_run
 from core.phantom import write_phantoms
-from core.statistics import bootstrap_intervals
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
-DATASET = "phantom"
+DATASET, ENSEMBLE = "phantom", "ensemble"
 IMAGE_SIZE_PX = 96
 INPUT_SIZE_PX = 64
 IMAGES_PER_PATIENT = 2
@@ -44,6 +41,7 @@ def make_run(
     seed: int = 0,
     folds: int = 0,
     tiny_openvino: bool = False,
+    ensemble: bool = False,
     modality: str = "phantom",
     created: str = "2026-01-31T09:30:00Z",
 ) -> Path:
@@ -53,7 +51,8 @@ def make_run(
     lie in `folder.parent/data/phantom` (so CXR_DATA is `folder.parent/data`); without them the run
     is the same, and pages have no picture to show. n is rounded up to whole patients of each
     class. With `tiny_openvino` each model has a model.xml that predicts (nothing of sense) from
-    (n, 64, 64, 1) float32 in 0..255; otherwise no model file is there.
+    (n, 64, 64, 1) float32 in 0..255; otherwise no model file is there. With `folds` the run has
+    out-of-fold predictions, with `ensemble` the mean of the models as one more.
     """
     folder = Path(folder)
     run_dir = folder / name
@@ -77,9 +76,15 @@ def make_run(
             columns=artifacts.SKIPPED_COLUMNS,
         ),
     )
+    names = list(models)
+    info = _run_info(name, names, manifest, seed, folds, modality, created)
+    if ensemble:
+        info["models"] = [*names, ENSEMBLE]
+        info["kind"][ENSEMBLE] = "ensemble"
+        info["members"] = {ENSEMBLE: names}
+        info["display"][ENSEMBLE] = "Mean of the models"
     rng = np.random.default_rng(seed)
     hardness = rng.normal(0, 1.1, (len(manifest), len(CLASS_NAMES)))
-    test_probs = {}
     for number, model in enumerate(models):
         logits = _draw_logits(manifest, hardness, model, np.random.default_rng([seed, number]))
         table = _predictions(manifest, logits)
@@ -87,14 +92,13 @@ def make_run(
         artifacts.write_predictions(run_dir, model, "test", test.assign(fold=""))
         val = table[table["split"] == "val"].assign(fold="")
         artifacts.write_predictions(run_dir, model, "val", val)
-        groups = manifest.loc[test.index, "patient_id"]
-        artifacts.write_metrics(run_dir, model, _metrics(test, groups, model, seed))
         if folds:
             artifacts.write_predictions(run_dir, model, "folds", table)
-            write_json(
-                run_dir / model / "metrics_folds.json",
-                _metrics(table, manifest["patient_id"], model, seed),
+            inner = _draw_logits(
+                manifest, hardness, model, np.random.default_rng([seed, number, 2])
             )
+            inner = _predictions(manifest, inner)
+            artifacts.write_predictions(run_dir, model, "inner", inner[inner["split"] != "test"])
         artifacts.write_history(run_dir, model, _history(np.random.default_rng([seed, number, 1])))
         artifacts.write_card(
             run_dir,
@@ -103,14 +107,9 @@ def make_run(
         )
         if tiny_openvino:
             write_tiny_model(run_dir / model, seed=seed + number)
-        test_probs[model] = _probabilities(test)
-    test = manifest[manifest["split"] == "test"]
-    y_true = _label_index(test["label"])
-    comparisons = compare_models(
-        y_true, test_probs, test["patient_id"].to_numpy(), CLASS_NAMES, draws=200, seed=seed
-    )
-    info = _run_info(name, list(models), manifest, seed, folds, modality, created)
-    artifacts.finish_run(run_dir, {**info, "comparisons": comparisons})
+    costs = {model: _cost(model) for model in names}
+    new = score_run(run_dir, info, costs, draws=200)
+    artifacts.finish_run(run_dir, info | new)
     return run_dir
 
 
@@ -211,20 +210,14 @@ def _probabilities(table: pd.DataFrame) -> np.ndarray:
     return table[[f"p_{label}" for label in CLASS_NAMES]].to_numpy(dtype=np.float64)
 
 
-def _metrics(table: pd.DataFrame, groups: pd.Series, model: str, seed: int) -> dict:
-    y_true, y_prob = _label_index(table["label"]), _probabilities(table)
-    intervals = bootstrap_intervals(
-        y_true, y_prob, groups.to_numpy(), CLASS_NAMES, draws=200, seed=seed
-    )
+def _cost(model: str) -> dict:
     params = PARAMS.get(model, 1_000_000)
-    cost = {
+    return {
         "params": params,
         "size_mb": round(params * 2 / 1e6, 2),
         "train_s": round(params / 4e4, 1),
         "latency_ms": round(2 + params / 1e6, 2),
     }
-    metrics = compute_metrics(y_true, y_prob, CLASS_NAMES)
-    return {**metrics, "intervals": intervals, "calibrated": {}, "cost": cost}
 
 
 def _history(rng: np.random.Generator) -> pd.DataFrame:
@@ -242,6 +235,17 @@ def _history(rng: np.random.Generator) -> pd.DataFrame:
             "seconds": rng.uniform(1.5, 2.5, 10),
         }
     )
+
+
+def _folds_info(models: list[str], folds: int) -> dict | None:
+    if not folds:
+        return None
+    return {
+        "k": folds,
+        "split_policy": "group",
+        "rule": "A tenth of the other folds' images, cut by patient, validates each fold's model.",
+        "models": {m: {"status": "done", "reason": "", "train_s": 60.0} for m in models},
+    }
 
 
 def _run_info(
@@ -285,7 +289,22 @@ def _run_info(
         "precision": "f32",
         "tta": "none",
         "init": {model: INITS.get(model, "random") for model in models},
-        "temperature": dict.fromkeys(models, 1.0),
+        "leakage": None,
+        "folds": _folds_info(models, folds),
+        "inner": {model: {"status": "done", "reason": ""} for model in models} if folds else {},
+        "trials": [
+            {
+                "model": model,
+                "change": f"recipe {number}",
+                "images": "validation",
+                "n": 40,
+                "log_loss": 0.6 - 0.1 * number,
+                "accuracy": 0.7 + 0.05 * number,
+                "kept": number == 2,
+            }
+            for model in models
+            for number in (1, 2)
+        ],
         "phases": {model: ["head", "fine-tune"] for model in models},
         "floors": {"histogram": floor},
         "skipped_n": 1,

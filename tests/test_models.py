@@ -7,17 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from core import export, fitting, weights
+from core import callbacks, export, fitting, weights
+from core.callbacks import Recorder, WeightAverage
 from core.config import ConfigError
 from core.export import ExportError, export_model, round_weights
-from core.fitting import (
-    Batches,
-    Images,
-    augmented_views,
-    class_weights,
-    fit_model,
-    frozen_outputs,
-)
+from core.fitting import Batches, Images, class_weights, fit_model
+from core.frozen import FrozenStore, augmented_views
 from core.inference import InferenceError, compile_model
 from core.models import BUILDERS, build_model, build_serving_model, split_model
 from core.phantom import class_names, make_phantom
@@ -118,14 +113,18 @@ def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
     model = build_model("mobilenetv2", 64, 3, 0.2)
     before = {layer.name: layer.get_weights() for layer in model.layers}
     computed, clock = [], []
-    monkeypatch.setattr(fitting, "time", SimpleNamespace(perf_counter=lambda: float(sum(clock))))
+    clocked = SimpleNamespace(perf_counter=lambda: float(sum(clock)))
+    monkeypatch.setattr(fitting, "time", clocked)
+    monkeypatch.setattr(callbacks, "time", clocked)
 
-    def count(bottom, views, folder, what):
-        computed.append((bottom.layers[-1].name, len(views)))
+    compute = FrozenStore._compute
+
+    def count(store, bottom, stage, file):
+        computed.append((bottom.layers[-1].name, stage.views))
         clock.append(5)
-        return frozen_outputs(bottom, views, folder, what)
+        compute(store, bottom, stage, file)
 
-    monkeypatch.setattr(fitting, "frozen_outputs", count)
+    monkeypatch.setattr(FrozenStore, "_compute", count)
     stages = (
         Stage("head", 3, 1e-3, cut="features", views=2),
         Stage("blocks", 2, 1e-3, cut="block_12_add", views=3),
@@ -134,9 +133,9 @@ def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
     data = Images(pixels, y)
     history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title="MobileNetV2")
     assert list(history["phase"]) == ["head"] * 3 + ["blocks"] * 2
-    assert computed == [("features", 1), ("features", 2), ("block_12_add", 1), ("block_12_add", 3)]
-    # The clock goes on by 5 s whenever the frozen part is computed, twice a stage.
-    assert list(history["seconds"]) == [10, 0, 0, 10, 0]
+    assert computed == [("features", 2), ("block_12_add", 3)]
+    # The clock goes on by 5 s whenever a frozen part is computed, once a stage.
+    assert list(history["seconds"]) == [5, 0, 0, 5, 0]
     names = [layer.name for layer in model.layers]
     cut = names.index("block_12_add")
     for layer in model.layers:
@@ -150,15 +149,70 @@ def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
 
 def test_augmented_views_begin_with_the_images_themselves(phantoms):
     pixels = phantoms[0][:5]
-    views = augmented_views(pixels, Recipe(64, ()), 3, seed=1)
-    assert (views[0] == pixels).all()
-    assert (views[1] != pixels).any() and (views[2] != views[1]).any()
-    assert (augmented_views(pixels, Recipe(64, ()), 3, seed=1) == views).all()
+
+    def views():
+        drawn = augmented_views(pixels, Recipe(64, ()), 3, seed=1)
+        return [images[..., 0] for _, rows, images in drawn if rows == slice(0, 5)]
+
+    first = views()
+    assert len(first) == 3 and (first[0] == pixels).all()
+    assert (first[1] != pixels).any() and (first[2] != first[1]).any()
+    assert first[1].min() >= 0 and first[1].max() <= 255 and (first[1] % 1 == 0).all()
+    assert all((a == b).all() for a, b in zip(first, views(), strict=True))
 
 
-def test_an_interrupted_stage_ends_as_an_uninterrupted_one(phantoms, tmp_path, monkeypatch):
+def test_trainings_that_share_a_store_compute_the_frozen_part_once(phantoms, tmp_path, monkeypatch):
+    pixels, y = phantoms[0][:40], phantoms[1][:40]
+    recipe = Recipe(64, (Stage("blocks", 1, 1e-3, cut="block_12_add", views=2),), batch_size=16)
+    store = FrozenStore(pixels, tmp_path / "frozen", recipe, 0, "MobileNetV2")
+    computed, compute = [], FrozenStore._compute
+    monkeypatch.setattr(
+        FrozenStore, "_compute", lambda *words: (computed.append(1), compute(*words))
+    )
+
+    def fit(rows, val_rows, folder, **options):
+        keras.utils.set_random_seed(0)
+        model = build_model("mobilenetv2", 64, 3, 0.0)
+        data = [Images(pixels[r], y[r], r) for r in (rows, val_rows)]
+        fit_model(model, recipe, *data, 3, folder, seed=0, title="M", **options)
+        return model.get_layer("probabilities").get_weights()[0]
+
+    one, other = np.arange(30), np.arange(10, 40)
+    shared = fit(one, other[20:], tmp_path / "a", store=store)
+    fit(other, one[:10], tmp_path / "b", store=store)
+    assert len(computed) == 1
+    # The store gives a training the rows that are its own: alone it learns the same.
+    views = np.asarray(store.outputs(None, recipe.stages[0]))
+    assert views.shape[:2] == (2, 40)
+    assert not np.array_equal(views[0, 0], views[0, 1])
+    own = FrozenStore(pixels, tmp_path / "own", recipe, 0, "MobileNetV2")
+    assert np.array_equal(shared, fit(one, other[20:], tmp_path / "c", store=own))
+
+
+def test_the_average_stands_in_for_the_weights_while_they_are_validated():
+    model = build_model("cnn", 64, 3, 0.0)
+    average = WeightAverage(model, 0.5)
+    variable, seen = model.trainable_variables[-1], []
+    for step in range(3):
+        variable.assign(np.full(3, float(step), dtype="float32"))
+        average.on_train_batch_end(step)
+        seen.append(float(average.values[-1][0]))
+    # keep = min(0.5, 0/10), min(0.5, 1/11), min(0.5, 2/12)
+    first, second = 0.0, 1 * 10 / 11
+    assert seen == pytest.approx([first, second, second * 2 / 12 + 2 * 10 / 12])
+    average.on_test_begin()
+    assert np.asarray(variable) == pytest.approx(np.full(3, seen[-1]))
+    average.take_out()
+    assert np.asarray(variable) == pytest.approx(np.full(3, 2.0))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
+    momentum, phantoms, tmp_path, monkeypatch
+):
     pixels, y = phantoms[0][:48], phantoms[1][:48]
-    recipe = Recipe(64, (Stage("all layers", 4, 1e-3),), batch_size=16)
+    stage = Stage("all layers", 4, 1e-3, average=momentum)
+    recipe = Recipe(64, (stage,), batch_size=16)
     data = Images(pixels, y)
 
     def fit(folder):
@@ -167,14 +221,14 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(phantoms, tmp_path, m
         return fit_model(model, recipe, data, data, 3, folder, seed=0, title="CNN")
 
     whole = fit(tmp_path / "whole")
-    restore, state = fitting.Recorder.on_epoch_begin, {"left": 2}
+    restore, state = Recorder.on_epoch_begin, {"left": 2}
 
     def stop_at_the_third(self, epoch, logs=None):
         if epoch == 2 and state.pop("left", None):
             raise KeyboardInterrupt
         restore(self, epoch, logs)
 
-    monkeypatch.setattr(fitting.Recorder, "on_epoch_begin", stop_at_the_third)
+    monkeypatch.setattr(Recorder, "on_epoch_begin", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "torn")
     resumed = fit(tmp_path / "torn")

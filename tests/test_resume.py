@@ -16,7 +16,8 @@ RECIPE = RECIPES["cnn", "random"]
 
 
 def open_work(folder, config=CONFIG, *, resume_run=False, replace_run=False):
-    return resume.open_work_folder(folder, config, resume=resume_run, replace=replace_run)
+    resume.check_run_folder(folder, config, resume=resume_run, replace=replace_run)
+    return resume.open_work_folder(folder, config, replace=replace_run)
 
 
 def test_a_begun_run_wants_to_be_told_and_takes_the_same_settings_only(tmp_path):

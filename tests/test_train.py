@@ -223,3 +223,52 @@ def test_imagenet_weights_go_through_their_stages(place):
     assert run.info["init"] == {"mobilenetv2": "imagenet"}
     history = artifacts.load_history(run, "mobilenetv2")
     assert list(history["phase"]) == ["head", "blocks 13 to 16"]
+
+
+def test_folds_are_added_to_a_finished_run_and_each_image_is_predicted_once(place):
+    words = train_words("folded", "cnn", 1)
+    done = run_core(place, *words)
+    assert done.returncode == 0, done.stderr
+    before = artifacts.open_run(place / "runs" / "folded")
+    test = artifacts.load_predictions(before, "cnn").set_index("image_id")
+    other = run_core(
+        place, *train_words("folded", "cnn", 1, "--folds", "2", "--resume", "--seed", "1")
+    )
+    assert other.returncode == 2 and "another seed" in other.stderr
+
+    done = run_core(place, *words, "--folds", "2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "stay as they are" in done.stderr and "inner folds: not done" in done.stderr
+    run = artifacts.open_run(place / "runs" / "folded")
+    assert artifacts.verify_run(run.path) == []
+    assert run.info["files"]["cnn/model.bin"] == before.info["files"]["cnn/model.bin"]
+    manifest = artifacts.load_manifest(run)
+    folds = artifacts.load_predictions(run, "cnn", "folds")
+    assert sorted(folds["image_id"]) == sorted(manifest["image_id"])
+    kept = folds[folds["fold"] == "0"].set_index("image_id")
+    assert set(kept.index) == set(test.index)
+    assert list(kept["p_covid"]) == list(test.loc[kept.index, "p_covid"])
+    pooled = artifacts.load_fold_metrics(run, "cnn")
+    assert pooled["accuracy"] == pytest.approx((folds["label"] == folds["predicted"]).mean())
+    assert [row["fold"] for row in pooled["folds"]] == [0, 1]
+    two = folds[folds["label"] != "pneumonia"]
+    called = np.where(two["p_covid"] >= two["p_normal"], "covid", "normal")
+    assert pooled["two_class"]["accuracy"] == pytest.approx((called == two["label"]).mean())
+    assert run.info["calibration"]["cnn"]["part"] == "val"
+    again = run_core(place, *words, "--folds", "2", "--resume")
+    assert again.returncode == 2 and "nothing to resume" in again.stderr
+
+
+def test_a_test_part_that_leaks_is_refused_and_marked_when_it_is_wanted(place):
+    words = train_words("leaky", "cnn", 1, "--split", "random")
+    done = run_core(place, *words)
+    assert done.returncode == 2 and "--allow-leakage" in done.stderr
+    assert "share a patient" in done.stderr and "Traceback" not in done.stderr
+    assert not (place / "runs" / "leaky").exists(), "a refusal leaves nothing behind"
+    done = run_core(place, *words, "--allow-leakage")
+    assert done.returncode == 0, done.stderr
+    run = artifacts.open_run(place / "runs" / "leaky")
+    manifest = artifacts.load_manifest(run)
+    test = manifest["split"] == "test"
+    shared = test & manifest["patient_id"].isin(manifest["patient_id"][~test])
+    assert run.info["leakage"]["images"] == int(shared.sum()) > 0

@@ -1,0 +1,164 @@
+"""What is added to a finished run: audit/ and external/<name>/, each with hashes of its own.
+
+Files, like those of the run's core (core.artifacts), are written atomically; the document that
+names the others comes last, so an addition is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core.artifacts import RUN_NAME, Run, prediction_columns
+from core.files import sha256_file, write_csv, write_json
+from core.run_files import ArtifactError, damaged, read_csv, read_json
+
+AUDIT_FOLDER, AUDIT_FILE = "audit", "audit.json"
+EXTERNAL_FOLDER, EXTERNAL_FILE = "external", "external.json"
+MANIFEST_FILE, PREDICTIONS_FILE = "manifest.csv", "predictions.csv"
+ADDITION_VERSION = 1
+EXTERNAL_COLUMNS = ["image_id", "path", "label", "original_label", "patient_id", "sha256"]
+# What every reader takes for granted; the sections are described in docs/artifacts.md.
+_AUDIT_SECTIONS = ("leakage", "blackout", "probe", "perturbation", "subgroups")
+
+
+def write_audit(run: Run, document: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> Path:
+    """Write audit/audit.json with `tables` (name below audit/, such as "blackout.csv") beside it.
+
+    An earlier audit is replaced as a whole, once the new one is there. Returns the folder.
+    """
+    return _write_folder(run.path / AUDIT_FOLDER, AUDIT_FILE, run, document, tables)
+
+
+def load_audit(run: Run) -> dict[str, Any] | None:
+    """audit/audit.json, None where no audit was made. Sections that were not done are null.
+
+    Raises:
+        ArtifactError: damaged, or of a newer format.
+    """
+    if not (run.path / AUDIT_FOLDER / AUDIT_FILE).is_file():
+        return None
+    document = _load_document(run, f"{AUDIT_FOLDER}/{AUDIT_FILE}")
+    for section in _AUDIT_SECTIONS:
+        if not isinstance(document.setdefault(section, None), dict | None):
+            name = f"{AUDIT_FOLDER}/{AUDIT_FILE}"
+            raise damaged(run.path, name, f"`{section}` must be an object or null")
+    return document
+
+
+def load_audit_table(run: Run, name: str, columns: list[str]) -> pd.DataFrame:
+    """A table beside audit.json, all cells text."""
+    return read_csv(run.path, f"{AUDIT_FOLDER}/{name}", columns)
+
+
+def write_external(
+    run: Run,
+    name: str,
+    document: Mapping[str, Any],
+    manifest: pd.DataFrame,
+    predictions: Mapping[str, pd.DataFrame],
+) -> Path:
+    """Write external/<name>/: external.json, manifest.csv and <model>/predictions.csv.
+
+    manifest has EXTERNAL_COLUMNS, a row an image that was scored; predictions: model -> table with
+    prediction_columns, label "" where the images have none. Returns the folder.
+    """
+    if not RUN_NAME.fullmatch(name):
+        raise ArtifactError(
+            "The name of an external set holds 1 to 100 letters, digits, dots, dashes and "
+            f"underscores, and begins with a letter or digit. Received: {name!r}."
+        )
+    tables = {MANIFEST_FILE: manifest[EXTERNAL_COLUMNS]}
+    tables |= {f"{model}/{PREDICTIONS_FILE}": table for model, table in predictions.items()}
+    folder = run.path / EXTERNAL_FOLDER / name
+    return _write_folder(folder, EXTERNAL_FILE, run, {"name": name, **document}, tables)
+
+
+def list_external(run: Run) -> list[str]:
+    """Names of the external sets that the run was scored on, sorted."""
+    found = (run.path / EXTERNAL_FOLDER).glob(f"*/{EXTERNAL_FILE}")
+    return sorted(file.parent.name for file in found if not file.parent.name.startswith("."))
+
+
+def load_external(run: Run, name: str) -> dict[str, Any]:
+    """external/<name>/external.json. Raises ArtifactError where it is damaged."""
+    document = _load_document(run, f"{EXTERNAL_FOLDER}/{name}/{EXTERNAL_FILE}")
+    for key in ("models", "excluded"):
+        if not isinstance(document.get(key), dict if key == "models" else list):
+            file = f"{EXTERNAL_FOLDER}/{name}/{EXTERNAL_FILE}"
+            raise damaged(run.path, file, f"it lacks `{key}`")
+    return document
+
+
+def load_external_manifest(run: Run, name: str) -> pd.DataFrame:
+    """EXTERNAL_COLUMNS, a row an image that was scored."""
+    return read_csv(run.path, f"{EXTERNAL_FOLDER}/{name}/{MANIFEST_FILE}", EXTERNAL_COLUMNS)
+
+
+def load_external_predictions(run: Run, name: str, model: str) -> pd.DataFrame:
+    """The predictions of one model on one external set; label "" where the images have none."""
+    shares = [f"p_{class_name}" for class_name in run.class_names]
+    file = f"{EXTERNAL_FOLDER}/{name}/{model}/{PREDICTIONS_FILE}"
+    columns = prediction_columns(run.class_names)
+    return read_csv(run.path, file, columns, numbers=shares, filled=shares)
+
+
+def verify_additions(run: Run) -> list[str]:
+    """Every disagreement between audit/ and external/ and their own hashes, a sentence each."""
+    documents = [f"{AUDIT_FOLDER}/{AUDIT_FILE}"] if (run.path / AUDIT_FOLDER).is_dir() else []
+    documents += [f"{EXTERNAL_FOLDER}/{name}/{EXTERNAL_FILE}" for name in list_external(run)]
+    problems = []
+    for document in documents:
+        try:
+            listed = _load_document(run, document)["files"]
+        except ArtifactError as error:
+            problems.append(str(error))
+            continue
+        folder = (run.path / document).parent
+        for name, digest in sorted(listed.items()):
+            file, shown = folder / name, f"{folder.relative_to(run.path).as_posix()}/{name}"
+            if not file.is_file():
+                problems.append(f"{shown} is missing.")
+            elif sha256_file(file) != digest:
+                problems.append(f"{shown} has changed since it was written.")
+    return problems
+
+
+def _write_folder(
+    folder: Path,
+    document_name: str,
+    run: Run,
+    document: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+) -> Path:
+    # Written beside and then renamed: a reader meets the old addition or the new one.
+    fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for name, table in tables.items():
+        write_csv(fresh / name, table)
+    files = {name: sha256_file(fresh / name) for name in tables}
+    head = {"format_version": ADDITION_VERSION, "run": run.name}
+    write_json(fresh / document_name, {**head, **document, "files": files})
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _load_document(run: Run, name: str) -> dict[str, Any]:
+    document = read_json(run.path, name)
+    if not isinstance(document, dict) or not isinstance(document.get("files"), dict):
+        raise damaged(run.path, name, "it is not an object with `files`")
+    if document.get("format_version") != ADDITION_VERSION:
+        raise ArtifactError(
+            f"{run.name}/{name} has format version {json.dumps(document.get('format_version'))}, "
+            f"this program reads {ADDITION_VERSION}; make it anew."
+        )
+    return document
