@@ -116,7 +116,7 @@ def compute_floors(
         floors[name] = (title, "metadata", table_features(table))
     return {
         name: {"title": title, "kind": kind}
-        | _score_floor(features, manifest, class_names, seed, draws)
+        | score_floor(features, manifest, class_names, seed, draws)
         for name, (title, kind, features) in floors.items()
     }
 
@@ -142,14 +142,18 @@ def _file_tables(
     return found
 
 
-def _score_floor(
+def score_floor(
     features: np.ndarray | None,
     manifest: pd.DataFrame,
     class_names: list[str],
     seed: int,
     draws: int,
 ) -> dict:
-    """Figures of a random forest on features (n, K), or of the majority class for None."""
+    """Figures of a random forest on features (n, K), or of the majority class for None.
+
+    Trained on train and val of the manifest's n rows, scored on test: {accuracy, macro_f1, n,
+    intervals{accuracy, macro_f1}}.
+    """
     y = pd.Index(class_names).get_indexer(manifest["label"])
     test = (manifest["split"] == "test").to_numpy()
     train = manifest["split"].isin(["train", "val"]).to_numpy()

@@ -22,6 +22,7 @@ BOUNDS = ({"low": float, "high": float}, {"low": None, "high": None})
 INTERVAL = ({"low": float, "high": float, "level": float}, {"low": None, "high": None})
 
 STATUS = {"status": str, "reason?": str}
+LEAKAGE = {"patients": int, "images": int, "share": float, "exact": int, "near": int}
 CALIBRATION = {"temperature": float, "prior": {str: float}, "part": str, "n": int}
 
 RUN = {
@@ -54,7 +55,7 @@ RUN = {
         }
     },
     "members?": {str: [str]},
-    "leakage?": ({"patients": int, "images": int, "share": float}, None),
+    "leakage?": (LEAKAGE, None),
     "folds?": ({"k": int, "split_policy": str, "rule": str, "models": {str: STATUS}}, None),
     "inner?": ({str: STATUS}, None),
     "calibration?": ({str: (CALIBRATION, None)}, None),

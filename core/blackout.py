@@ -1,0 +1,316 @@
+"""Blackout test: what the models still know when the lungs are hidden, and when only they are left.
+
+A model that reads disease needs the lungs. One that keeps most of its gain without them reads the
+collection that the picture comes from (Maguolo & Nanni 2021, "A critic evaluation of methods for
+COVID-19 automatic detection from X-ray images"; DeGrave et al. 2021, "AI for radiographic COVID-19
+detection selects shortcuts over signal").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from core.floors import THUMBNAIL_PX, grey_histograms, score_floor, thumbnails
+from core.images import resize_square
+from core.metrics import predicted_index
+from core.panel import Panel, Sample, as_estimate, percent, percent_with_interval
+from core.statistics import wilson_interval
+
+# Top, left, bottom, right as shares of the side. Wider than the lungs of nearly every frontal
+# picture (closely cropped ones fill the frame): what is left when it is hidden shows none of them.
+LUNG_BOX = (0.05, 0.05, 0.90, 0.95)
+BOX_RULE = (
+    "One box that holds both lungs of a frontal chest X-ray with room to spare: the outer 5\u202f% "
+    "of the picture stay at the top and at both sides, 10\u202f% at the bottom."
+)
+MASKS_RULE = "The masks that were given: every pixel of a mask that is not 0 is lung."
+FILLS = {
+    "mean": "the mean grey of the training images, one even patch with an edge",
+    "surroundings": "greys that go on from the pixels around it, with their grain: no edge and "
+    "no patch of another brightness, and nothing in it from what is hidden",
+}
+FLAG_SHARE = 0.5
+# From this share on the masked images are called alike: what is kept then says little.
+ALIKE_SHARE = 0.95
+RULE = (
+    "Flagged: without the lungs the model keeps more than half of its gain above the majority "
+    "rate, with either fill. The interval of the share kept draws the same patients for both "
+    "accuracies."
+)
+# The forests of core.floors that are trained on the masked images: where they too know the
+# classes, the rest of the picture (or the masking) gives them away to anyone.
+FLOORS = {
+    "histogram": ("Grey-level histogram only", grey_histograms),
+    "thumbnail": (
+        f"{THUMBNAIL_PX}×{THUMBNAIL_PX} thumbnail",
+        lambda pixels: thumbnails(pixels).reshape(len(pixels), -1),
+    ),
+}
+PARTS = ("without_lungs", "lungs_only")
+_SMOOTH_PX = 64
+# How much less each doubling of the distance counts: the nearest pixels decide.
+_FADE = 0.05
+
+
+@dataclass(frozen=True)
+class FloorImages:
+    """What the floors are trained and scored on: all n images of the split, small.
+
+    pixels uint8 (n, s, s); manifest: n rows with label, split, patient_id; lungs bool (n, s, s)
+    where masks were given.
+    """
+
+    pixels: np.ndarray
+    manifest: pd.DataFrame
+    lungs: np.ndarray | None = None
+
+
+def lung_box(size_px: int) -> np.ndarray:
+    """True inside LUNG_BOX: (size_px, size_px) bool."""
+    top, left, bottom, right = (round(share * size_px) for share in LUNG_BOX)
+    mask = np.zeros((size_px, size_px), dtype=bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def fill_hidden(
+    pixels: np.ndarray,
+    hidden: np.ndarray,
+    fill: str,
+    mean_grey: float,
+    seed: int,
+    rows: np.ndarray | None = None,
+) -> np.ndarray:
+    """pixels uint8 (n, s, s) with `hidden` (s, s) or (n, s, s) bool replaced; fill of FILLS.
+
+    rows (n,): the images' numbers, which with the seed decide their grain (0 to n-1 by default).
+    """
+    hidden = np.broadcast_to(hidden, pixels.shape)
+    out = np.empty_like(pixels)
+    numbers = range(len(pixels)) if rows is None else rows.tolist()
+    for k, (i, image, mask) in enumerate(zip(numbers, pixels, hidden, strict=True)):
+        if fill == "mean":
+            greys = np.full(image.shape, mean_grey, np.float32)
+        else:
+            rng = np.random.default_rng([seed, i])
+            greys = _go_on(image, mask, mean_grey)
+            greys += _grain(image, mask) * rng.standard_normal(image.shape, dtype=np.float32)
+        out[k] = np.where(mask, np.clip(np.rint(greys), 0, 255).astype(np.uint8), image)
+    return out
+
+
+def measure_blackout(
+    panel: Panel,
+    pixels: Mapping[int, np.ndarray],
+    sample: Sample,
+    *,
+    majority: int,
+    mean_grey: float,
+    lungs: Mapping[int, np.ndarray] | None = None,
+    floors: FloorImages | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> dict:
+    """The audit's section `blackout`.
+
+    pixels: input size -> uint8 (n, s, s) of the images of `sample`, for every size of the panel;
+    majority: the most frequent class of train and val; mean_grey of the training images; lungs:
+    input size -> bool (n, s, s) where masks were given, else LUNG_BOX; floors: the images to train
+    floors on (none are trained without). tick is called after each question and each floor.
+
+    Returns {region, majority_rate, n, fills, parts, models{model: {full, without_lungs{fill},
+    lungs_only{fill}, flagged, sentence}}, floors{fill: {part: {floor}}}, rule}; a part's fill is
+    an estimate with kept{share, low, high} and called{class: n}. See docs/artifacts.md.
+    """
+    always = np.full(len(sample.y_true), majority) == sample.y_true
+    full = panel.ask(pixels)
+    tick()
+    result = {name: {"full": sample.estimate(full[name])} for name in panel.names}
+    for part in PARTS:
+        for name in panel.names:
+            result[name][part] = {}
+        for fill in FILLS:
+
+            def hide(images, rows, part=part, fill=fill):
+                hidden = _hidden(images.shape[1], part, lungs, rows)
+                return fill_hidden(images, hidden, fill, mean_grey, sample.seed, rows)
+
+            answers = panel.ask(pixels, hide)
+            for name in panel.names:
+                called = np.bincount(
+                    predicted_index(answers[name]), minlength=len(sample.class_names)
+                )
+                result[name][part][fill] = sample.estimate(answers[name]) | {
+                    "kept": kept_share(sample, answers[name], full[name], always),
+                    "called": dict(zip(sample.class_names, called.tolist(), strict=True)),
+                }
+            tick()
+    for name, row in result.items():
+        row |= _judge(row, panel.title(name))
+    boxes = [] if lungs else [list(LUNG_BOX)]
+    return {
+        "region": {
+            "rule": MASKS_RULE if lungs else BOX_RULE,
+            "kind": "masks" if lungs else "box",
+            "boxes": boxes,
+        },
+        "majority_rate": float(always.mean()),
+        "n": len(sample.y_true),
+        "fills": FILLS,
+        "models": result,
+        "floors": _masked_floors(floors, sample, mean_grey, tick) if floors else {},
+        "rule": RULE,
+    }
+
+
+def kept_share(
+    sample: Sample, masked: np.ndarray, full: np.ndarray, always: np.ndarray
+) -> dict[str, float | None]:
+    """{share, low, high} of the gain above the majority rate that masked answers keep.
+
+    masked and full: probabilities (n, C); always (n,): where the most frequent class is right.
+    share = (accuracy masked - majority) / (accuracy full - majority), each draw with the same
+    patients above and below. All None where the full accuracy is no gain; no interval where more
+    than one draw in 40 has none, for then it has no end. Where every draw gives the same share,
+    Wilson's interval of 0 in n patients stands for the patients who might answer otherwise.
+    """
+    right = sample.right(masked), sample.right(full)
+    gain = right[1].mean() - always.mean()
+    if gain <= 0:
+        return {"share": None, "low": None, "high": None}
+    share = float((right[0].mean() - always.mean()) / gain)
+    masked_rate, full_rate, majority_rate = sample.drawn_shares(*right, always)
+    gained = full_rate > majority_rate
+    if gained.mean() < 0.975:
+        return {"share": share, "low": None, "high": None}
+    kept = (masked_rate - majority_rate)[gained] / (full_rate - majority_rate)[gained]
+    low, high = np.quantile(kept, [0.025, 0.975])
+    if high - low < 1e-9:  # no patient answered otherwise, which does not say that none would
+        patients = len(set(sample.groups))
+        width = wilson_interval(0, patients)[1] / gain
+        low, high = share - width, min(share + width, (1 - always.mean()) / gain)
+    return {"share": share, "low": float(low), "high": float(high)}
+
+
+def _hidden(
+    size_px: int, part: str, lungs: Mapping[int, np.ndarray] | None, rows: np.ndarray
+) -> np.ndarray:
+    inside = lung_box(size_px) if lungs is None else lungs[size_px][rows]
+    return inside if part == "without_lungs" else ~inside
+
+
+def _go_on(image: np.ndarray, hidden: np.ndarray, mean_grey: float) -> np.ndarray:
+    """Smooth greys (s, s) float32 that take over from the pixels that are not hidden.
+
+    Normalised convolution (Knutsson & Westin 1993) summed over doubling widths, so that near the
+    edge the nearest pixels decide and far from it all of them do.
+    """
+    size = (_SMOOTH_PX, _SMOOTH_PX)
+    seen = (~hidden).astype(np.float32)
+    weight = np.asarray(Image.fromarray(seen).resize(size, Image.Resampling.BOX))
+    value = np.asarray(Image.fromarray(image * seen).resize(size, Image.Resampling.BOX))
+    total, weights = np.zeros(size), np.zeros(size)
+    for octave in range(6):
+        width = 2.0**octave
+        total += _FADE**octave * gaussian_filter(value, width, mode="constant", output=np.float64)
+        weights += _FADE**octave * gaussian_filter(
+            weight, width, mode="constant", output=np.float64
+        )
+    # A picture that is hidden altogether has nothing to go on from.
+    smooth = (total + 1e-12 * mean_grey) / (weights + 1e-12)
+    enlarged = Image.fromarray(smooth.astype(np.float32)).resize(
+        image.shape[::-1], Image.Resampling.BICUBIC
+    )
+    return np.array(enlarged)
+
+
+def _grain(image: np.ndarray, hidden: np.ndarray) -> float:
+    """Standard deviation of the fine grain, from neighbours side by side that both are seen.
+
+    Of normal noise with sd s the difference of two neighbours has mean size 2s / sqrt(pi).
+    """
+    both = ~(hidden[:, 1:] | hidden[:, :-1])
+    if not both.any():
+        return 0.0
+    steps = np.abs(np.diff(image.astype(np.int16), axis=1))[both]
+    return float(steps.mean() * np.sqrt(np.pi) / 2)
+
+
+def _masked_floors(
+    images: FloorImages, sample: Sample, mean_grey: float, tick: Callable[[], None]
+) -> dict:
+    """Each fill and part -> floor -> {title} and its figures on the equally masked test part."""
+    size = images.pixels.shape[1]
+    lungs = None if images.lungs is None else {size: images.lungs}
+    rows = np.arange(len(images.pixels))
+    result: dict[str, dict] = {}
+    for fill in FILLS:
+        result[fill] = {}
+        for part in PARTS:
+            hidden = _hidden(size, part, lungs, rows)
+            masked = fill_hidden(images.pixels, hidden, fill, mean_grey, sample.seed)
+            result[fill][part] = {}
+            for name, (title, features) in FLOORS.items():
+                figures = score_floor(
+                    features(masked), images.manifest, sample.class_names, sample.seed,
+                    sample.draws,
+                )  # fmt: skip
+                row = {"title": title} | as_estimate(figures, figures["intervals"])
+                result[fill][part][name] = row
+            tick()
+    return result
+
+
+def _judge(row: Mapping[str, dict], title: str) -> dict:
+    """{flagged, sentence} from what each fill leaves of the gain without the lungs."""
+    without = row["without_lungs"]
+    kept = [without[fill]["kept"] for fill in FILLS]
+    if any(one["share"] is None for one in kept):
+        return {
+            "flagged": False,
+            "sentence": f"{title} is not above the majority rate on the whole images, so there "
+            "is no gain that it could keep without the lungs.",
+        }
+    above = [one["share"] > FLAG_SHARE for one in kept]
+    sentence = (
+        f"Without the lungs {title} keeps {_words(kept[0])} of its gain above the majority rate "
+        f"with mean grey in their place, {_words(kept[1])} with the greys around them"
+    )
+    if all(above):
+        sentence += ": most of what it knows does not come from the lungs."
+        if any(one["low"] is None or one["low"] <= FLAG_SHARE for one in kept):
+            sentence += f" The interval reaches below {percent(FLAG_SHARE)}, so it may be less."
+    elif any(above):
+        sentence += ": more than half with one fill only, so it is not flagged and not cleared."
+    else:
+        sentence += ", which is less than half."
+        if any(one["high"] is None or one["high"] > FLAG_SHARE for one in kept):
+            sentence += f" The interval reaches above {percent(FLAG_SHARE)}, so it is not cleared."
+        if all(
+            max(without[f]["called"].values()) >= ALIKE_SHARE * _count(without[f]) for f in FILLS
+        ):
+            sentence += (
+                " It calls nearly all of these images alike, as a model that needs the lungs "
+                "would, and so would one that the filled pictures merely confuse."
+            )
+    left = [row["lungs_only"][fill]["kept"] for fill in FILLS]
+    sentence += f" With only the lungs left it keeps {_words(left[0])} and {_words(left[1])}."
+    return {"flagged": all(above), "sentence": sentence}
+
+
+def _words(kept: Mapping[str, float | None]) -> str:
+    return percent_with_interval(kept["share"], kept["low"], kept["high"])
+
+
+def _count(masked: Mapping[str, dict]) -> int:
+    return sum(masked["called"].values())
+
+
+def shrink_mask(mask: np.ndarray, size_px: int) -> np.ndarray:
+    """A mask (height, width), nonzero = lung, stretched as its image is: bool (s, s)."""
+    return resize_square(np.where(mask > 0, np.uint8(255), np.uint8(0)), size_px) >= 128

@@ -1,0 +1,111 @@
+"""`python -m core audit`: what a sceptical reader would ask of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from core import artifacts
+from core.additions import load_audit, write_audit
+from core.audit import audit_run
+from core.config import data_root
+from core.console import print_json, say
+from core.inference import PRECISIONS
+from core.metrics import COVID
+from core.panel import AuditError
+from core.probe_images import default_probe
+from core.run_names import open_named
+
+EXAMPLES = """examples:
+  python -m core audit --run release
+  python -m core audit --run release --probe FOLDER --json
+  python -m core audit --run mine --data FOLDER --masks FOLDER --precision bf16
+"""
+
+
+def add_audit_parser(subparsers) -> None:
+    """Add the `audit` command."""
+    parser = subparsers.add_parser(
+        "audit",
+        help="leakage, blackout, source probe, perturbation and subgroups of a run",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--run", required=True, help="name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH",
+        help="folder that holds the run's images (default: its data set's in data/ or $CXR_DATA)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--probe", type=Path, metavar="PATH",
+        help="folder of images from the covid images' own collection that show another disease "
+        "(default for darkcovidnet: kaggle-covid19-xray, where it lies beside it)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--masks", type=Path, metavar="PATH",
+        help="folder of lung masks under the images' names (default: one box for all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=PRECISIONS,
+        help="compute at another precision than the run's; the audit is marked with it",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(func=run_audit)
+
+
+def run_audit(args: argparse.Namespace) -> int:
+    """Exit status 1 when some images, or the probe that was named, could not be used."""
+    run = open_named(args.run)
+    name = run.info["dataset"]["name"]
+    probe = args.probe
+    if probe is None and COVID in run.class_names:
+        probe = default_probe(name, data_root())
+        if probe is not None:
+            say(f"Source probe: {probe.name}, the one for {name}; --probe takes another.")
+    document = audit_run(
+        run, args.data or data_root() / name,
+        probe=probe, masks=args.masks, precision=args.precision, say=say,
+    )  # fmt: skip
+    if args.data and document["blackout"] is None and document["perturbation"] is None:
+        raise AuditError(
+            f"{args.data} holds none of the test images of run {run.name}; give the folder of the "
+            "data set that the run was trained on."
+        )
+    _keep_better(run, document)
+    write_audit(run, document, {})
+    whole = load_audit(run)
+    for line in summary_lines(run, whole):
+        say(line)
+    if args.json:
+        print_json(whole)
+    unasked = args.probe is not None and document["probe"] is None
+    return int(document["n_test"] == 0 or bool(document["excluded"]) or unasked)
+
+
+def summary_lines(run: artifacts.Run, document: dict) -> list[str]:
+    """What an audit found, a line for each finding."""
+    lines = [f"Leakage: {document['leakage']['sentence']}"]
+    for section, key in (("blackout", None), ("probe", None), ("perturbation", "steepest")):
+        if document[section] is None:
+            continue
+        for row in document[section]["models"].values():
+            row = row[key] if key else row
+            flag = " FLAGGED" if row.get("flagged") else ""
+            lines.append(f"{section.capitalize()}{flag}: {row['sentence']}")
+    lines.append(
+        f"Audit of {run.name} written after {document['minutes']:.1f} minutes, asked at "
+        f"{document['precision']} without mirrored copies."
+    )
+    return lines
+
+
+def _keep_better(run: artifacts.Run, document: dict) -> None:
+    """An audit made with the images is not replaced by one made without them."""
+    earlier = load_audit(run) if document["n_test"] == 0 else None
+    if earlier is not None and earlier["blackout"] is not None:
+        raise AuditError(
+            f"The images of run {run.name} are not here, and its audit of {earlier['created']} was "
+            "made with them, so that one is kept; give --data to make it anew."
+        )

@@ -1,0 +1,245 @@
+"""Source probe: pictures from the covid images' own collection that show another disease.
+
+A model that calls them covid reads the collection (its scanners, crops and printed marks) rather
+than the disease; one that reads the disease calls them something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from core.images import ImageError, read_image, resize_square
+from core.manifest import find_duplicates
+from core.metrics import COVID, predicted_index
+from core.panel import AuditError, Panel, percent, percent_with_interval
+from core.probe_images import NORMAL, NOT_STATED, Probe
+from core.statistics import wilson_interval
+
+METHOD = (
+    "Intervals: 95\u202f%, Wilson, on the number of patients (images of one patient are not "
+    "independent, and with so few a bootstrap would be too sure)."
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the models have learned from: n images of train and val, as far as they are here.
+
+    manifest: rows of train and val with image_id, patient_id, sha256; pixels uint8 (m, s, s) of
+    the rows `image_ids`, empty where the images are not here.
+    """
+
+    manifest: pd.DataFrame
+    image_ids: Sequence[str] = ()
+    pixels: np.ndarray | None = None
+
+
+def ask_probe(
+    panel: Panel,
+    probe: Probe,
+    class_names: Sequence[str],
+    known: Known,
+    own: Mapping[str, pd.DataFrame],
+) -> dict:
+    """The audit's section `probe`.
+
+    own: model -> predictions of the run's test part with a column patient_id; their images that
+    show another disease than covid are what the probe is held against.
+    Returns {name, title, n, n_patients, question, method, models{model: {called, covid, own,
+    sentence}}, without_disease, images, excluded}; see docs/artifacts.md. Raises AuditError.
+    """
+    class_names = list(class_names)
+    if COVID not in class_names:
+        raise AuditError(f"A source probe needs a run with a class {COVID}.")
+    rows, pixels, excluded = _read(probe, [*panel.sizes_px, _compare_px(known)], known)
+    excluded = probe.excluded + excluded
+    if not len(rows) or rows["normal"].all():
+        raise AuditError(
+            f"No image of the probe {probe.name} is left to ask about "
+            f"({excluded[0]['image_id']}: {excluded[0]['reason']})."
+        )
+    answers = panel.ask(pixels)
+    covid = class_names.index(COVID)
+    called = {
+        name: np.asarray(class_names, dtype=object)[predicted_index(y_prob)]
+        for name, y_prob in answers.items()
+    }
+    disease, healthy = ~rows["normal"].to_numpy(), rows["normal"].to_numpy()
+    patients = rows["patient_id"].to_numpy()
+    models = {}
+    for name in panel.names:
+        models[name] = _count(called[name][disease], patients[disease], class_names)
+        models[name]["own"] = _own_share(own.get(name))
+        models[name]["sentence"] = _sentence(
+            panel.title(name), models[name], len(set(patients[disease]))
+        )
+    return {
+        "name": probe.name,
+        "title": probe.title,
+        "n": int(disease.sum()),
+        "n_patients": len(set(patients[disease])),
+        "question": _question(probe, class_names),
+        "method": METHOD,
+        "models": models,
+        "without_disease": {
+            "n": int(healthy.sum()),
+            "n_patients": len(set(patients[healthy])),
+            "models": {
+                name: _count(called[name][healthy], patients[healthy], class_names)
+                for name in panel.names
+            },
+        }
+        if healthy.any()
+        else None,
+        "images": [
+            {
+                "image_id": row.image_id,
+                "finding": row.finding,
+                "patient_id": row.patient_id,
+                "predicted": {name: called[name][i] for name in panel.names},
+                "p_covid": {name: float(answers[name][i, covid]) for name in panel.names},
+            }
+            for i, row in enumerate(rows.itertuples())
+        ],
+        "excluded": excluded,
+    }
+
+
+def share_on_patients(marks: np.ndarray, groups: Sequence) -> dict[str, float | int]:
+    """{n (marked), share, low, high}: Wilson on the number of patients behind marks (n,) bool."""
+    share, patients = float(np.mean(marks)), len(set(groups))
+    low, high = wilson_interval(share * patients, patients)
+    return {"n": int(np.sum(marks)), "share": share, "low": low, "high": high}
+
+
+def _compare_px(known: Known) -> int:
+    return known.pixels.shape[1] if known.pixels is not None else 64
+
+
+def _read(
+    probe: Probe, sizes_px: Sequence[int], known: Known
+) -> tuple[pd.DataFrame, dict[int, np.ndarray], list[dict]]:
+    """Rows that can be asked about, their pixels by size, and the others with the reason."""
+    sizes, small = set(sizes_px), _compare_px(known)
+    # A bare number names another patient in every collection, image:<image_id> names none.
+    learned = {
+        patient_id
+        for patient_id in known.manifest["patient_id"].astype(str)
+        if not patient_id.isdigit() and not patient_id.startswith("image:")
+    }
+    pixels: dict[int, list] = {size: [] for size in sizes}
+    kept, excluded = [], []
+    for row in probe.table.itertuples():
+        reason = None
+        if row.patient_id in learned:
+            reason = f"the models learned from other images of its patient ({row.patient_id})"
+        else:
+            try:
+                grey = read_image(probe.root / row.path).pixels
+            except ImageError as error:
+                reason = str(error)
+        if reason:
+            excluded.append({"image_id": row.image_id, "reason": reason})
+            continue
+        kept.append(row.Index)
+        for size in sizes:
+            pixels[size].append(resize_square(grey, size))
+    rows = probe.table.loc[kept].reset_index(drop=True)
+    arrays = {
+        size: np.stack(images) if images else np.zeros((0, size, size), np.uint8)
+        for size, images in pixels.items()
+    }
+    copies = _copies(arrays[small], known)
+    excluded += [
+        {"image_id": rows["image_id"][i], "reason": reason} for i, reason in sorted(copies.items())
+    ]
+    fresh = np.array([i not in copies for i in range(len(rows))], dtype=bool)
+    arrays = {size: images[fresh] for size, images in arrays.items()}
+    return rows[fresh].reset_index(drop=True), arrays, excluded
+
+
+def _copies(pixels: np.ndarray, known: Known) -> dict[int, str]:
+    """Which of the n probe images are (mirrored) copies of a learned one or of another, and why."""
+    n = len(pixels)
+    if not n:
+        return {}
+    arrays = [pixels, pixels[:, :, ::-1]]
+    arrays += [] if known.pixels is None else [np.asarray(known.pixels)]
+    total = sum(map(len, arrays))
+    # Numbers in place of ids: i and n + i are the probe's image i and its mirror image. Of equal
+    # pictures only the first is compared with others, so what it is like counts for all of them.
+    found = find_duplicates(np.concatenate(arrays), range(total))
+    first = np.arange(total)
+    pairs = [(int(r.image_id_a), int(r.image_id_b), r.kind) for r in found.itertuples()]
+    for a, b, kind in pairs:
+        if kind == "exact":
+            first[b] = a
+    same = {first[k]: k for k in reversed(range(2 * n, total))}
+    alike: dict[int, int] = {}
+    for a, b, kind in pairs:
+        if kind == "near":
+            for one, other in ((a, b), (b, a)):
+                if other in same:
+                    alike.setdefault(one, same[other])
+    copies: dict[int, str] = {}
+    for i in range(n):
+        for words, learned in (("a copy", same), ("nearly a copy", alike)):
+            for k in (learned.get(first[i]), learned.get(first[n + i])):
+                if k is not None and i not in copies:
+                    name = known.image_ids[k - 2 * n]
+                    copies[i] = f"{words} of {name}, which the models learned from"
+        if i not in copies and first[i] != i:
+            copies[i] = "a copy of another image of the probe"
+    return copies
+
+
+def _count(called: np.ndarray, patients: np.ndarray, class_names: list[str]) -> dict:
+    return {
+        "called": {name: int((called == name).sum()) for name in class_names},
+        "covid": share_on_patients(called == COVID, patients),
+    }
+
+
+def _own_share(predictions: pd.DataFrame | None) -> dict | None:
+    """How many of the run's own test images of another disease are called covid."""
+    if predictions is None:
+        return None
+    other = predictions[~predictions["label"].isin([COVID, NORMAL])]
+    if not len(other):
+        return None
+    marks = (other["predicted"] == COVID).to_numpy()
+    return {"images": len(other)} | share_on_patients(marks, other["patient_id"])
+
+
+def _question(probe: Probe, class_names: list[str]) -> str:
+    text = (
+        "Images of another disease from the collection that the covid images come from: how many "
+        "are called covid?"
+    )
+    if set(class_names) <= {COVID, NORMAL}:
+        text += " The run has no class for another disease, so no answer is right; covid is wrong."
+    if (probe.table["finding"] == NOT_STATED).all():
+        text += " What they show was not stated; they are taken to show no covid."
+    if probe.left_out:
+        text += f" Not asked about: {probe.left_out}."
+    return text
+
+
+def _sentence(title: str, row: dict, n_patients: int) -> str:
+    covid, n = row["covid"], sum(row["called"].values())
+    text = (
+        f"{title} calls {covid['n']} of {n} images of other diseases from the covid images' own "
+        f"collection covid: {percent_with_interval(covid['share'], covid['low'], covid['high'])}, "
+        f"{n_patients} patients"
+    )
+    own = row["own"]
+    if own is not None:
+        text += (
+            f"; in the run's own test part it is {percent(own['share'])} of the {own['images']} "
+            "images of other diseases"
+        )
+    return f"{text}."
