@@ -23,7 +23,9 @@ from tests.files import write_files, write_metadata
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 images, 6 of them for testing, as it was written; never written to."""
     root = tmp_path_factory.mktemp("whole")
-    make_run(root / "artifacts", models=("cnn", "resnet50"), n=30, tiny_openvino=True)
+    make_run(
+        root / "artifacts", models=("cnn", "resnet50"), n=30, tiny_openvino=True, ensemble=True
+    )
     return root
 
 
@@ -33,6 +35,7 @@ def root(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -128,11 +131,45 @@ def test_evaluate_without_any_image_scores_the_predictions_again(command, root):
     assert answer["models"]["cnn"]["log_loss"] == pytest.approx(stored["log_loss"])
 
 
-def test_evaluate_finds_nothing_of_the_run_in_data(command, root):
+def test_evaluate_scores_an_ensemble_as_the_mean_of_its_members(command, root):
+    _, out, _ = command("evaluate", "--run", "demo", "--json")
+    answer = json.loads(out)
+    assert list(answer["models"]) == ["cnn", "resnet50", "ensemble"]
+    _, out, _ = command("predict", "--run", "demo", *images_of(root), "--json")
+    manifest = artifacts.load_manifest(artifacts.open_run(root / "artifacts" / "demo"))
+    labels = manifest.set_index("image_id")["label"]
+    losses = []
+    for file, row in zip(images_of(root), json.loads(out), strict=True):
+        said = {m: row["models"][m]["probabilities"] for m in ("cnn", "resnet50", "ensemble")}
+        for label, share in said["ensemble"].items():
+            assert share == pytest.approx((said["cnn"][label] + said["resnet50"][label]) / 2)
+        losses.append(-np.log(said["ensemble"][labels[id_of(file, root)]]))
+    assert answer["models"]["ensemble"]["log_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("text", ["", "| a table |"])
+def test_evaluate_ends_with_what_was_published_on_the_same_images(command, root, monkeypatch, text):
+    monkeypatch.setattr("core.commands_evaluate.published_table", lambda run: text)
+    monkeypatch.setattr("core.commands_evaluate.is_published_set", lambda run: True)
+    status, out, said = command("evaluate", "--run", "demo", "--json")
+    assert status == 0 and set(json.loads(out)) == {"run", "data", "source", "models", "excluded"}
+    assert said.strip().endswith("| a table |") == bool(text)
+    assert ("beside what was published" in said) == bool(text)
+
+
+def test_evaluate_speaks_of_publications_only_where_the_images_are_theirs(command, monkeypatch):
+    def fails(run):
+        raise AssertionError("not the published images")
+
+    monkeypatch.setattr("core.commands_evaluate.published_table", fails)
+    assert command("evaluate", "--run", "demo")[0] == 0
+
+
+def test_evaluate_finds_nothing_to_score_in_data(command, root):
     (root / "empty").mkdir()
     status, out, said = command("evaluate", "--run", "demo", "--data", root / "empty", "--json")
     assert status == 2
-    assert said.count("\n") == 1 and "none of the 6 test images of run demo" in said
+    assert said.count("\n") == 1 and "No images to use in" in said
     assert json.loads(out) == {"error": said.strip()}
 
 
@@ -157,12 +194,57 @@ def test_predict_answers_as_the_contract_says(command, root):
     assert [row["path"] for row in rows] == [bad.as_posix(), good.as_posix()]
     assert rows[0]["error"] and rows[0]["models"] == {} and rows[1]["error"] is None
     assert str(bad) in said
-    assert set(rows[1]["models"]) == {"cnn", "resnet50"}
+    assert set(rows[1]["models"]) == {"cnn", "resnet50", "ensemble"}
     for answer in rows[1]["models"].values():
         assert set(answer) == {"predicted", "probabilities", "calibrated", "conformal_set"}
-        assert answer["calibrated"] == {} and answer["conformal_set"] == []
         assert answer["predicted"] == max(answer["probabilities"], key=answer["probabilities"].get)
         assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def change_run(root: Path, **values: object) -> None:
+    file = root / "artifacts" / "demo" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_predict_gives_calibrated_shares_and_what_cannot_be_ruled_out(command, root):
+    """Weights taken out and a temperature of 2, by hand: the root of share times prior."""
+    prior = {"covid": 0.1, "normal": 0.4, "pneumonia": 0.5}
+    change_run(
+        root,
+        calibration={
+            "cnn": {"temperature": 2.0, "prior": prior, "weighted": True, "part": "val", "n": 9}
+        },
+        conformal={"cnn": {"alpha": 0.1, "threshold": 0.3, "part": "val", "n": 9}},
+    )
+    _, out, said = command("predict", "--run", "demo", images_of(root)[0], "--json")
+    answer = json.loads(out)[0]["models"]["cnn"]
+    raised = {c: (share * prior[c]) ** 0.5 for c, share in answer["probabilities"].items()}
+    expected = {c: value / sum(raised.values()) for c, value in raised.items()}
+    assert answer["calibrated"] == pytest.approx(expected)
+    assert list(answer["calibrated"]) == list(answer["probabilities"])
+    inside = [c for c, share in expected.items() if share >= 0.3]
+    assert answer["conformal_set"] == inside and 0 < len(inside) < 3
+    other = json.loads(out)[0]["models"]["resnet50"]
+    assert other["calibrated"] == {} and other["conformal_set"] == []
+    assert "not calibrated" not in said
+    table = root / "out.csv"
+    command("predict", "--run", "demo", images_of(root)[0], "--csv", table)
+    row = pd.read_csv(table).iloc[0]
+    assert row["cnn_conformal_set"] == "|".join(inside)
+    assert row["cnn_calibrated_covid"] == pytest.approx(expected["covid"])
+
+
+def test_predict_says_where_nothing_is_calibrated(command, root):
+    """Runs from before calibration have neither key."""
+    file = root / "artifacts" / "demo" / "run.json"
+    info = json.loads(file.read_text())
+    for key in ("calibration", "conformal"):
+        info.pop(key, None)
+    file.write_text(json.dumps(info))
+    status, out, said = command("predict", "--run", "demo", images_of(root)[0], "--json")
+    assert status == 0 and "Probabilities are not calibrated." in said
+    for answer in json.loads(out)[0]["models"].values():
+        assert answer["calibrated"] == {} and answer["conformal_set"] == []
 
 
 def test_predict_writes_a_table_or_says_why_not(command, root):

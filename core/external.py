@@ -1,0 +1,272 @@
+"""External validation: the models of a run on images from elsewhere.
+
+Every image of the set is used, also where the set has a train and a test part of its own: that
+split is for those who train on it, and nothing here is trained. Left out, and listed: classes that
+the run does not have, files that cannot be read, second copies within the set, and everything that
+overlaps with what the run learned from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core import additions, artifacts, external_set, listing
+from core.cache import PixelCache, build_pixel_cache
+from core.console import progress
+from core.datasets import KNOWN, Dataset
+from core.evaluation import predictions_table
+from core.external_overlap import (
+    DUPLICATE,
+    LEARNED,
+    METHOD_FILES,
+    METHOD_PICTURES,
+    SAME_PATIENT,
+    TEST,
+    Match,
+    Pictures,
+    compares_features,
+    feature_steps,
+    find_overlap,
+)
+from core.external_scores import (
+    accuracy_with_overlap,
+    compare_with_home,
+    count_findings,
+    score_external,
+)
+from core.external_set import UNREADABLE, ExternalError
+from core.external_words import list_caveats
+from core.manifest import fingerprint
+from core.overlap import SIDE_PX
+from core.panel import Panel
+
+SPLIT = "external"
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What core.additions.write_external takes: external.json and its tables."""
+
+    document: dict[str, Any]
+    manifest: pd.DataFrame
+    predictions: dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """A set that was read and held against the run.
+
+    cache: the images that can be read and are of the run's classes, kept (n,) bool those that are
+    scored, once (n,) bool those and the ones that overlap. The rest is for the document.
+    """
+
+    cache: PixelCache
+    kept: np.ndarray
+    once: np.ndarray
+    labelled: bool
+    learned: list[Match]
+    facts: dict[str, Any]
+
+
+def evaluate_external(
+    run: artifacts.Run,
+    panel: Panel,
+    dataset: Dataset,
+    root: Path,
+    *,
+    own_root: Path,
+    cache_dir: Path,
+    name: str | None = None,
+) -> Evaluation:
+    """Score every model of the run on the images below root; nothing is written.
+
+    panel: the run's models as they are served; own_root: where the run's own images would lie;
+    name: the result's, where it may not replace one of other images. Raises ExternalError where
+    no image is left to score, and what reading the set raises.
+    """
+    manifest = artifacts.load_manifest(run)
+    images = _sort_out(run, manifest, panel, dataset, root, own_root, cache_dir, name)
+    usable = images.cache.table
+    everything = _ask(run, panel, images.cache)
+    rows = usable[images.kept].reset_index(drop=True)
+    predictions = {
+        model: table[images.kept].reset_index(drop=True) for model, table in everything.items()
+    }
+    names, seed, patients = run.class_names, int(run.info["seed"]), rows["patient_id"].tolist()
+    present = [label for label in names if label in set(rows["label"])]
+    at_home = manifest.set_index("image_id")["patient_id"].to_dict()
+    models, drop = {}, {}
+    for model, table in predictions.items():
+        models[model] = score_external(table, patients, names, present, seed=seed)
+        home = artifacts.load_predictions(run, model)
+        drop[model] = compare_with_home(home, at_home, table, patients, names, present, seed=seed)
+    with_overlap = {}
+    if len(present) > 1 and images.learned:
+        who = usable["patient_id"][images.once].tolist()
+        with_overlap = {
+            model: accuracy_with_overlap(table[images.once], who, names, seed=seed)
+            for model, table in everything.items()
+        }
+    findings = {}
+    if images.labelled and "finding" in rows:
+        findings = count_findings(rows["finding"], rows["label"], predictions, names)
+    known = dataset.name in KNOWN or dataset.modality == "phantom"
+    document = {
+        "title": dataset.title,
+        "created": artifacts.utc_now(),
+        "modality": dataset.modality if known else run.modality,
+        "labelled": images.labelled,
+        "n": len(rows),
+        "n_patients": len(set(patients)),
+        "fingerprint": fingerprint(rows),
+        "classes_present": present,
+        "classes_missing": [c for c in names if c not in present] if images.labelled else [],
+        **images.facts,
+        "findings": findings,
+        "models": models,
+        "drop": drop,
+        "with_overlap": with_overlap,
+        "precision": run.info.get("precision", "f32"),
+        "tta": run.info.get("tta", "none"),
+    }
+    document["caveats"] = list_caveats(run, dataset, document, rows)
+    return Evaluation(document, rows[additions.EXTERNAL_COLUMNS], predictions)
+
+
+def _sort_out(
+    run: artifacts.Run,
+    manifest: pd.DataFrame,
+    panel: Panel,
+    dataset: Dataset,
+    root: Path,
+    own_root: Path,
+    cache_dir: Path,
+    name: str | None,
+) -> _Images:
+    """Read the set and tell what of it is scored."""
+    table = external_set.read_set(run, dataset, root)
+    attrs, n_found = table.attrs, len(table)
+    labelled = bool((table["label"] != "").any())
+    excluded: list[dict[str, Any]] = []
+    extra: dict[str, int] = {}
+    if labelled:
+        table, excluded, extra = external_set.leave_out_classes(run, table, root)
+    cache = _read_pixels(table, root, cache_dir, [*panel.sizes_px, SIDE_PX], "Reading images")
+    ids = dict(zip(table["path"], table["image_id"], strict=True))
+    unreadable = [
+        external_set.entry(ids.get(row.path, row.path), row.reason, UNREADABLE)
+        for row in cache.skipped.itertuples()
+    ]
+    usable = cache.table
+    if not len(usable):
+        raise ExternalError(
+            f"None of the {len(table)} images in {root} can be used (first: "
+            f"{unreadable[0]['image_id']}: {unreadable[0]['reason']})"
+        )
+    if name is not None:
+        external_set.check_name(run, name, usable)
+    second = external_set.second_copies(usable)
+    matches, compared = _check_overlap(manifest, cache, own_root, cache_dir)
+    twice = {entry["image_id"] for entry in second}
+    learned = [m for m in matches if m.part == LEARNED and m.image_id not in twice]
+    once = ~usable["image_id"].isin(twice).to_numpy()
+    out = {match.image_id for match in learned}
+    kept = once & ~usable["image_id"].isin(out).to_numpy()
+    excluded += unreadable + second + [external_set.overlap_entry(match) for match in learned]
+    if not kept.any():
+        first = external_set.overlap_entry(learned[0]) if learned else second[0]
+        raise ExternalError(
+            f"None of the {n_found} images in {root} is left to score: {len(learned)} overlap with "
+            f"what run {run.name} learned from (first: {first['image_id']}: {first['reason']})"
+        )
+    kinds = Counter(match.kind for match in learned)
+    in_test = [match for match in matches if match.part == TEST and match.image_id not in out]
+    facts = {
+        "grouping": attrs.get("grouping", ""),
+        "classes_extra": extra,
+        "excluded": excluded,
+        "skipped": [e for e in attrs.get("skipped", []) if e["reason"] != listing.MASKS_REASON],
+        "overlap": {
+            "images": int(once.sum()),
+            "learned": {"duplicate": kinds[DUPLICATE], "same_patient": kinds[SAME_PATIENT]},
+            "test": [
+                {key: getattr(match, key) for key in ("image_id", "kind", "other", "correlation")}
+                for match in in_test
+                if match.image_id not in twice
+            ],
+            **compared,
+        },
+    }
+    return _Images(cache, kept, once, labelled, learned, facts)
+
+
+def _read_pixels(
+    table: pd.DataFrame, root: Path, cache_dir: Path, sizes_px: list[int], what: str
+) -> PixelCache:
+    with progress(len(table), what, "image") as bar:
+        return build_pixel_cache(
+            table, root, cache_dir, sizes_px, lambda done, _: bar.update(done - bar.n)
+        )
+
+
+def _check_overlap(
+    manifest: pd.DataFrame, cache: PixelCache, own_root: Path, cache_dir: Path
+) -> tuple[list[Match], dict[str, Any]]:
+    """Every overlap with the run, and what was compared how."""
+    files = {image_id: listing.find_image(own_root, image_id) for image_id in manifest["image_id"]}
+    here = pd.DataFrame(
+        [
+            (image_id, file.relative_to(own_root).as_posix())
+            for image_id, file in files.items()
+            if file is not None
+        ],
+        columns=["image_id", "path"],
+    )
+    ours = None
+    if len(here):
+        own = _read_pixels(here, own_root, cache_dir, [SIDE_PX], "Reading the run's own images")
+        ours = _pictures(own)
+    n_ours, n_theirs = len(ours.image_ids) if ours else 0, len(cache.table)
+    by_features = compares_features(n_theirs, n_ours)
+    with progress(feature_steps(n_theirs, n_ours), "Looking for copies", "step") as bar:
+        matches = find_overlap(manifest, cache.table, _pictures(cache), ours, bar.update)
+    words = METHOD_FILES + (f" {METHOD_PICTURES}" if n_ours else "")
+    if n_ours and not by_features:
+        words += " These are too many images for local features: whole frames only."
+    known = {"own_images": len(manifest), "own_compared": n_ours, "by_features": by_features}
+    return matches, known | {"method": words}
+
+
+def _pictures(cache: PixelCache) -> Pictures:
+    table = cache.table
+    return Pictures(
+        table["image_id"].tolist(),
+        cache.pixels(SIDE_PX),
+        table["width"].tolist(),
+        table["height"].tolist(),
+    )
+
+
+def _ask(run: artifacts.Run, panel: Panel, cache: PixelCache) -> dict[str, pd.DataFrame]:
+    """Predictions of every model of the run, in its order, for every image of the cache."""
+    rows = cache.table.assign(split=SPLIT, fold="")
+    parts = []
+    with progress(len(rows), "Asking the models", "image") as bar:
+        for start in range(0, len(rows), _BATCH):
+            batch = slice(start, start + _BATCH)
+            pixels = {size: np.array(cache.pixels(size)[batch]) for size in panel.sizes_px}
+            parts.append(panel.ask(pixels))
+            bar.update(len(rows.iloc[batch]))
+    return {
+        model: predictions_table(
+            rows, np.concatenate([part[model] for part in parts]), run.class_names
+        )
+        for model in run.models
+    }
