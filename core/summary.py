@@ -1,11 +1,18 @@
-"""A run in one Markdown table: what the README shows and `train` prints at its end."""
+"""A run in words and tables: what the README shows and `train` prints at its end.
+
+Markdown: the verdict, the models with intervals and floors, cross-validation beside the published
+rows, results on images from elsewhere, and what the scorecard found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from core import artifacts, verdict
+from core import additions, artifacts, scorecard, verdict
+from core.checks_external import fall_words, macro_f1_fall
+from core.pooled import folds_not_done, load_pooled
+from core.protocol import is_published_set, judge_target, published_table
 
 INIT_WORDS = {"imagenet": "ImageNet", "random": "random", "scratch": "from scratch"}
 HEAD = ("", "init", "input", "accuracy, %", "macro-F1, %", "covid sensitivity, %", "ms", "MB")
@@ -13,9 +20,9 @@ NO_VALUE = "–"
 
 
 def summarise_run(run: artifacts.Run) -> str:
-    """Markdown: verdict, models with intervals and inits, floors beneath, and what that rests on.
+    """Markdown of a whole run; parts that were not done are left out or said to be missing.
 
-    Raises ArtifactError where a model's metrics.json is absent or damaged.
+    Raises ArtifactError where a file that is read is absent or damaged.
     """
     metrics = {model: artifacts.load_metrics(run, model) for model in run.models}
     titles = {model: run.title(model) for model in run.models}
@@ -23,19 +30,34 @@ def summarise_run(run: artifacts.Run) -> str:
         metrics, run.info.get("comparisons", []), titles, synthetic=run.synthetic
     )
     inits = run.info.get("init", {})
-    rows = [_model_row(run, model, metrics[model]) for model in run.models]
-    rows += [_floor_row(floor) for floor in run.info.get("floors", {}).values()]
-    table = "\n".join(
-        "| " + " | ".join(cells) + " |" for cells in (HEAD, ["---"] * len(HEAD), *rows)
+    note = verdict.initialisation_note(
+        {m: inits.get(m) for m in run.models if not run.members(m)}, titles
     )
-    note = verdict.initialisation_note({m: inits.get(m) for m in run.models}, titles)
-    floors = [
-        f"- {titles[model]}: {verdict.floors_sentence(metrics[model], run.info['floors'])}"
-        for model in run.models
-        if run.info.get("floors")
+    leak = verdict.leak_badge(run.info.get("leakage"))
+    parts = [
+        f"**{leak}.** Its figures are too high for new patients." if leak else "",
+        said.sentence,
+        said.cost,
+        _model_table(run, metrics),
+        "\n".join(_floor_lines(run, metrics)),
+        note or "",
+        said.basis,
+        *_fold_parts(run),
+        *_external_parts(run),
+        trust_text(run),
     ]
-    parts = [said.sentence, said.cost, table, "\n".join(floors), note or "", said.basis]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def trust_text(run: artifacts.Run) -> str:
+    """What the scorecard counts, and one line for every check that failed."""
+    checks = scorecard.build_scorecard(run)
+    counts = verdict.trust_counts(check.status for check in checks)
+    failed = [check for check in checks if check.status == scorecard.FAILED]
+    missing = [check.title for check in checks if check.status == scorecard.NOT_DONE]
+    text = f"Trust: the run {counts}" + (f" ({'; '.join(missing)})." if missing else ".")
+    lines = [f"- **Fails {check.title}** ({check.fault}): {check.sentence}" for check in failed]
+    return "\n\n".join([text, "\n".join(lines)] if lines else [text])
 
 
 def score_line(title: str, metrics: Mapping[str, Any]) -> str:
@@ -47,16 +69,109 @@ def score_line(title: str, metrics: Mapping[str, Any]) -> str:
     return f"{title}: {', '.join(shown)}, n = {metrics['n']}."
 
 
+def _model_table(run: artifacts.Run, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [_model_row(run, model, metrics[model]) for model in run.models]
+    rows += [_floor_row(floor) for floor in run.info.get("floors", {}).values()]
+    return _table(HEAD, rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = (head, ["---"] * len(head), *rows)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _floor_lines(run: artifacts.Run, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    floors = run.info.get("floors")
+    if not floors:
+        return []
+    return [
+        f"- {run.title(model)}: {verdict.floors_sentence(metrics[model], floors)}"
+        for model in run.models
+    ]
+
+
+def _fold_parts(run: artifacts.Run) -> list[str]:
+    """Cross-validation beside the published rows, the target, and what was not done."""
+    pooled = load_pooled(run)
+    if not pooled:
+        return []
+    lines = []
+    for model, metrics in pooled.items():
+        spread, n_folds = metrics["spread"]["accuracy"], len(metrics["folds"])
+        sd = "" if spread["sd"] is None else f", standard deviation {100 * spread['sd']:.1f}"
+        accuracy = _share(metrics["accuracy"], metrics["intervals"].get("accuracy"))
+        lines.append(
+            f"- {run.title(model)}: accuracy {accuracy} pooled, mean of the {n_folds} folds "
+            f"{100 * spread['mean']:.1f}{sd}."
+        )
+    lines += [f"- {run.title(m)}: folds not done, {why}." for m, why in folds_not_done(run).items()]
+    target = judge_target(run) if is_published_set(run) else None
+    said = []
+    if target is not None:
+        said = [f"**{target.sentence}**", "\n".join(f"- {one.sentence}" for one in target.tasks)]
+        said.append(target.basis)
+    return [published_table(run), "\n".join(lines), *said]
+
+
+def _external_parts(run: artifacts.Run) -> list[str]:
+    """A table for every set from elsewhere: what is left there of each model."""
+    parts = []
+    for name in additions.list_external(run):
+        document = additions.load_external(run, name)
+        models = [model for model in run.models if model in document["models"]]
+        found = {model: external_sensitivities(document, model) for model in models}
+        classes = [c for c in run.class_names if any(c in row for row in found.values())]
+        head = ("", "accuracy, %", "macro-F1, %", "macro-F1 there against here")
+        head += tuple(f"{name} sensitivity, %" for name in classes)
+        rows = [
+            (
+                run.title(model),
+                *external_cells(document, model),
+                *(found[model].get(name, NO_VALUE) for name in classes),
+            )
+            for model in models
+        ]
+        title = document.get("title", name)
+        intro = f"Images from elsewhere: {title} (n = {document.get('n', 0):,})."
+        missing = document.get("classes_missing") or []
+        if missing:
+            intro += f" It has no {' and no '.join(missing)}."
+        parts += [intro, _table(head, rows)]
+    return parts
+
+
+def external_cells(document: Mapping[str, Any], model: str) -> list[str]:
+    """Accuracy and macro-F1 of a model on a set from elsewhere, and how they differ from here."""
+    figures = document["models"][model]
+    intervals, fall = figures.get("intervals") or {}, macro_f1_fall(document, model)
+    shares = [_share(figures.get(key), intervals.get(key)) for key in ("accuracy", "macro_f1")]
+    return [*shares, fall_words(fall) if fall else NO_VALUE]
+
+
+def external_sensitivities(document: Mapping[str, Any], model: str) -> dict[str, str]:
+    """Class -> the share of its images that the model finds elsewhere, classes there only."""
+    figures = document["models"][model]
+    intervals = figures.get("intervals") or {}
+    return {
+        name: _share(row["recall"], intervals.get(f"recall.{name}"))
+        for name, row in (figures.get("per_class") or {}).items()
+        if row.get("recall") is not None and row.get("support", 1)
+    }
+
+
 def _model_row(run: artifacts.Run, model: str, metrics: Mapping[str, Any]) -> list[str]:
     init = str(run.info.get("init", {}).get(model, NO_VALUE))
     size = run.info.get("model_input_size_px", {}).get(model, run.info.get("input_size_px"))
+    start, seen = INIT_WORDS.get(init, init), f"{size} px"
+    if run.members(model):
+        start, seen = f"mean of {len(run.members(model))}", NO_VALUE
     covid = metrics["per_class"].get("covid", {}).get("recall")
     cost = metrics.get("cost") or {}
     intervals = metrics["intervals"]
     return [
         run.title(model),
-        INIT_WORDS.get(init, init),
-        f"{size} px",
+        start,
+        seen,
         _share(metrics["accuracy"], intervals.get("accuracy")),
         _share(metrics["macro_f1"], intervals.get("macro_f1")),
         _share(covid, intervals.get("recall.covid")),

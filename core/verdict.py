@@ -5,6 +5,7 @@ Pages and README print these sentences as they are, so that no two places can ju
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -144,6 +145,25 @@ def floors_sentence(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> s
     if lost:
         return f"Does not beat these shortcut floors: {'; '.join(lost)}."
     return f"Above every shortcut floor; the highest are {highest_floors(floors)}."
+
+
+def leak_badge(leakage: Mapping[str, Any] | None) -> str:
+    """A few words for a run whose test part leaks (run.json's `leakage`), "" for any other."""
+    if not leakage or not leakage.get("images"):
+        return ""
+    share = 100 * leakage["share"]
+    by_patient = leakage.get("by_patient", leakage["images"])
+    what = "share a patient with" if by_patient else "have a copy in"
+    return f"LEAKS: {share:.{0 if share >= 1 else 1}f}\u202f% of test images {what} training"
+
+
+def trust_counts(statuses: Iterable[str]) -> str:
+    """Such as "passes 5 of 13 checks, fails 5, 3 not done"; statuses as core.checks has them."""
+    n = Counter(statuses)
+    parts = [f"passes {n['passed']} of {n.total()} checks"]
+    parts += [f"fails {n['failed']}"] if n["failed"] else []
+    parts += [f"{n['not done']} not done"] if n["not done"] else []
+    return ", ".join(parts)
 
 
 def _lead(

@@ -1,6 +1,15 @@
 """The plain words: leader, chance, cost and initialisation."""
 
-from core.verdict import floors_sentence, initialisation_note, leader_sentence, lost_floors
+import pytest
+
+from core.verdict import (
+    floors_sentence,
+    initialisation_note,
+    leader_sentence,
+    leak_badge,
+    lost_floors,
+    trust_counts,
+)
 
 TITLES = {"cnn": "CNN", "resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
 
@@ -159,3 +168,29 @@ def test_a_floor_is_beaten_on_accuracy_and_on_macro_f1_or_not_at_all():
         "Files (macro-F1 72.0\u202f%)"
     ]
     assert floors_sentence(above, {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("leakage", "words"),
+    [
+        (None, ""),
+        ({"images": 0, "share": 0.0}, ""),
+        ({"images": 99, "share": 0.44}, "44\u202f% of test images share a patient with training"),
+        (
+            {"images": 99, "share": 0.44, "by_patient": 98, "exact": 1},
+            "44\u202f% of test images share a patient with training",
+        ),
+        (
+            {"images": 1, "share": 0.0044, "by_patient": 0, "exact": 1},
+            "0.4\u202f% of test images have a copy in training",
+        ),
+    ],
+)
+def test_what_leaks_in_a_few_words(leakage, words):
+    assert leak_badge(leakage) == (f"LEAKS: {words}" if words else "")
+
+
+def test_checks_are_counted_by_status():
+    statuses = ["passed", "failed", "not done", "failed"]
+    assert trust_counts(statuses) == "passes 1 of 4 checks, fails 2, 1 not done"
+    assert trust_counts(["passed"] * 3) == "passes 3 of 3 checks"

@@ -1,0 +1,111 @@
+"""The pitfall scorecard: what reviewers of such models ask for, computed from a run's files.
+
+The list follows DeGrave et al. 2021 and Maguolo & Nanni 2021 (shortcuts), Roberts et al. 2021
+(duplicates, stitched sources, no external test, no intervals), CLAIM (Mongan et al. 2020) and
+TRIPOD+AI (Collins et al. 2024). Nothing is taken on trust: each check reads figures, has one
+stated rule, and says "not done" where the figures are not there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from core.artifacts import Run
+from core.checks import (
+    FAILED,
+    NOT_DONE,
+    PASSED,
+    STATUSES,
+    Check,
+    Evidence,
+    headline_models,
+    join,
+    load_evidence,
+)
+from core.checks_audit import (
+    check_blackout,
+    check_leakage,
+    check_perturbation,
+    check_probe,
+    check_subgroups,
+)
+from core.checks_external import check_external
+from core.checks_run import (
+    check_calibration,
+    check_cross_validation,
+    check_floors,
+    check_guard,
+    check_intervals,
+    check_operating,
+    check_patient_split,
+)
+
+# The most serious first: what makes all other figures worthless, then what makes them narrow.
+CHECKS = {
+    "leakage": check_leakage,
+    "patient_split": check_patient_split,
+    "blackout": check_blackout,
+    "probe": check_probe,
+    "floors": check_floors,
+    "external": check_external,
+    "cross_validation": check_cross_validation,
+    "intervals": check_intervals,
+    "calibration": check_calibration,
+    "operating": check_operating,
+    "perturbation": check_perturbation,
+    "subgroups": check_subgroups,
+    "guard": check_guard,
+}
+NAMED_FAULTS = 2
+
+__all__ = [
+    "CHECKS", "FAILED", "NOT_DONE", "PASSED", "Check", "Evidence", "build_scorecard",
+    "judge_evidence", "load_evidence", "scorecard_sentence",
+]  # fmt: skip
+
+
+def build_scorecard(run: Run) -> list[Check]:
+    """Every check of the run, the most serious first. Raises ArtifactError where files are
+    damaged."""
+    return judge_evidence(load_evidence(run))
+
+
+def judge_evidence(evidence: Evidence) -> list[Check]:
+    """build_scorecard on evidence that was read already."""
+    return [check(evidence) for check in CHECKS.values()]
+
+
+def scorecard_sentence(run: Run, checks: Sequence[Check]) -> str:
+    """ "This run passes 5 of 13 checks, fails 5, and 3 were not done. Most serious: ..."."""
+    n = Counter(check.status for check in checks)
+    text = f"This run passes {n[PASSED]} of {len(checks)} checks"
+    if n[FAILED]:
+        text += f", fails {n[FAILED]}"
+    if n[NOT_DONE]:
+        were = "was" if n[NOT_DONE] == 1 else "were"
+        text += f"{', and' if n[FAILED] else ';'} {n[NOT_DONE]} {were} not done"
+    failed = [check for check in checks if check.status == FAILED]
+    if failed:
+        text += f". Most serious: {'; '.join(_fault(run, c) for c in failed[:NAMED_FAULTS])}"
+    elif n[NOT_DONE]:
+        missing = [check.title.lower() for check in checks if check.status == NOT_DONE]
+        text += f". Nothing that was checked failed; not done: {join(missing)}"
+    text += "."
+    if run.synthetic:
+        text = f"SYNTHETIC: measured on drawn phantoms, this says nothing about patients. {text}"
+    return text
+
+
+def sort_checks(checks: Sequence[Check]) -> list[Check]:
+    """Failed first, then not done, then passed; the most serious first among each."""
+    return sorted(checks, key=lambda check: STATUSES.index(check.status))
+
+
+def _fault(run: Run, check: Check) -> str:
+    """The fault, with the models that have it where not all do (controls do not count)."""
+    asked = headline_models(run)
+    failing = [model for model in asked if check.models.get(model) == FAILED]
+    if not failing or len(failing) == len(asked):
+        return check.fault
+    return f"{check.fault} ({join(run.title(model) for model in failing)})"
