@@ -13,6 +13,9 @@ PAGES = {
     "confusion": ("Confusion", ":material/grid_on:"),
     "errors": ("Errors", ":material/image_search:"),
     "predict": ("Predict", ":material/upload_file:"),
+    "trust": ("Trust", ":material/verified_user:"),
+    "curves": ("Curves", ":material/stacked_line_chart:"),
+    "protocol": ("Protocol", ":material/rule:"),
     "training": ("Training", ":material/show_chart:"),
     "data": ("Data", ":material/folder_open:"),
 }

@@ -12,7 +12,7 @@ from core.artifacts import ArtifactError, Run
 from core.explain import class_heat, overlay
 from core.phantom import label_synthetic
 from dashboard import loaders, ui
-from dashboard.predicting import ModelAnswer, PictureAnswer, answer_picture
+from dashboard.predicting import ModelAnswer, PictureAnswer, answer_picture, asked_models
 
 LARGE_PX = 440
 ANSWERS_KEPT = 12
@@ -20,13 +20,14 @@ _ANSWERS = "live_answers"
 
 
 def ask_models(selection: ui.Selection, data: bytes, name: str) -> PictureAnswer:
-    """Every chosen model's live answer; the last few are remembered. Raises ImageError."""
+    """Every chosen model's live answer, an ensemble's members' in its place; the last few are
+    remembered. Raises ImageError."""
     run = selection.run
     key = (hashlib.sha256(data).hexdigest(), name, loaders.run_token(run), selection.models)
     kept: dict = st.session_state.setdefault(_ANSWERS, {})
     if key not in kept:
-        served, problems = load_models(run, selection.models)
-        titles = {model: selection.title(model) for model in selection.models}
+        served, problems = load_models(run, asked_models(run, selection.models))
+        titles = {model: selection.title(model) for model in run.models}
         answer = answer_picture(data, name, served, run.class_names, titles, problems)
         while len(kept) >= ANSWERS_KEPT:
             kept.pop(next(iter(kept)))
@@ -35,7 +36,10 @@ def ask_models(selection: ui.Selection, data: bytes, name: str) -> PictureAnswer
 
 
 def load_models(run: Run, models: Sequence[str]) -> tuple[dict, dict[str, str]]:
-    """The served models, and title -> one sentence for those that cannot be loaded."""
+    """The served models, and title -> one sentence for those that cannot be loaded.
+
+    models: such as have a file (predicting.asked_models), no ensembles.
+    """
     from core.inference import InferenceError  # the engine takes a second to import
 
     served, problems = {}, {}

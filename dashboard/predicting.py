@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from core.artifacts import Run
 from core.images import decode_image, resize_square
 from core.metrics import predicted_index
+from core.verdict import CONTROL_SUFFIX
 
 TIMED_RUNS = 3
 # Larger pictures are shown smaller: a page needs no more, and the models see far less.
@@ -42,6 +44,26 @@ class ModelAnswer:
     latency_ms: float
     precision: str
     input_size_px: int
+
+    @property
+    def confidence(self) -> float:
+        return float(self.probabilities.max())
+
+
+@dataclass(frozen=True)
+class MeanAnswer:
+    """The mean of several answers, each with the same weight.
+
+    model: the run's ensemble that this is, whose figures then tell what it is worth; None for a
+    mean that nobody measured. members: the titles it is made of; probabilities (C,).
+    """
+
+    model: str | None
+    title: str
+    members: tuple[str, ...]
+    probabilities: np.ndarray
+    predicted: str
+    latency_ms: float
 
     @property
     def confidence(self) -> float:
@@ -140,6 +162,43 @@ def shown_pixels(grey: np.ndarray, side_px: int = SHOWN_SIDE_PX) -> np.ndarray:
 def mean_probabilities(answers: Sequence[ModelAnswer]) -> np.ndarray:
     """Mean of the models' probabilities (C,), each model with the same weight."""
     return np.mean([answer.probabilities for answer in answers], axis=0)
+
+
+def mean_answer(
+    run: Run, chosen: Sequence[str], answers: Sequence[ModelAnswer]
+) -> MeanAnswer | None:
+    """The mean that a page shows: an ensemble of the run where all its members answered, else the
+    mean of all single models that are no controls; None of fewer than two.
+
+    An ensemble that was chosen comes before one that was not, which counts only where the single
+    models are just its members (the mean is then the same).
+    """
+    by_model = {own.model: own for own in answers}
+    singles = [m for m in by_model if not m.endswith(CONTROL_SUFFIX)]
+    ensembles = {m: run.members(m) for m in run.models if run.members(m)}
+    model, members = None, singles
+    for name, own in sorted(ensembles.items(), key=lambda pair: pair[0] not in chosen):
+        if set(own) == set(singles) or (name in chosen and set(own) <= set(by_model)):
+            model, members = name, own
+            break
+    if len(members) < 2:
+        return None
+    parts = [by_model[name] for name in members]
+    mean = mean_probabilities(parts)
+    return MeanAnswer(
+        model,
+        run.title(model) if model else f"Mean of the {len(parts)}",
+        tuple(part.title for part in parts),
+        mean,
+        run.class_names[int(predicted_index(mean[None])[0])],
+        sum(part.latency_ms for part in parts),
+    )
+
+
+def asked_models(run: Run, chosen: Sequence[str]) -> list[str]:
+    """The models with a file that a choice asks: an ensemble asks its members."""
+    wanted = set(chosen).union(*(run.members(model) for model in chosen))
+    return [model for model in run.served if model in wanted]
 
 
 def agreement_sentence(answers: Sequence[ModelAnswer]) -> str:

@@ -4,8 +4,8 @@ A page begins with
 
     selection = ui.page_frame("Errors", ":material/image_search:")
 
-which draws title, run, SYNTHETIC badge and the research line, and stops with a sentence where
-there is nothing to show.
+which draws title, run, SYNTHETIC and LEAKS badges and the research line, and stops with a sentence
+where there is nothing to show.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core import artifacts, config
+from core import artifacts, config, verdict
 from core.artifacts import ArtifactError, Run
-from dashboard import charts, loaders, tables
+from core.leakage import leak_sentence
+from dashboard import charts, loaders, loaders_protocol, tables
 
 RESEARCH_LINE = "Research use, not for diagnosis"
 PART_NAMES = {"test": "test", "val": "validation", "folds": "out-of-fold"}
@@ -64,6 +65,9 @@ class _Sidebar:
 
 def init_name(run: Run, model: str) -> str:
     """How the model's weights began, for people; "" where the run does not say."""
+    members = run.members(model)
+    if members:
+        return f"{len(members)} members"
     init = str(run.info.get("init", {}).get(model, ""))
     if init.startswith("file:"):
         return f"init from {init.removeprefix('file:')}"
@@ -79,6 +83,11 @@ def model_mark(run: Run, model: str) -> str:
     """Markdown: the model's shape in its colour, as charts draw it."""
     style = charts.model_style(model, run.models)
     return f":{style.theme_colour}[{style.glyph}]"
+
+
+def model_cell(run: Run, model: str) -> str:
+    """Markdown for a table's cell: the model's mark, name and init."""
+    return f"{model_mark(run, model)}\u00a0{escape(model_label(run, model))}"
 
 
 # ------------------------------------------------------------------------------ sidebar, head
@@ -100,6 +109,8 @@ def page_frame(title: str, icon: str) -> Selection:
         st.title(f"{icon} {title}", anchor=False, width="content")
         if drawn.selection is not None and drawn.selection.run.synthetic:
             synthetic_badge()
+        if drawn.selection is not None:
+            leak_badge(drawn.selection.run)
         st.badge(RESEARCH_LINE, icon=":material/science:", color="gray")
     if drawn.selection is not None:
         st.caption(_run_line(drawn.selection.run))
@@ -119,6 +130,17 @@ def _run_line(run: Run) -> str:
 def synthetic_badge() -> None:
     """Say that the images are drawn: on every page and beside every phantom."""
     st.badge("SYNTHETIC: drawn phantoms, no patients", icon=":material/draw:", color="red")
+
+
+def leak_badge(run: Run) -> None:
+    """Say on every page where test images are not independent of training; else nothing."""
+    words = verdict.leak_badge(run.info.get("leakage"))
+    if words:
+        sentence = leak_sentence({"exact": 0, "near": 0} | run.info["leakage"])
+        st.badge(
+            words, icon=":material/warning:", color="red",
+            help=f"{sentence} The run's figures are too high for new patients.",
+        )  # fmt: skip
 
 
 def empty_state(sentence: str, command: str = "") -> None:
@@ -163,13 +185,22 @@ def _choose(usable: dict[str, artifacts.RunEntry]) -> _Sidebar:
     if st.session_state.get(RUN_KEY) not in usable:
         wanted = os.environ.get("CXR_RUN", "")  # `make demo` opens on its own run
         st.session_state[RUN_KEY] = wanted if wanted in usable else next(iter(usable))
-    name = st.selectbox("Run", list(usable), key=RUN_KEY, persist_state="session")
+    leaking = loaders_protocol.leaking_runs(list(usable.values()))
+    name = st.selectbox(
+        "Run",
+        list(usable),
+        key=RUN_KEY,
+        format_func=lambda name: f"{name} (LEAKS)" if name in leaking else name,
+        persist_state="session",
+    )
     try:
         run = artifacts.open_run(usable[name].path)
     except ArtifactError as error:  # damaged between listing and opening
         return _Sidebar(None, str(error))
     if run.synthetic:
         st.badge("SYNTHETIC", icon=":material/draw:", color="red")
+    if name in leaking:
+        st.badge("LEAKS", icon=":material/warning:", color="red", help=leaking[name])
     models = _choose_models(run)
     parts = [p for p in PART_NAMES if all(artifacts.has_predictions(run, m, p) for m in run.models)]
     if st.session_state.get(PART_KEY) not in parts:

@@ -16,7 +16,10 @@ from core.shapes import METRICS, RUN
 from tests.factory import make_run
 
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
-PAGES = ("overview", "confusion", "errors", "predict", "training", "data")
+PAGES = (
+    *("overview", "confusion", "errors", "curves", "protocol", "trust"),
+    *("predict", "training", "data"),
+)
 FIRST = "covid/phantom-c0000_0"  # the image in the first row of manifest and predictions
 # Which pages cannot do without a file; Predict says it in the cards below an answer.
 READERS = {
@@ -34,7 +37,11 @@ READERS = {
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run to copy, never to write to."""
     root = tmp_path_factory.mktemp("whole")
-    return make_run(root, n=30, images=False, models=("cnn", "resnet50"))
+    run = make_run(root, n=30, images=False, models=("cnn", "resnet50"), folds=3, ensemble=True)
+    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    info["leakage"] = {"patients": 1, "images": 2, "share": 0.1, "exact": 0, "near": 0}
+    (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    return run
 
 
 @pytest.fixture

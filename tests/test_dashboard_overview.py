@@ -5,21 +5,27 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import artifacts
 from core.files import write_json
-from core.metrics import flatten_metrics
-from dashboard import tables
+from core.metrics import compute_metrics, flatten_metrics
+from core.scorecard import build_scorecard
+from dashboard import charts, tables
 from tests.factory import make_run
+from tests.factory_audit import add_audit, add_external
+from tests.folded import make_folded_run
 
+METRICS = compute_metrics(np.array([0, 1, 0, 1]), np.eye(2)[[0, 1, 1, 1]], ["covid", "normal"])
+METRICS["intervals"] = {}
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
 
 
 def open_page(page: str) -> AppTest:
-    app = AppTest.from_file(APP, default_timeout=60).run()
+    app = AppTest.from_file(APP, default_timeout=60)
     return app.switch_page(f"app_pages/{page}.py").run()
 
 
@@ -27,6 +33,15 @@ def main_text(app: AppTest) -> str:
     main = app.main
     kinds = (main.markdown, main.caption, main.info, main.code, main.title, main.subheader)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def tables_with(app: AppTest, column: str) -> list[pd.DataFrame]:
+    """The tables of the page that have such a column, in order."""
+    return [table.value for table in app.main.table if column in table.value.columns]
+
+
+def plain(text: str) -> str:
+    return text.replace("\u202f", " ").replace("\u00a0", " ").replace("\\", "")
 
 
 def load_all(run_dir: Path, models) -> dict[str, dict]:
@@ -75,7 +90,7 @@ def test_cards_give_macro_f1_with_interval_cost_and_init(demo_app: Path):
 def test_classification_report_is_the_one_of_metrics_json(demo_app: Path):
     app = open_page("overview")
     figures = load_all(demo_app / "demo", ["cnn", "resnet50", "mobilenetv2"])
-    binary, *reports = [table.value for table in app.main.table]
+    binary, *reports = tables_with(app, "F1")
     assert len(reports) == 3
     for name, report in zip(("covid", "normal", "pneumonia"), reports, strict=True):
         for row, model in enumerate(figures):
@@ -97,10 +112,13 @@ def test_classification_report_is_the_one_of_metrics_json(demo_app: Path):
 
 def test_no_score_stands_without_its_interval(demo_app: Path):
     app = open_page("overview")
-    for table in app.main.table:
-        for column in table.value.columns[1:]:
-            for text in table.value[column]:
-                assert re.fullmatch(r"(–|[\d.]+\u202f%) :gray\[.+\]", text)
+    scores = tables_with(app, "F1")
+    scores += [table.filter(regex="before|after") for table in tables_with(app, "ECE, after")]
+    assert len(scores) == 5
+    for table in scores:
+        for column in table.columns.drop("Model", errors="ignore"):
+            for text in table[column]:
+                assert re.fullmatch(r"(–|[\d.]+(\u202f%)?) :gray\[.+\]", text)
     shares = app.main.dataframe[0].value
     models = [c for c in shares.columns if f"interval:{c}" in shares.columns]
     assert models == ["cnn", "resnet50", "mobilenetv2"]
@@ -143,10 +161,176 @@ def test_conditions_and_what_is_not_done_are_stated(demo_app: Path):
 
 def test_what_is_there_is_not_called_missing(empty_app: Path):
     path = make_run(empty_app, n=30, images=False, models=("cnn",), folds=5)
-    (path / "audit").mkdir()
+    add_audit(path)
     text = main_text(open_page("overview"))
-    assert "External validation" in text
+    assert "External validation" in text and "**External: not done.**" in text
     assert "Leakage and shortcut audit" not in text and "Cross-validation" not in text
+    add_external(path)
+    text = main_text(open_page("overview"))
+    assert "Not done yet" not in text and "External: not done" not in text
+
+
+def test_an_empty_audit_folder_is_no_audit(empty_app: Path):
+    path = make_run(empty_app, n=30, images=False, models=("cnn",))
+    (path / "audit").mkdir()
+    assert "Leakage and shortcut audit (no audit" in main_text(open_page("overview"))
+
+
+def test_models_without_folds_or_calibration_are_named(empty_app: Path):
+    run = make_folded_run(empty_app, not_done={"cnn": "every layer is trained"})
+    for model in run.models:
+        metrics = artifacts.load_metrics(run, model)
+        artifacts.write_metrics(run.path, model, metrics | {"calibrated": None})
+    text = main_text(open_page("overview"))
+    assert "Cross-validation of some models (CNN: every layer is trained)" in text
+    assert "Calibration (no temperature is fitted for CNN, MobileNetV2)" in text
+    assert "Probabilities, as served and calibrated" not in text
+
+
+# ------------------------------------------------------------------- how far it can be trusted
+
+
+def links(app: AppTest) -> dict[str, str]:
+    """Page -> label of the links on the page."""
+    return {link.proto.page: link.proto.label for link in app.main.get("page_link")}
+
+
+def test_a_line_counts_the_scorecard_and_leads_to_trust(empty_app: Path):
+    path = make_run(empty_app, n=60, images=False)
+    add_audit(path)
+    app = open_page("overview")
+    assert not app.exception
+    status = [check.status for check in build_scorecard(artifacts.open_run(path))]
+    label = links(app)["trust"]
+    assert label == (
+        f"Trust: passes {status.count('passed')} of {len(status)} checks, "
+        f"fails {status.count('failed')}, {status.count('not done')} not done"
+    )
+    assert links(app)["protocol"] == "Protocol"
+    assert ":gray[no cross-validation]" in [m.value for m in app.main.markdown]
+
+
+def test_an_audit_that_was_made_since_is_counted(empty_app: Path):
+    path = make_run(empty_app, n=60, images=False)
+    before = links(open_page("overview"))["trust"]
+    add_audit(path)
+    assert links(open_page("overview"))["trust"] != before
+
+
+def test_a_line_gives_the_best_pooled_accuracy_and_leads_to_protocol(empty_app: Path):
+    run = make_folded_run(empty_app)
+    metrics = {m: artifacts.load_fold_metrics(run, m) for m in run.models}
+    best = max(metrics, key=lambda model: metrics[model]["accuracy"])
+    bounds = metrics[best]["intervals"]["accuracy"]
+    app = open_page("overview")
+    assert links(app)["protocol"] == "Protocol"
+    assert (
+        f":gray[over 5 patient-grouped folds {run.title(best)} reaches "
+        f"{100 * metrics[best]['accuracy']:.1f} % "
+        f"({100 * bounds['low']:.1f} to {100 * bounds['high']:.1f}) accuracy]"
+    ) in [plain(m.value) for m in app.main.markdown]
+
+
+def test_a_damaged_audit_is_a_sentence_and_the_page_stays(empty_app: Path):
+    path = make_run(empty_app, n=30, images=False)
+    add_audit(path)
+    (path / "audit" / "audit.json").write_text("{nonsense")
+    app = open_page("overview")
+    assert not app.exception and len(app.metric) == 3
+    assert "audit.json is damaged" in plain(app.main.error[0].value)
+
+
+def test_every_pair_has_its_verdict_with_interval_and_all_three_p(demo_app: Path):
+    app = open_page("overview")
+    run = artifacts.open_run(demo_app / "demo")
+    (table,) = tables_with(app, "p, McNemar")
+    assert len(table) == 3
+    for (_, shown), row in zip(table.iterrows(), run.info["comparisons"], strict=True):
+        assert shown["Pair"] == f"{run.title(row['a'])} less {run.title(row['b'])}"
+        assert plain(shown["Difference"]) == (
+            f"{100 * row['difference']:+.1f} :gray[{100 * row['low']:.1f} to "
+            f"{100 * row['high']:.1f}]"
+        )
+        for column, key in (("p, permutation", "p_permutation"), ("p, Holm", "p_holm")):
+            assert shown[column] in ("< 0.001", f"{row[key]:.3f}")
+        better = {"a better": row["a"], "b better": row["b"]}.get(row["verdict"])
+        assert shown["Verdict"] == (
+            f"**{run.title(better)} better**" if better else "no difference shown"
+        )
+    caption = next(c.value for c in app.main.caption if "McNemar" in c.value)
+    assert "ignores that a patient has up to 2 images here" in caption
+
+
+def test_results_from_elsewhere_stand_beside_those_at_home(empty_app: Path):
+    path = make_run(empty_app, n=60, images=False)
+    document = add_external(path, drop=0.2)
+    app = open_page("overview")
+    assert not app.exception
+    assert "**Images from elsewhere**, n = 180" in main_text(app)
+    (table,) = tables_with(app, "Macro-F1 there")
+    figures = load_all(path, document["models"])
+    for place, (model, far) in enumerate(document["models"].items()):
+        own, shown = figures[model], table.iloc[place]
+        interval = own["intervals"]["macro_f1"]
+        assert shown["Macro-F1 here"] == cell(own["macro_f1"], interval)
+        interval = far["intervals"]["macro_f1"]
+        assert plain(shown["Macro-F1 there"]) == (
+            f"{100 * far['macro_f1']:.1f} "
+            f":gray[{100 * interval['low']:.1f} to {100 * interval['high']:.1f}]"
+        )
+        word = "lower" if far["macro_f1"] < own["macro_f1"] else "higher"
+        assert f"points {word} :gray[" in shown["Change"]
+
+
+def test_a_set_of_one_class_gives_sensitivity_only(empty_app: Path):
+    path = make_run(empty_app, n=60, images=False)
+    add_external(path, classes=["covid"])
+    (table,) = tables_with(open_page("overview"), "Macro-F1 there")
+    assert set(table["Change"]) == {"–"}
+    assert all(":gray[" in text for text in table["covid found there"])
+    assert "normal found there" not in table.columns
+
+
+def test_calibrated_figures_stand_beside_those_as_served(demo_app: Path):
+    app = open_page("overview")
+    (table,) = tables_with(app, "ECE, after")
+    figures = load_all(demo_app / "demo", ["cnn", "resnet50", "mobilenetv2"])
+    for place, metrics in enumerate(figures.values()):
+        done = metrics["calibrated"]
+        for key, name in (("log_loss", "Log loss"), ("ece", "ECE")):
+            for when in ("before", "after"):
+                interval = done[when]["intervals"][key]
+                assert plain(table[f"{name}, {when}"].iloc[place]) == (
+                    f"{done[when][key]:.3f} :gray[{interval['low']:.3f} to {interval['high']:.3f}]"
+                )
+        assert f"{done['n']} validation" in table["Temperature"].iloc[place]
+
+
+def test_an_ensemble_has_its_own_card_and_no_size_of_its_own(empty_app: Path):
+    path = make_run(empty_app, n=60, images=False, ensemble=True)
+    app = open_page("overview")
+    assert not app.exception
+    assert len(app.metric) == 4
+    figures = load_all(path, ["cnn", "resnet50", "mobilenetv2", "ensemble"])
+    members = [figures[m]["cost"]["size_mb"] for m in list(figures)[:3]]
+    assert figures["ensemble"]["cost"]["size_mb"] == pytest.approx(sum(members))
+    text = main_text(app)
+    assert f"**{sum(members):.1f}** MB" in text
+    assert ":gray[★] Mean of the models" in text
+    conditions = next(m.value for m in app.markdown if m.value.startswith("**Measured on"))
+    assert "Mean of the models" not in conditions.split("test-time copies")[0]
+
+
+def test_floors_are_drawn_behind_the_dots():
+    figures = {"cnn": METRICS}
+    rows = tables.metric_rows(figures, ["covid", "normal"], {"cnn": "CNN"})
+    floors = {"x": {"title": "X", "kind": "pixel", "accuracy": 0.5, "macro_f1": 0.4}}
+    chart = charts.plot_metric_dots(
+        rows[rows["metric"].isin(tables.SHARES)], models=["cnn"], labels={"cnn": "CNN"},
+        n_text="n = 4", floors=tables.floor_rows(floors),
+    )  # fmt: skip
+    modes = [trace.mode for trace in chart.figure.data]
+    assert modes == ["lines"] * 2 + ["markers"], "what is added first lies behind"
 
 
 def test_a_model_that_does_not_beat_the_floor_is_named(empty_app: Path):

@@ -20,6 +20,8 @@ from dashboard.predicting import (
     ModelAnswer,
     agreement_sentence,
     answer_picture,
+    asked_models,
+    mean_answer,
     mean_probabilities,
     shown_pixels,
     worth,
@@ -368,6 +370,74 @@ def test_a_control_answers_but_has_no_part_in_the_mean(empty_app: Path) -> None:
     make_run(empty_app, models=models, n=30, images=False, tiny_openvino=True)
     cards = worth_cards(upload(open_page(), "a.png", PHANTOM))
     assert len(cards) == 4 and "**Mean of the 2**" in cards[-1]
+
+
+def a_run(members: dict[str, list[str]], *singles: str) -> artifacts.Run:
+    kind = dict.fromkeys(singles, "single") | dict.fromkeys(members, "ensemble")
+    info = {"models": [*singles, *members], "kind": kind, "members": members}
+    return artifacts.Run(Path("r"), info | {"class_names": NAMES, "display": {"all": "All"}})
+
+
+@pytest.mark.parametrize(
+    ("members", "chosen", "answered", "model", "of"),
+    [
+        ({}, ["m1", "m2"], 2, None, ("M1", "M2")),
+        ({}, ["m1"], 1, None, None),
+        # What was not chosen counts where it is the same mean.
+        ({"all": ["m1", "m2"]}, ["m1", "m2"], 2, "all", ("M1", "M2")),
+        ({"all": ["m1", "m2"]}, ["m1", "m2", "m3"], 3, None, ("M1", "M2", "M3")),
+        ({"all": ["m1", "m2"]}, ["all", "m3"], 3, "all", ("M1", "M2")),
+        # A member that cannot answer takes the ensemble away.
+        ({"all": ["m1", "m2", "m3"]}, ["all"], 2, None, ("M1", "M2")),
+        ({"few": ["m1", "m2"], "all": ["m1", "m2", "m3"]}, ["few"], 3, "few", ("M1", "M2")),
+    ],
+)
+def test_one_rule_says_which_mean_is_shown(members, chosen, answered, model, of):
+    run = a_run(members, "m1", "m2", "m3")
+    mean = mean_answer(run, chosen, said("covid", "normal", "normal")[:answered])
+    if of is None:
+        assert mean is None
+        return
+    assert (mean.model, mean.members) == (model, of)
+    parts = [own.probabilities for own in said("covid", "normal", "normal") if own.title in of]
+    np.testing.assert_allclose(mean.probabilities, np.mean(parts, axis=0))
+    assert mean.title == (run.title(model) if model else f"Mean of the {len(of)}")
+    assert mean.latency_ms == len(of)
+
+
+def test_an_ensemble_asks_its_members_and_has_no_file() -> None:
+    run = a_run({"all": ["m1", "m2"]}, "m1", "m2", "m3")
+    assert asked_models(run, ["all"]) == ["m1", "m2"]
+    assert asked_models(run, ["all", "m3"]) == ["m1", "m2", "m3"]
+    assert asked_models(run, ["m3"]) == ["m3"]
+
+
+def test_an_ensemble_is_its_members_mean_with_figures_of_its_own(
+    empty_app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_run(
+        empty_app, n=60, images=False, tiny_openvino=True, ensemble=True, modality="xray"
+    )
+    run = artifacts.open_run(path)
+    loaded = []
+    load = inference.load_model
+    monkeypatch.setattr(
+        inference, "load_model", lambda run, name, **more: loaded.append(name) or load(run, name)
+    )
+    app = upload(open_page(), "a.png", PHANTOM)
+    assert not app.exception and not app.warning
+    cards = worth_cards(app)
+    assert len(cards) == 4 and "ensemble" not in loaded
+    served = {m: load(run, m) for m in run.served}
+    answers = answer_picture(PHANTOM, "a", served, run.class_names).answers
+    mean = mean_probabilities(answers)
+    name = run.class_names[int(mean.argmax())]
+    assert f":gray[★] **Mean of the models** says **{name}** {100 * mean.max():.1f}" in cards[3]
+    assert "Mean of CNN, ResNet50, MobileNetV2" in cards[3] and "Not measured" not in cards[3]
+    tested = worth(artifacts.load_metrics(run, "ensemble"), name, run.class_names)
+    assert f"(n = {tested['n_true']})" in cards[3]
+    app.sidebar.get("pills")[0].set_value(["ensemble"]).run()
+    assert not app.exception and len(worth_cards(app)) == 4
 
 
 def test_no_weights_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

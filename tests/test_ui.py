@@ -14,11 +14,17 @@ from dashboard import loaders, ui
 from tests.factory import make_run
 
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
-PAGES = ("overview", "confusion", "errors", "predict", "training", "data")
+PAGES = (
+    "overview", "confusion", "errors", "predict", "trust", "curves", "protocol", "training", "data",
+)  # fmt: skip
+LEAKAGE = {
+    "patients": 40, "images": 99, "share": 0.44, "exact": 2, "near": 1, "by_patient": 98,
+    "n_test": 225, "allowed": True,
+}  # fmt: skip
 
 
 def open_app(page: str = "overview") -> AppTest:
-    app = AppTest.from_file(APP, default_timeout=60).run()
+    app = AppTest.from_file(APP, default_timeout=60)
     return app.switch_page(f"app_pages/{page}.py").run()
 
 
@@ -101,6 +107,52 @@ def test_an_xray_run_is_not_called_synthetic(empty_app: Path):
     app = open_app("training")
     assert not app.exception
     assert "SYNTHETIC" not in all_text(app)
+
+
+@pytest.fixture(scope="module")
+def leaky_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that leaks, and a clean one."""
+    root = tmp_path_factory.mktemp("leaky")
+    leaky = make_run(root, name="leaky", n=30, images=False, modality="xray", models=("cnn",))
+    info = artifacts.open_run(leaky).info
+    write_json(leaky / "run.json", info | {"leakage": LEAKAGE})
+    make_run(
+        root, name="clean", n=30, images=False, modality="xray", models=("cnn",),
+        created="2025-01-01T00:00:00Z",
+    )  # fmt: skip
+    return root
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_run_that_leaks_is_marked_on_every_page(
+    leaky_root: Path, page: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CXR_ARTIFACTS", str(leaky_root))
+    app = open_app(page)
+    assert not app.exception
+    badges = [m.value for m in app.main.markdown if m.value.startswith(":red-badge[")]
+    assert any("LEAKS: 44\u202f% of test images share a patient with training" in b for b in badges)
+    head = next(m for m in app.main.markdown if "LEAKS" in m.value)
+    assert "99 images of 40 patients" in head.help and "exact copy" in head.help
+    assert any("LEAKS" in m.value for m in app.sidebar.markdown)
+    assert app.sidebar.selectbox[0].options == ["leaky (LEAKS)", "clean"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_run_that_does_not_leak_is_not_marked(
+    leaky_root: Path, page: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CXR_ARTIFACTS", str(leaky_root))
+    monkeypatch.setenv("CXR_RUN", "clean")
+    app = open_app(page)
+    assert not app.exception
+    assert "LEAKS" not in all_text(app)
+
+
+def test_an_ensemble_has_no_init_but_members(empty_app: Path):
+    run = artifacts.open_run(make_run(empty_app, n=30, images=False, ensemble=True))
+    assert ui.model_label(run, "ensemble") == "Mean of the models · 3 members"
+    assert ui.model_mark(run, "ensemble") == ":gray[★]"
 
 
 def test_the_newest_run_is_open_and_another_can_be_chosen(two_runs: Path):

@@ -4,19 +4,15 @@ import pandas as pd
 import streamlit as st
 
 from core import verdict
-from core.artifacts import ArtifactError, has_predictions, load_card
+from core.artifacts import ArtifactError, load_card
 from core.metrics import MetricsError
-from dashboard import charts, loaders, tables, ui
+from dashboard import charts, loaders, sections_overview, tables, ui
 
 COVID = "covid"
-AUDIT_STEPS = (
-    ("Leakage and shortcut audit", "audit", "no audit has been made of this run"),
-    ("External validation", "external", "no images from elsewhere have been evaluated"),
-)
 
 
 def show_cards(selection: ui.Selection, metrics: dict[str, dict]) -> None:
-    with st.grid(min(len(selection.models), 4), min_column_width=230, border=True):
+    with st.grid(min(len(selection.models), 5), min_column_width=230, border=True):
         for model in selection.models:
             with st.container():
                 show_card(selection, model, metrics[model])
@@ -53,7 +49,7 @@ def show_report(selection: ui.Selection, metrics: dict[str, dict]) -> None:
         st.markdown(f"**{ui.escape(name)}** · {support} of {first['n']} images")
         report = pd.DataFrame(
             [
-                {"Model": model_cell(selection, model)}
+                {"Model": ui.model_cell(selection.run, model)}
                 | {
                     text: ui.with_interval(
                         metrics[model]["per_class"][name][key],
@@ -67,11 +63,6 @@ def show_report(selection: ui.Selection, metrics: dict[str, dict]) -> None:
         st.table(report, hide_index=True, border="horizontal")
 
 
-def model_cell(selection: ui.Selection, model: str) -> str:
-    mark = ui.model_mark(selection.run, model)
-    return f"{mark}\u00a0{ui.escape(selection.label(model))}"
-
-
 def show_binary(selection: ui.Selection, metrics: dict[str, dict]) -> None:
     st.subheader("COVID-19 or not", anchor=False)
     place = selection.run.class_names.index(COVID)
@@ -83,7 +74,7 @@ def show_binary(selection: ui.Selection, metrics: dict[str, dict]) -> None:
         alarms.append(f"{ui.escape(selection.title(model))} **{called - hits}**")
         intervals = figures.get("intervals", {})
         rows.append(
-            {"Model": model_cell(selection, model)}
+            {"Model": ui.model_cell(selection.run, model)}
             | {
                 text: ui.with_interval(
                     figures["binary"][tables.BINARY_TASK][key],
@@ -163,6 +154,7 @@ def show_conditions(selection: ui.Selection) -> None:
     size_px = ", ".join(
         f"{ui.escape(selection.title(m))} {sizes.get(m, info.get('input_size_px', '?'))} px"
         for m in selection.models
+        if not selection.run.members(m)
     )
     st.markdown(
         f"**Measured on the model that is served**: precision "
@@ -172,13 +164,7 @@ def show_conditions(selection: ui.Selection) -> None:
         f"Recipes tried on validation: {_recipes_tried(selection)}."
         f" Times were taken on: {ui.escape(tables.plain(info.get('hardware') or 'not stated'))}."
     )
-    missing = [
-        f"{name} ({reason})"
-        for name, folder, reason in AUDIT_STEPS
-        if not (selection.run.path / folder).is_dir()
-    ]
-    if not any(has_predictions(selection.run, m, "folds") for m in selection.run.models):
-        missing.append("Cross-validation (trained on one split, without `--folds`)")
+    missing = sections_overview.not_done_yet(selection)
     if missing:
         st.markdown(f":material/pending: **Not done yet**: {'; '.join(missing)}.")
 
@@ -216,7 +202,9 @@ said = verdict.leader_sentence(
 )
 st.markdown(f"#### {ui.escape(said.sentence)}")
 st.markdown(f"{ui.escape(said.cost)} :gray[{ui.escape(said.basis)}]")
-note = verdict.initialisation_note({m: run.info.get("init", {}).get(m) for m in models}, titles)
+inits = {m: run.info.get("init", {}).get(m) for m in models if not run.members(m)}
+note = verdict.initialisation_note(inits, titles)
+sections_overview.show_links(selection)
 if note:
     st.info(ui.escape(note), icon=":material/compare_arrows:")
 
@@ -238,9 +226,13 @@ with right:
         quality[key] = quality["model"].map(costs).astype(float)
     ui.show_chart(charts.plot_quality_cost(quality, models=models, labels=titles, n_text=n_text))
 show_floors(known_floors, metrics, labels)
+sections_overview.show_pairs(selection, comparisons)
 show_conditions(selection)
 if all("binary" in figures for figures in metrics.values()):
     show_binary(selection, metrics)
 show_report(selection, metrics)
+if part == "test":
+    sections_overview.show_external(selection, metrics)
+    sections_overview.show_calibrated(selection, metrics)
 show_all_metrics(selection, metrics, rows, labels)
 show_model_cards(selection)

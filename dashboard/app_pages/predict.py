@@ -10,18 +10,17 @@ from PIL import Image
 
 from core.artifacts import ArtifactError
 from core.images import MAX_BYTES, ImageError, decode_image, read_bytes
-from core.metrics import predicted_index
 from core.phantom import class_names as PHANTOM_CLASSES
 from core.phantom import make_phantom
-from core.verdict import CONTROL_SUFFIX
 from dashboard import gallery, live, loaders, ui
 from dashboard.charts import MODEL_STYLES, model_style
 from dashboard.charts_answers import plot_probabilities
 from dashboard.predicting import (
+    MeanAnswer,
     ModelAnswer,
     PictureAnswer,
     agreement_sentence,
-    mean_probabilities,
+    mean_answer,
     worth,
 )
 
@@ -182,16 +181,6 @@ def show_answers(selection: ui.Selection, picture: Picture, answer: PictureAnswe
         show_worth(selection, answer)
 
 
-def single_answers(selection: ui.Selection, answer: PictureAnswer) -> list:
-    """The answers that a mean is made of: neither means of others nor controls."""
-    kinds = selection.run.info.get("kind", {})
-    return [
-        own
-        for own in answer.answers
-        if kinds.get(own.model) != "ensemble" and not own.model.endswith(CONTROL_SUFFIX)
-    ]
-
-
 def show_bars(selection: ui.Selection, answer: PictureAnswer) -> None:
     if not answer.answers:
         return
@@ -203,9 +192,9 @@ def show_bars(selection: ui.Selection, answer: PictureAnswer) -> None:
         )
         for own in answer.answers
     ]
-    singles = single_answers(selection, answer)
-    if len(singles) > 1:
-        bars.append((f"Mean of the {len(singles)}", MEAN_STYLE.colour, mean_probabilities(singles)))
+    mean = mean_answer(selection.run, selection.models, answer.answers)
+    if mean:
+        bars.append((mean.title, MEAN_STYLE.colour, mean.probabilities))
     figure, alt = plot_probabilities(bars, answer.class_names, "this picture", live.theme())
     st.plotly_chart(figure, key="predict_bars", config={"displayModeBar": False}, alt=alt)
 
@@ -217,16 +206,10 @@ def show_worth(selection: ui.Selection, answer: PictureAnswer) -> None:
         for own in answer.answers:
             with st.container():
                 show_one_worth(selection, own, list(answer.class_names))
-        singles = single_answers(selection, answer)
-        if len(singles) > 1:
-            mean = mean_probabilities(singles)
-            says = answer.class_names[int(predicted_index(mean[None])[0])]
+        mean = mean_answer(selection.run, selection.models, answer.answers)
+        if mean:
             with st.container():
-                st.markdown(
-                    f"**Mean of the {len(singles)}** says **{ui.escape(says)}** "
-                    f"{ui.percent(float(mean.max()))}  \n:gray[Not measured: a mean of models has "
-                    f"no figures in this run. {sum(own.latency_ms for own in singles):.1f} ms]"
-                )
+                show_mean_worth(selection, mean, list(answer.class_names))
     st.caption(
         "From the run's test images, for the class that the model says, with 95 % intervals. They "
         "hold for pictures like those of the test; elsewhere expect worse. Time: one picture on "
@@ -235,19 +218,40 @@ def show_worth(selection: ui.Selection, answer: PictureAnswer) -> None:
 
 
 def show_one_worth(selection: ui.Selection, own: ModelAnswer, names: list[str]) -> None:
-    says = ui.escape(own.predicted)
-    try:
-        tested = worth(loaders.load_metrics(selection.run, own.model), own.predicted, names)
-        rates = (
-            f"Of the {says} images of the test it finds {_rate(tested, 'sensitivity', 'n_true')}."
-            f"  \nOf its answers {says}, right are {_rate(tested, 'precision', 'n_predicted')}."
-        )
-    except ArtifactError as error:
-        rates = ui.escape(str(error))
     st.markdown(
         f"{ui.model_mark(selection.run, own.model)} **{ui.escape(selection.label(own.model))}** "
-        f"says **{says}** {ui.percent(own.confidence)}  \n{rates}  \n"
+        f"says **{ui.escape(own.predicted)}** {ui.percent(own.confidence)}  \n"
+        f"{tested_words(selection, own.model, own.predicted, names)}  \n"
         f":gray[{own.latency_ms:.1f} ms, {ui.escape(own.precision)}, {own.input_size_px} px]"
+    )
+
+
+def show_mean_worth(selection: ui.Selection, mean: MeanAnswer, names: list[str]) -> None:
+    """The ensemble with its own figures from the test part, or a mean that nobody measured."""
+    said = f"says **{ui.escape(mean.predicted)}** {ui.percent(mean.confidence)}"
+    if mean.model is None:
+        st.markdown(
+            f"**{ui.escape(mean.title)}** {said}  \n:gray[Not measured: a mean of models has "
+            f"no figures in this run. {mean.latency_ms:.1f} ms]"
+        )
+        return
+    st.markdown(
+        f"{ui.model_mark(selection.run, mean.model)} **{ui.escape(mean.title)}** {said}  \n"
+        f"{tested_words(selection, mean.model, mean.predicted, names)}  \n"
+        f":gray[Mean of {ui.escape(', '.join(mean.members))}; {mean.latency_ms:.1f} ms together]"
+    )
+
+
+def tested_words(selection: ui.Selection, model: str, predicted: str, names: list[str]) -> str:
+    """How far the test part bears this answer out, as Markdown."""
+    says = ui.escape(predicted)
+    try:
+        tested = worth(loaders.load_metrics(selection.run, model), predicted, names)
+    except ArtifactError as error:
+        return ui.escape(str(error))
+    return (
+        f"Of the {says} images of the test it finds {_rate(tested, 'sensitivity', 'n_true')}."
+        f"  \nOf its answers {says}, right are {_rate(tested, 'precision', 'n_predicted')}."
     )
 
 

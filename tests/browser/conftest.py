@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.factory import make_run
+from tests.factory_audit import add_audit, add_external
 from tests.serving import Server
 
 HOW_TO_GET_CHROMIUM = (
@@ -63,9 +65,19 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def demo_server(demo_root: Path) -> Iterator[Server]:
+def browser_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As demo_root, same predictions, and with folds, an audit and images from elsewhere."""
+    root = tmp_path_factory.mktemp("browser")
+    run = make_run(root / "artifacts", tiny_openvino=True, folds=5)
+    add_audit(run)
+    add_external(run, "elsewhere")
+    return root
+
+
+@pytest.fixture(scope="session")
+def demo_server(browser_root: Path) -> Iterator[Server]:
     """The dashboard on the demo run of tests/factory.py."""
-    server = Server(demo_root)
+    server = Server(browser_root)
     yield server
     server.stop()
 

@@ -1,0 +1,110 @@
+"""Curves: how well classes are separated, whether probabilities are true, and what to call."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from core.artifacts import ArtifactError
+from core.curves import MACRO
+from core.metrics import MetricsError
+from dashboard import answers_curves, charts_curves, loaders_curves, ui
+from dashboard.sections import choose, explain, mark, offer_tables, safe_titles, titles_of
+from dashboard.sections_calibration import show_calibration, show_sets
+from dashboard.sections_operating import show_operating
+
+
+def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | None) -> None:
+    run, part_name = selection.run, selection.part_name
+    options = [MACRO, *run.class_names]
+    name = choose("One class against the rest", options, "curves_class", {MACRO: "mean of all"})
+    shown = {model: kinds for model, kinds in curves.items() if name in kinds["roc"]}
+    if not shown:
+        all_or_none = f"of {ui.escape(name)}: either none or all of the {part_name} images are it"
+        st.info(f"There is no curve {all_or_none}.", icon=":material/info:")
+        return
+    titles = titles_of(selection)
+    first = next(iter(shown.values()))["roc"][name]
+    n_text = f"{first.n_positive} {name} among n = {first.n} {part_name} images"
+    if name == MACRO:
+        n_text = f"n = {first.n} {part_name} images, mean of each class against the rest"
+    else:
+        sentence = answers_curves.area_sentence(
+            {model: kinds["roc"][name] for model, kinds in shown.items()},
+            comparisons and comparisons[name],
+            safe_titles(selection),
+            of=f"{ui.escape(name)} from the rest",
+        )
+        st.markdown(sentence)
+    for column, kind in zip(st.columns(2, gap="medium"), ("roc", "pr"), strict=True):
+        with column:
+            chart = charts_curves.plot_curves(
+                {model: kinds[kind][name] for model, kinds in shown.items()},
+                kind,
+                models=run.models,
+                labels=titles,
+                n_text=n_text,
+            )
+            ui.show_chart(chart, key=f"curves_{kind}")
+    rows = []
+    for model, kinds in shown.items():
+        row = {"Model": mark(selection, model)}
+        for kind, area in (("roc", "AUC"), ("pr", "Average precision")):
+            curve = kinds[kind][name]
+            interval = {"low": curve.area_low, "high": curve.area_high}
+            row[area] = ui.with_interval(curve.area, interval)
+        rows.append(row)
+    st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+    offer_tables(
+        selection,
+        {
+            f"Areas on {part_name} images": answers_curves.area_rows(curves),
+            f"Curves on {part_name} images": answers_curves.curve_points(curves),
+        },
+    )
+    explain(
+        "Each class against the rest, by the probabilities that the models serve. **AUC** is the "
+        "share of pairs, one image of the class and one of another, in which the class's image "
+        "gets the higher probability; 50 % is chance. **Average precision** is the mean precision "
+        "over the class's images; calling everybody gives the share of the class, so compare it "
+        "only on the same images. Bands and intervals are 95 %, from 2,000 draws of whole "
+        "patients; a band holds point by point, not for the whole line, and where the line is at "
+        "0 or 100 % it is Wilson's interval on the patients behind that point. Which model is "
+        "ahead is judged on the difference of the areas over the same draws, with Holm's "
+        "correction over all pairs of the run's models; it is called more than chance where the "
+        "corrected p is below 0.05 and the interval of the difference leaves out 0."
+    )
+
+
+SECTIONS = {
+    "separation": "ROC and precision-recall",
+    "calibration": "Calibration",
+    "sets": "Conformal sets",
+    "operating": "Operating point",
+}
+
+selection = ui.page_frame("Curves", ":material/stacked_line_chart:")
+try:
+    curves = {
+        model: loaders_curves.load_curves(selection.run, model, selection.part)
+        for model in selection.models
+    }
+    comparisons = loaders_curves.load_area_comparisons(selection.run, selection.part)
+    roc = {m: kinds["roc"][MACRO] for m, kinds in curves.items() if MACRO in kinds["roc"]}
+    sentence = answers_curves.area_sentence(
+        roc, comparisons and comparisons[MACRO], safe_titles(selection), of="the classes"
+    )
+    if selection.run.synthetic:
+        sentence = f"SYNTHETIC: drawn phantoms say nothing about patients. {sentence}"
+    st.markdown(f"#### {sentence}")
+    section = choose("Show", list(SECTIONS), "curves_section", SECTIONS)
+    if section == "separation":
+        show_separation(selection, curves, comparisons)
+    elif section == "calibration":
+        show_calibration(selection)
+    elif section == "sets":
+        show_sets(selection)
+    else:
+        show_operating(selection)
+except (ArtifactError, MetricsError) as error:
+    ui.empty_state(str(error))

@@ -1,0 +1,314 @@
+"""Protocol: what cross-validation says, beside the published figures and random folds."""
+
+import shlex
+
+import pandas as pd
+import streamlit as st
+
+from core import pooled, protocol, twins
+from core.artifacts import ArtifactError, Run
+from core.metrics import MetricsError
+from core.published import FIGURES, TASKS
+from dashboard import charts_protocol, loaders_protocol, tables, ui
+
+FOLDS = 5
+ALWAYS_POOLED = "Out-of-fold answers, whatever part is chosen in the sidebar."
+
+
+def train_command(run: Run, name: str, *, split: str = "group", k: int = FOLDS) -> str:
+    """The command that makes a run of the same data set with folds."""
+    dataset = shlex.quote(str(run.info["dataset"].get("name", "DATASET")))
+    models = ",".join((run.info.get("config") or {}).get("models") or run.served)
+    command = f"python -m core train --dataset {dataset} --models {models} --folds {k}"
+    command += " --split random --allow-leakage" if split == "random" else ""
+    return f"{command} --run {name}"
+
+
+def say_headline(selection: ui.Selection, rows: pd.DataFrame, target: protocol.Target) -> None:
+    run, own = selection.run, rows[(rows["metric"] == "accuracy") & (rows["fold"] == pooled.POOLED)]
+    best = own.loc[own["value"].idxmax()]
+    dealt = "patient-grouped" if pooled.is_grouped(run) else "random"
+    flatter = "" if pooled.is_grouped(run) else ", which have images of one patient on both sides,"
+    synthetic = "SYNTHETIC: measured on drawn phantoms. " if run.synthetic else ""
+    interval = ui.interval_text({"low": best["low"], "high": best["high"]})
+    st.markdown(
+        f"#### {synthetic}Pooled over {pooled.fold_count(run)} {dealt} folds{flatter} "
+        f"{ui.escape(selection.title(best['model']))} is right on {ui.percent(best['value'])} "
+        f"({interval}) of {int(best['n']):,} images."
+    )
+    st.markdown(f"**{ui.escape(target.sentence)}** :gray[{ALWAYS_POOLED}]")
+
+
+def show_folds(selection: ui.Selection, rows: pd.DataFrame, models: list[str]) -> None:
+    run = selection.run
+    labels = {model: selection.title(model) for model in run.models}
+    n = int(rows["n"].max())
+    st.subheader("Folds", anchor=False)
+    three = set(run.class_names) == set(TASKS["three"].class_names)
+    for column, metric in zip(st.columns(2, gap="medium"), pooled.FOLD_METRICS, strict=True):
+        target = metric == "accuracy" and three and protocol.is_published_set(run)
+        with column:
+            ui.show_chart(
+                charts_protocol.plot_folds(
+                    rows, metric, models=models, labels=labels, target=target,
+                    n_text=f"n = {n:,} out-of-fold images",
+                ),
+                key=f"folds_{metric}",
+            )  # fmt: skip
+    st.table(fold_summary(selection, rows, models), hide_index=True, border="horizontal")
+    show_not_done(selection)
+
+
+def fold_summary(selection: ui.Selection, rows: pd.DataFrame, models: list[str]) -> pd.DataFrame:
+    """A row a model: pooled with interval, mean and standard deviation over folds, the range."""
+    table = []
+    for model in models:
+        row = {"Model": ui.model_cell(selection.run, model)}
+        for metric, name in pooled.FOLD_METRICS.items():
+            own = rows[(rows["model"] == model) & (rows["metric"] == metric)]
+            whole = own[own["fold"] == pooled.POOLED].iloc[0]
+            folds = 100 * own.loc[own["fold"] != pooled.POOLED, "value"]
+            row[f"{name}, pooled"] = ui.with_interval(whole["value"], dict(whole))
+            spread = f", sd {folds.std(ddof=1):.1f}" if len(folds) > 1 else ""
+            row[f"{name}, folds"] = (
+                f"mean {folds.mean():.1f}{spread} :gray[{folds.min():.1f}\u00a0to\u00a0"
+                f"{folds.max():.1f}]"
+            )
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def show_not_done(selection: ui.Selection) -> None:
+    for model, reason in pooled.folds_not_done(selection.run).items():
+        st.markdown(
+            f":material/pending: **{ui.escape(selection.title(model))}: folds not done**, "
+            f"{ui.escape(reason)}."
+        )
+
+
+def show_twin(selection: ui.Selection) -> None:
+    st.subheader("Random against grouped folds", anchor=False)
+    run = selection.run
+    twin = loaders_protocol.load_twin(run)
+    if twin is None:
+        other = "grouped" if not pooled.is_grouped(run) else "random"
+        st.info(
+            f"Not done: no run here has the same images in {pooled.fold_count(run)} {other} folds. "
+            "What random folds add to the figures is then not known.",
+            icon=":material/info:",
+        )
+        split = "group" if other == "grouped" else "random"
+        name = f"{run.name}-{other}"
+        st.code(train_command(run, name, split=split, k=pooled.fold_count(run)), language="bash")
+        return
+    gaps = [gap for gap in loaders_protocol.load_gaps(run, twin) if gap.model in selection.models]
+    if not gaps:
+        st.info(
+            f"Run {ui.escape(twin.name)} has the same images in other folds, but none of the "
+            "chosen models.",
+            icon=":material/info:",
+        )
+        return
+    labels = {model: selection.title(model) for model in run.models}
+    names = [run.name, twin.name] if pooled.is_grouped(run) else [twin.name, run.name]
+    st.markdown(
+        f"The same {gaps[0].n:,} images of {gaps[0].n_patients:,} patients, grouped in run "
+        f"**{ui.escape(names[0])}** and dealt at random in run **{ui.escape(names[1])}**."
+    )
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        ui.show_chart(charts_protocol.plot_gaps(gaps, models=run.models, labels=labels), key="gaps")
+    with right:
+        lines = [twins.gap_sentence(gap, selection.title(gap.model)) for gap in gaps]
+        st.markdown("\n".join(f"- {ui.escape(line)}." for line in lines))
+        st.caption(twins.METHOD)
+
+
+def show_published(selection: ui.Selection, rows: list[protocol.Row]) -> None:
+    run = selection.run
+    shown = [row for row in rows if row.model is None or row.model in selection.models]
+    if not any(row.model for row in shown):
+        return
+    st.subheader("The papers' table", anchor=False)
+    labels = {model: selection.title(model) for model in run.models}
+    tasks = [key for key in TASKS if any(row.task.key == key and row.model for row in shown)]
+    for column, key in zip(st.columns(len(tasks), gap="medium"), tasks, strict=True):
+        with column:
+            ui.show_chart(
+                charts_protocol.plot_published(shown, key, models=run.models, labels=labels),
+                key=f"published_{key}",
+            )
+    table = [
+        {"": source_cell(selection, row), "Task": row.task.title}
+        | dict(zip((f.capitalize() for f in FIGURES), cells(row), strict=True))
+        | {"n": f"{row.n:,}", "Patients grouped": "yes" if row.grouped else "no"}
+        | {"Protocol": ui.escape(row.protocol)}
+        for row in shown
+    ]
+    with st.expander("The table, in percent, with each protocol", icon=":material/table:"):
+        st.table(pd.DataFrame(table), hide_index=True, border="horizontal")
+        st.download_button(
+            "Table as CSV",
+            tables.csv_download(csv_rows(shown)),
+            file_name=f"{run.name}-published.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+    st.caption(protocol.table_note(run))
+
+
+def source_cell(selection: ui.Selection, row: protocol.Row) -> str:
+    if row.model:
+        return f"**{ui.model_cell(selection.run, row.model)}**"
+    return f"{ui.escape(row.label)} :gray[{ui.escape(row.reference)}]"
+
+
+def cells(row: protocol.Row) -> list[str]:
+    """Figures as on every page: the interval lighter."""
+    return [
+        f"{number} :gray[{rest[:-1]}]" if rest else number
+        for number, _, rest in (cell.partition(" (") for cell in protocol.figure_cells(row))
+    ]
+
+
+def csv_rows(rows: list[protocol.Row]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "row": row.label,
+                "published": row.model is None,
+                "task": row.task.title,
+                "figure": key,
+            }
+            | {"value": own.value, "low": own.low, "high": own.high, "n": row.n}
+            | {"patients_grouped": row.grouped, "protocol": row.protocol}
+            | {"reference": row.reference}
+            for row in rows
+            for key, own in row.figures.items()
+        ]
+    )
+
+
+def show_target(target: protocol.Target) -> None:
+    st.subheader("Target", anchor=False)
+    icons = {"reached": ":material/check_circle:", "not reached": ":material/cancel:"}
+    icon = icons.get(target.status, ":material/pending:")
+    st.markdown(f"{icon} {ui.escape(target.sentence)}")
+    if target.tasks:
+        st.markdown("\n".join(f"- {ui.escape(one.sentence)}" for one in target.tasks))
+        st.caption(ui.escape(target.basis))
+
+
+def show_trials(selection: ui.Selection) -> None:
+    run, trials = selection.run, pooled.trial_table(selection.run)
+    if trials.empty:
+        return
+    st.subheader("Recipes tried", anchor=False)
+    kept, ahead = int(trials["kept"].sum()), pooled.trials_on_judged_images(run)
+    counted = {m: n for m, n in tried_by_model(run).items() if m in run.models}
+    words = ", ".join(f"{ui.escape(selection.title(m))} {n}" for m, n in counted.items())
+    st.markdown(
+        f"**{len(trials)} comparisons of recipes, {kept} kept.**"
+        + (f" Recipes tried in all: {words}." if words else "")
+        + " A gain is against the recipe that was kept before on the same images, or else the "
+        "first of them."
+    )
+    if ahead:
+        which = "; ".join(f"{ui.escape(t['change'])} ({ui.escape(t['images'])})" for t in ahead)
+        st.warning(
+            f"{len(ahead)} of them read on images that figures here are judged on, which flatters "
+            f"those figures: {which}.",
+            icon=":material/visibility:",
+        )
+    else:
+        st.markdown("None of them was read on test images or on the folds above.")
+    shown = trials[trials["model"].isin(selection.models)]
+    table = pd.DataFrame(
+        {
+            "Model": [selection.title(model) for model in shown["model"]],
+            "Change": shown["change"].to_list(),
+            "Kept": shown["kept"].to_list(),
+            "Accuracy": (100 * shown["accuracy"]).to_list(),
+            "95 %": [
+                tables.range_text(*pair) for pair in zip(shown["low"], shown["high"], strict=True)
+            ],
+            "Gain, points": (100 * shown["gain"]).to_list(),
+            "Log loss": shown["log_loss"].to_list(),
+            "Log loss gained": shown["log_loss_gain"].to_list(),
+            "Images": [f"{r.images} (n = {r.n})" for r in shown.itertuples()],
+        }
+    )
+    formats = {"Accuracy": "%.1f", "Gain, points": "%+.1f"}
+    formats |= {"Log loss": "%.3f", "Log loss gained": "%+.3f"}
+    config = {name: st.column_config.NumberColumn(format=text) for name, text in formats.items()}
+    config["Change"] = st.column_config.TextColumn(width="large")
+    st.dataframe(table, hide_index=True, column_config=config, alt="Recipes tried")
+    st.caption(
+        "Intervals: Wilson, every image for itself, since no trial's answers are kept; over "
+        "patients they are wider. One image is worth "
+        f"{100 / max(1, int(trials['n'].max())):.1f} points or more."
+    )
+    if not set(trials["model"]) <= set(run.models):
+        st.caption("Models that this run does not hold are counted and not shown.")
+
+
+def tried_by_model(run: Run) -> dict[str, int]:
+    """Recipes tried, the kept one included; {} where the run gives no number a model."""
+    tried = run.info.get("recipes_tried")
+    return tried if isinstance(tried, dict) else {}
+
+
+def explain(run: Run) -> None:
+    with st.expander("How this is computed", icon=":material/function:"):
+        rule = str((run.info.get("folds") or {}).get("rule") or "not recorded")
+        st.markdown(
+            f"**Folds.** Every image is answered for once, by a model that was trained without its "
+            f"fold. {ui.escape(rule)}\n\n"
+            "**Pooled** figures take all out-of-fold answers together; their intervals draw whole "
+            "patients, 2,000 times. The mean over folds weighs each fold alike, and its standard "
+            "deviation says how much the figure moves from one fold to the next; it is not an "
+            "interval of the pooled figure, since folds share their training images.\n\n"
+            f"**Random against grouped.** {twins.METHOD}\n\n"
+            "**Published rows.** The papers' figures as printed. Intervals of their accuracies: "
+            "Wilson on the number of images; where a protocol is not known to us the number is the "
+            "largest it can be, and the true interval is wider. No test between their row and ours "
+            "is possible: only two intervals can be laid side by side.\n\n"
+            "**Two classes.** Images of covid and no findings, and which of the two probabilities "
+            "is larger."
+        )
+
+
+selection = ui.page_frame("Protocol", ":material/rule:")
+run = selection.run
+try:
+    rows = loaders_protocol.load_fold_table(run)
+    table_rows = loaders_protocol.load_table_rows(run)
+    target = loaders_protocol.load_target(run)
+except (ArtifactError, MetricsError) as error:
+    ui.empty_state(str(error))
+if rows.empty:
+    st.info(
+        "This run was trained on one split, without folds: how much its figures depend on that "
+        "split, and how they compare with published cross-validation, is not known.",
+        icon=":material/info:",
+    )
+    st.code(train_command(run, f"{run.name}-folds"), language="bash")
+    show_trials(selection)
+    st.stop()
+chosen = [model for model in selection.models if (rows["model"] == model).any()]
+if not chosen:
+    st.info("None of the chosen models has folds.", icon=":material/info:")
+    show_not_done(selection)
+    st.stop()
+rows = rows[rows["model"].isin(chosen)]
+say_headline(selection, rows, target)
+show_folds(selection, rows, chosen)
+try:
+    show_twin(selection)
+except (ArtifactError, MetricsError) as error:
+    st.error(ui.escape(str(error)), icon=":material/error:")
+show_published(selection, table_rows)
+show_target(target)
+show_trials(selection)
+explain(run)

@@ -1,0 +1,137 @@
+"""Trust: which of the usual pitfalls the run falls into, each computed from its files."""
+
+from collections.abc import Callable
+from functools import partial
+
+import streamlit as st
+
+from core.artifacts import ArtifactError
+from core.checks import audit_command
+from core.leakage import LeakageError
+from core.metrics import MetricsError
+from core.scorecard import FAILED, NOT_DONE, PASSED, Check, scorecard_sentence, sort_checks
+from dashboard import loaders, loaders_trust, sections_trust, ui
+
+BADGES = {
+    PASSED: ("passed", ":material/check_circle:", "blue"),
+    FAILED: ("failed", ":material/cancel:", "orange"),
+    NOT_DONE: ("not done", ":material/pending:", "gray"),
+}
+PAGE_NAMES = {
+    "overview": "Overview",
+    "confusion": "Confusion",
+    "errors": "Errors",
+    "predict": "Predict",
+    "training": "Training",
+    "data": "Data",
+    "curves": "Curves",
+    "protocol": "Protocol",
+}
+# Sections of this page: anchor -> title.
+SECTIONS = {
+    "leakage": "Leakage",
+    "floors": "Shortcut floors",
+    "blackout": "Blackout test",
+    "probe": "Source probe",
+    "perturbation": "Stability when images change",
+    "subgroups": "Subgroups",
+    "external": "Images from elsewhere",
+}
+AUDITED = set(SECTIONS) - {"floors", "external"}  # one sentence for all where there is no audit
+
+
+def show_check(selection: ui.Selection, check: Check) -> None:
+    """One row: status, what was found, where to look, and the rule on demand."""
+    status, words, where = st.columns([1.2, 9, 2.2], vertical_alignment="top", gap="small")
+    label, icon, colour = BADGES[check.status]
+    status.badge(label, icon=icon, color=colour)
+    words.markdown(f"**{ui.escape(check.title)}**  \n{ui.escape(check.sentence)}")
+    with where.container(horizontal=True, vertical_alignment="center", gap="small"):
+        show_link(check)
+        with st.popover("Rule", icon=":material/rule:", type="tertiary", key=f"rule_{check.key}"):
+            st.markdown(f"**{ui.escape(check.title)}: the rule**")
+            st.markdown(ui.escape(check.rule))
+            show_models(selection, check)
+            if check.command:
+                st.markdown("What would do it:")
+                st.code(check.command, language="bash", wrap_lines=True)
+
+
+def show_link(check: Check) -> None:
+    if check.page == "trust":
+        anchor = "audit" if audit is None and check.key in AUDITED else check.key
+        st.markdown(f":material/arrow_downward: [Below](#{anchor})", width="content")
+        return
+    st.page_link(
+        f"app_pages/{check.page}.py",
+        label=PAGE_NAMES[check.page],
+        icon=":material/arrow_forward:",
+    )
+
+
+def show_models(selection: ui.Selection, check: Check) -> None:
+    """Each model's own status and figure, the control's too."""
+    for model, status in check.models.items():
+        label, icon, _ = BADGES[status]
+        mark = ui.model_mark(selection.run, model)
+        title, figure = ui.escape(selection.title(model)), ui.escape(check.figures.get(model, ""))
+        st.markdown(f"{icon} {mark} **{title}** {label}: {figure}")
+
+
+def show_section(name: str, draw: Callable[..., None], *arguments: object) -> None:
+    st.subheader(SECTIONS[name], anchor=name)
+    draw(*arguments)
+
+
+def show_audited(name: str, draw: Callable[[dict], None]) -> None:
+    """A section of the audit; without an audit nothing, for that is said once above them all."""
+    if audit is None:
+        return
+    section = evidence.section(name)
+    if section is None:
+        command = audit_command(run, probe=name == "probe")
+        show_section(name, sections_trust.not_done, "The audit left this out.", command)
+    else:
+        show_section(name, draw, section)
+
+
+selection = ui.page_frame("Trust", ":material/verified_user:")
+run = selection.run
+try:
+    checks = loaders_trust.load_scorecard(run)
+    evidence = loaders_trust.load_evidence(run)
+    metrics = {model: loaders.load_metrics(run, model) for model in run.models}
+except (ArtifactError, LeakageError, MetricsError) as error:
+    ui.empty_state(str(error))
+
+audit = evidence.audit
+st.markdown(f"#### {ui.escape(scorecard_sentence(run, checks))}")
+made = f" Audit of {ui.escape(str(audit.get('created', ''))[:10])}." if audit else ""
+st.markdown(
+    "Each check is computed from the run's files by one fixed rule, and passes only where the "
+    "figure with its 95\u202f% interval shows it; what was not measured counts as not done. It "
+    "fails when any model but a control fails, whichever are shown here, and is about the test "
+    f"part.{made}"
+)
+with st.container(border=True):
+    for check in sort_checks(checks):
+        show_check(selection, check)
+
+if audit is None:
+    st.subheader("Audit", anchor="audit")
+    sections_trust.not_done(
+        "No audit of this run was made, so near copies, shortcuts, stability and subgroups are "
+        "not known.",
+        audit_command(run),
+    )
+for sentence in (audit or {}).get("missing") or []:
+    st.markdown(f":material/warning: {ui.escape(sentence)}")
+
+
+show_audited("leakage", partial(sections_trust.show_leakage, selection))
+show_section("floors", partial(sections_trust.show_floors, selection, metrics))
+show_audited("blackout", partial(sections_trust.show_blackout, selection))
+show_audited("probe", partial(sections_trust.show_probe, selection, evidence, metrics))
+show_audited("perturbation", partial(sections_trust.show_perturbation, selection, audit))
+show_audited("subgroups", partial(sections_trust.show_subgroups, selection))
+show_section("external", partial(sections_trust.show_external, selection, evidence, metrics))
