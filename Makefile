@@ -23,7 +23,7 @@ DEV  := .venv/.dev-$(PINS)
 # Byte code is made when a module is first imported: sooner there than compiling all that is installed.
 PIP  := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check --requirement
 
-.PHONY: help setup data train-all dashboard demo test lint format clean
+.PHONY: help setup data train-all audit bench dashboard demo test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -33,8 +33,14 @@ setup: $(FULL) ## install what training needs into .venv (TensorFlow included)
 data: $(FULL) ## fetch and check a data set (DATASET=darkcovidnet)
 	@$(PY) -m core data "$(DATASET)"
 
-train-all: $(FULL) ## train and evaluate the three models (DATASET=, RUN=, MODELS=); goes on where it broke off
-	@$(call train,$(DATASET),$(RUN),)
+train-all: $(FULL) ## train and evaluate the three models (DATASET=, RUN=, MODELS=, FOLDS=5); goes on where it broke off
+	@$(call train,$(DATASET),$(RUN),$(if $(FOLDS),--folds "$(FOLDS)"))
+
+audit: $(FULL) ## leakage, blackout, source probe, perturbation, subgroups of a run (RUN=release)
+	@$(PY) -m core audit --run "$(if $(filter command environment,$(firstword $(origin RUN))),$(RUN),release)"
+
+bench: $(FULL) ## measure how long statistics, pages and the audit take here
+	@$(PY) -m core bench
 
 dashboard: $(DASH) ## open the dashboard on the runs in artifacts/ (PORT=, ADDRESS=)
 	@$(DASHBOARD)

@@ -6,6 +6,9 @@ import argparse
 import sys
 
 from core.artifacts import ArtifactError
+from core.bench import BenchError
+from core.commands_audit import add_audit_parser
+from core.commands_bench import add_bench_parser
 from core.commands_data import add_data_parser
 from core.commands_train import add_train_parser
 from core.commands_use import add_use_parsers
@@ -13,11 +16,15 @@ from core.config import ConfigError
 from core.console import fail
 from core.datasets import DatasetError
 from core.floors import FloorsError
+from core.groupings import GroupingError
 from core.images import ImageError
 from core.inference import InferenceError
+from core.leakage import LeakageError
 from core.manifest import ManifestError
 from core.metrics import MetricsError
+from core.panel import AuditError
 from core.phantom import PhantomError
+from core.subgroups import SubgroupsError
 
 EXAMPLES = """examples:
   python -m core data darkcovidnet                          fetch and check a data set
@@ -34,8 +41,9 @@ class UsageError(ValueError):
 # FloatingPointError: a training whose loss is no longer a number. OSError: a disk that is full, a
 # folder that cannot be written.
 USER_ERRORS = (
-    ArtifactError, ConfigError, DatasetError, FloatingPointError, FloorsError, ImageError,
-    InferenceError, ManifestError, MetricsError, OSError, PhantomError, UsageError,
+    ArtifactError, AuditError, BenchError, ConfigError, DatasetError, FloatingPointError,
+    FloorsError, GroupingError, ImageError, InferenceError, LeakageError, ManifestError,
+    MetricsError, OSError, PhantomError, SubgroupsError, UsageError,
 )  # fmt: skip
 
 
@@ -57,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_parser(subparsers)
     add_train_parser(subparsers)
     add_use_parsers(subparsers)
+    add_audit_parser(subparsers)
+    add_bench_parser(subparsers)
     return parser
 
 
