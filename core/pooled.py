@@ -73,7 +73,9 @@ def folds_not_done(run: Run) -> dict[str, str]:
     for model in missing:
         without = [run.title(m) for m in run.members(model) if m in missing]
         if without and fold_count(run):
-            reasons[model] = f"needs the folds of all its members; {', '.join(without)} has none"
+            reasons[model] = (
+                f"needs the folds of all its members, and these have none: {', '.join(without)}"
+            )
     return reasons
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 
 from core import verdict
 from core.checks import external_command
+from core.checks_audit import HALF
 from core.images import ImageError
 from core.phantom import label_synthetic
 from core.scorecard import Evidence
@@ -239,10 +240,14 @@ def show_blackout(selection: ui.Selection, section: dict[str, Any]) -> None:
 
 
 def _blackout_icon(row: Mapping[str, Any]) -> str:
+    """A tick only where the whole interval of what is kept lies below half, with every fill."""
     if row.get("flagged"):
         return ":material/flag:"
-    shares = [masked["kept"]["share"] for masked in row.get("without_lungs", {}).values()]
-    return ":material/pending:" if None in shares or not shares else ":material/check:"
+    kept = [one["kept"] for one in row.get("without_lungs", {}).values()]
+    if not kept or any(one["share"] is None or one["high"] is None for one in kept):
+        return ":material/pending:"
+    cleared = all(one["high"] < HALF for one in kept)
+    return ":material/check:" if cleared else ":material/question_mark:"
 
 
 def show_region(section: dict[str, Any]) -> None:

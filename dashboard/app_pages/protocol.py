@@ -243,7 +243,7 @@ def show_trials(selection: ui.Selection) -> None:
     formats |= {"Log loss": "%.3f", "Log loss gained": "%+.3f"}
     config = {name: st.column_config.NumberColumn(format=text) for name, text in formats.items()}
     config["Change"] = st.column_config.TextColumn(width="large")
-    st.dataframe(table, hide_index=True, column_config=config, alt="Recipes tried")
+    st.dataframe(table, hide_index=True, column_config=config, placeholder="–", alt="Recipes tried")
     st.caption(
         "Intervals: Wilson, every image for itself, since no trial's answers are kept; over "
         "patients they are wider. One image is worth "
