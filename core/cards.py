@@ -55,8 +55,8 @@ def build_card(model: str, info: dict, metrics: dict, dataset: Dataset) -> str:
 
 ## Intended use
 Comparing classifiers on one public collection of chest X-rays, teaching, and studying their
-failures. Not for patients: no external validation has been done, and a high score here can come
-from traits of the collection instead of the lung.
+failures. Not for patients: a high score here can come from traits of the collection instead of the
+lung. Whether it holds on images from elsewhere is on the Trust page, where that was measured.
 
 ## Data
 {dataset.title}: {info["dataset"]["n"]} images, classes {", ".join(info["class_names"])}.
