@@ -111,8 +111,10 @@ def _describe_calibration(model: str, info: dict, metrics: dict) -> str:
         for key, title in (("log_loss", "Log loss"), ("brier", "Brier score"), ("ece", "ECE"))
     )
     temperature = f"{fitted['temperature']:.2f}"
-    return f"""Temperature {temperature}, after taking out the effect of the class weights;
-fitted on {part[fitted["part"]]} ({fitted["n"]} images of {fitted["n_patients"]} patients). On the
+    effect = fitted.get("effect", 1.0)
+    rests = f"{part[fitted['part']]} ({fitted['n']} images of {fitted['n_patients']} patients)"
+    return f"""Temperature {temperature}, after taking out what was found of the class weights'
+effect ({effect:.0%} of what theory has); fitted on {rests}. On the
 test split:
 
 | | before | after |

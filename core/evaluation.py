@@ -15,6 +15,7 @@ from core.comparisons import compare_models
 from core.conformal import fit_conformal
 from core.files import write_json
 from core.metrics import COVID, arrays_from_predictions, compute_metrics, predicted_index
+from core.priors import effective_prior, measure_weights_effect
 from core.statistics import bootstrap_intervals
 
 NORMAL = "normal"
@@ -198,10 +199,14 @@ def _calibrate(
     table = artifacts.load_predictions(run, model, part)
     y_true, y_prob = arrays_from_predictions(table, run.class_names)
     groups = patients.loc[table["image_id"]].to_numpy()
-    fitted = fit_calibration(y_true, y_prob, groups, prior, run.class_names, draws=draws, seed=seed)
+    effect = measure_weights_effect(y_true, y_prob, prior, run.class_names)
+    taken_out = effective_prior(prior, effect)
+    fitted = fit_calibration(
+        y_true, y_prob, groups, taken_out, run.class_names, draws=draws, seed=seed
+    )
     calibrated = apply_calibration(y_prob, fitted, run.class_names)
     conformal = fit_conformal(y_true, calibrated, groups, seed=seed)
-    return fitted | {"part": part}, conformal | {"part": part}
+    return fitted | {"effect": effect, "part": part}, conformal | {"part": part}
 
 
 def _write_ensemble(run: artifacts.Run, model: str) -> None:

@@ -85,7 +85,8 @@ def show_calibration(selection: ui.Selection) -> None:
         "is the mean distance of the points from the line, weighted by their images. **Brier "
         "score** is the mean over images of the squared distance from the truth, summed over "
         "classes; **log loss** is minus the mean log of the true class's probability. Training "
-        "with class weights acts as if all classes were equally common: that is taken out first, "
+        "with class weights acts, at its best fit, as if all classes were equally common: how much "
+        "of that is there is measured on the same images and taken out first, "
         "then one temperature a model is fitted by log loss (Guo et al. 2017) on images that the "
         "model was not trained on, never on test. Intervals by drawing whole patients."
     )
@@ -96,7 +97,11 @@ def fitted_words(entry: dict) -> str:
     if entry.get("low") is not None and entry.get("high") is not None:
         text += f" (95% interval {entry['low']:.2f} to {entry['high']:.2f})"
     text += f", fitted on {loaders_curves.fitted_on(entry)}"
-    return text + ("; class weights taken out" if entry.get("weighted") else "")
+    if not entry.get("weighted"):
+        return text
+    return (
+        f"{text}; {entry.get('effect', 1.0):.0%} of the class weights' effect found and taken out"
+    )
 
 
 # ------------------------------------------------------------------------------ conformal sets
