@@ -94,8 +94,8 @@ def read_set(run: artifacts.Run, dataset: Dataset, root: Path) -> pd.DataFrame:
         if not flat or (root / "metadata.csv").exists():
             raise
     rows = [{"path": name, "original_label": "", "label": "", "split_given": ""} for name in flat]
-    listing._add_ids(rows, flat)
-    grouping = listing._add_patients(rows, [])
+    listing.add_ids(rows, flat)
+    grouping = listing.add_patients(rows, [])
     table = pd.DataFrame(rows, columns=list(listing.TABLE_COLUMNS))
     table.attrs.update(grouping=grouping, skipped=[], unlisted_n=0)
     return table

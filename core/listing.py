@@ -77,12 +77,12 @@ def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
             f"No images to use in {root}{why}: expected one folder a class, train/ and test/ with "
             "class folders, or a metadata.csv with path,label."
         )
-    _add_ids(rows, images)
+    add_ids(rows, images)
     if dataset.name == "kaggle-covid19-xray":
         further = further + _add_findings(rows, root)
     for row in rows:
         row["label"] = canonical_label(row["original_label"], dataset.class_map)
-    grouping = _add_patients(rows, further)
+    grouping = add_patients(rows, further)
     columns = [*TABLE_COLUMNS, *further]
     table = pd.DataFrame(rows, columns=columns).fillna("").sort_values("image_id", kind="stable")
     table = table.reset_index(drop=True)
@@ -227,7 +227,7 @@ def _rows_from_metadata(
     return list(rows.values()), list(further.values()), sorted(unlisted)
 
 
-def _add_ids(rows: list[dict], images: list[str]) -> None:
+def add_ids(rows: list[dict], images: list[str]) -> None:
     # Counted over the whole folder: an id must not depend on which files a table happens to name.
     count = Counter(_stem(image) for image in images)
     for row in rows:
@@ -235,7 +235,7 @@ def _add_ids(rows: list[dict], images: list[str]) -> None:
         row["image_id"] = stem if count[stem] == 1 else row["path"]
 
 
-def _add_patients(rows: list[dict], further: list[str]) -> str:
+def add_patients(rows: list[dict], further: list[str]) -> str:
     """Fill every patient_id and return the rule used, in words."""
     rules: Counter[str] = Counter()
     for row in rows:
