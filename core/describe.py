@@ -109,7 +109,7 @@ def describe_run(
         "precision": PRECISION,
         "init": inits,
         "config": config_to_json(config),
-        "trials": [row for row in TRIALS if row["model"] in recipes]
+        "trials": [row for row in TRIALS if row["model"] in (*recipes, *ensemble)]
         if dataset.name == TRIALS_DATASET
         else [],
         "recipes": {name: asdict(recipe) for name, recipe in recipes.items()},
