@@ -131,7 +131,7 @@ TRIALS: tuple[dict, ...] = (
     {"model": "mobilenetv2", "change": "averaged weights, epoch chosen on validation",
      "images": "OUTER folds 0 to 3", "n": 899, "log_loss": 0.3731, "accuracy": 0.8476,
      "kept": False},
-    {"model": "mobilenetv2", "change": "the kept recipe without mirrored copies at test time", **_VAL,
+    {"model": "mobilenetv2", "change": "the kept one without mirrored copies at test time", **_VAL,
      "log_loss": 0.4134, "accuracy": 0.8142, "kept": False},
     {"model": "mobilenetv2", "change": "the kept recipe with them", **_VAL,
      "log_loss": 0.4104, "accuracy": 0.8142, "kept": True},
