@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import socket
 from pathlib import Path
@@ -25,6 +26,15 @@ def connect_to_loopback_only(self: socket.socket, address) -> None:
         if not local:
             raise AssertionError(f"A test tried to reach {host}: tests use loopback only.")
     return CONNECT(self, address)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def settled_heap():
+    """Streamlit collects all garbage after each drawing; what libraries hold need not be walked."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
