@@ -60,7 +60,8 @@ def trained(place):
 def test_the_run_is_whole_and_names_every_model(trained):
     run, done = trained
     assert artifacts.verify_run(run.path) == []
-    assert run.models == MODELS.split(",")
+    assert run.served == MODELS.split(",") == run.members("ensemble")
+    assert run.models == [*run.served, "ensemble"]
     assert run.synthetic
     assert run.info["precision"] == "f32"
     assert run.info["init"] == {"cnn": "scratch", "resnet50": "random", "mobilenetv2": "random"}
@@ -128,7 +129,10 @@ def test_predict_names_the_file_that_failed(trained, place):
     assert done.returncode == 1
     rows = json.loads(done.stdout)
     assert [bool(row["error"]) for row in rows] == [False, True]
-    assert set(rows[0]["models"]) == set(MODELS.split(","))
+    assert set(rows[0]["models"]) == {*MODELS.split(","), "ensemble"}
+    for answer in rows[0]["models"].values():
+        assert sum(answer["calibrated"].values()) == pytest.approx(1)
+        assert answer["predicted"] in answer["calibrated"] and answer["conformal_set"]
     assert "bad.png" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -151,7 +155,8 @@ def test_verify_finds_a_changed_file(trained, place):
         (train_words("three", "cnn", 2), "exists already"),
         (train_words("new", "vgg", 2), "vgg"),
         (train_words("a/b", "cnn", 2), "name"),
-        (train_words("new", "cnn", 2, "--folds", "5"), "--folds"),
+        (train_words("new", "cnn", 2, "--folds", "1"), "--folds"),
+        (train_words("new", "cnn", 2, "--fold-models", "cnn"), "give --folds too"),
         (train_words("new", "cnn", 2, "--classes", "covid,flu"), "--classes"),
         (["train", "--dataset", "nowhere", "--run", "new"], "nowhere"),
         (["verify", "--run", "nowhere"], "nowhere"),
@@ -222,7 +227,7 @@ def test_imagenet_weights_go_through_their_stages(place):
     run = artifacts.open_run(place / "runs" / "imagenet")
     assert run.info["init"] == {"mobilenetv2": "imagenet"}
     history = artifacts.load_history(run, "mobilenetv2")
-    assert list(history["phase"]) == ["head", "blocks 13 to 16"]
+    assert list(history["phase"]) == ["blocks 13 to 16"]
 
 
 def test_folds_are_added_to_a_finished_run_and_each_image_is_predicted_once(place):
