@@ -21,7 +21,7 @@ from core.calibration import apply_calibration, calibrated_metrics, fit_calibrat
 from core.comparisons import compare_models
 from core.config import artifacts_root, data_root
 from core.conformal import evaluate_sets, fit_conformal, prediction_sets
-from core.curves import pr_curve_bands, roc_curve_bands
+from core.curves import curve_bands
 from core.statistics import bootstrap_intervals
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
@@ -118,8 +118,7 @@ def all_statistics(y_true: np.ndarray, y_prob: np.ndarray, groups: np.ndarray) -
     """What the pages compute from one model's predictions, once."""
     prior = dict.fromkeys(CLASS_NAMES, 1 / len(CLASS_NAMES))
     bootstrap_intervals(y_true, y_prob, groups, CLASS_NAMES)
-    roc_curve_bands(y_true, y_prob, groups, CLASS_NAMES)
-    pr_curve_bands(y_true, y_prob, groups, CLASS_NAMES)
+    curve_bands(y_true, y_prob, groups, CLASS_NAMES)
     fitted = fit_calibration(y_true, y_prob, groups, prior, CLASS_NAMES)
     after = apply_calibration(y_prob, fitted, CLASS_NAMES)
     calibrated_metrics(y_true, y_prob, after, groups, CLASS_NAMES)

@@ -25,6 +25,7 @@ from core.checks import (
 )
 from core.metrics import arrays_from_predictions, flatten_metrics
 from core.operating import choose_threshold, rates_at
+from core.pooled import folds_not_done
 from core.statistics import UNIT
 
 # Share of images whose patient must be known before "no patient is shared" says anything.
@@ -242,7 +243,7 @@ def check_cross_validation(evidence: Evidence) -> Check:
     for model in run.models:
         figures = artifacts.load_fold_metrics(run, model)
         if figures is None:
-            reason = (plan.get("models", {}).get(model) or {}).get("reason")
+            reason = folds_not_done(run).get(model) if plan else ""
             found[model] = (NOT_DONE, reason or "trained on one split only")
             continue
         folds, spread = figures["folds"], figures["spread"].get("accuracy") or {}

@@ -206,6 +206,22 @@ def test_the_average_stands_in_for_the_weights_while_they_are_validated():
     assert np.asarray(variable) == pytest.approx(np.full(3, 2.0))
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_epoch_that_is_kept_is_the_one_that_the_recipe_names(keep, phantoms, tmp_path):
+    pixels, y = phantoms[0][:48], phantoms[1][:48]
+    stage = Stage("all layers", 4, 2e-3, patience=4, average=0.9, keep=keep)
+    # Wrong labels in validation: what is learned makes its loss worse.
+    data, wrong = Images(pixels, y), Images(pixels[:24], (y[:24] + 1) % 3)
+    keras.utils.set_random_seed(0)
+    model = build_model("cnn", 64, 3, 0.0)
+    recipe = Recipe(64, (stage,), batch_size=16, dropout=0.0)
+    history = fit_model(model, recipe, data, wrong, 3, tmp_path, seed=0, title="CNN")
+    best = int(history.loc[history["val_loss"].idxmin(), "epoch"])
+    assert best < 4, "else this tells nothing"
+    with np.load(tmp_path / "stage0" / "best.npz") as saved:
+        assert int(saved["epoch"]) == (best if keep == "best" else 4)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
     momentum, phantoms, tmp_path, monkeypatch
