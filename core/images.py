@@ -9,43 +9,34 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+
+from core.kinds import DICOM, PICTURES, second_kind, tell_kind, webp_size
 
 MAX_SIDE_PX = 20_000
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 * 1024 * 1024
 MIN_SIDE_PX = 32
+# A picture of 50 million pixels has some thousands of PNG chunks and a dozen JPEG scans; each
+# costs time, a scan as much as a whole picture.
+MAX_PNG_CHUNKS = 100_000
+MAX_JPEG_SCANS = 200
+# Counting on would only cost time: one picture is all that is read.
+_FRAMES_COUNTED = 100
 # Stands in the names of cached pixels: raise it whenever the same bytes would give other pixels.
 DECODER_VERSION = 1
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-_FORMATS_TEXT = "PNG, JPEG, TIFF, BMP or WebP"
+_FORMATS_TEXT = "PNG, JPEG, TIFF, BMP, WebP or DICOM"
+NO_MEMORY = "The picture does not fit into memory; save a smaller copy."
 SYNTHETIC_CHUNK = "Synthetic"  # the text chunk that core.phantom writes into its PNGs
 _EXIF_ORIENTATION = 0x0112
 _TIFF_PHOTOMETRIC = 262
-
-# What a file that is not read most likely is: (offset, first bytes, name).
-_SIGNATURES = (
-    (0, b"\x89PNG", "PNG"),
-    (0, b"\xff\xd8", "JPEG"),
-    (0, b"II*\x00", "TIFF"),
-    (0, b"MM\x00*", "TIFF"),
-    (8, b"WEBP", "WebP"),
-    (0, b"BM", "BMP"),
-    (128, b"DICM", "DICOM"),
-    (0, b"GIF8", "GIF"),
-    (0, b"%PDF", "PDF"),
-    (0, b"PK\x03\x04", "ZIP"),
-    (0, b"\x1f\x8b", "gzip"),
-    (4, b"ftyp", "HEIC, AVIF or video"),
-    (0, b"\x00\x00\x00\x0cjP", "JPEG 2000"),
-    (0, b"<", "HTML or XML"),
-    (0, b"version https://git-lfs", "Git LFS pointer"),
-)
 
 # Our own limits are below Pillow's, so its warning about large pictures would only be noise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -60,6 +51,9 @@ class Decoded:
     """One picture: `pixels` uint8 (height, width), grey, turned upright; sizes in px.
 
     synthetic: the file says of itself that it is a drawn phantom; without that word it may be one.
+    colourfulness: mean over the pixels of (largest - smallest of red, green, blue) / 255; 0.0 for
+    a grey picture. facts: DICOM only, what the header says that identifies nobody, by keyword.
+    tags_read: DICOM only, the keywords of all header tags that were read.
     """
 
     pixels: np.ndarray
@@ -68,6 +62,9 @@ class Decoded:
     format: str
     mode: str
     synthetic: bool = False
+    colourfulness: float = 0.0
+    facts: Mapping[str, str] = field(default_factory=dict)
+    tags_read: tuple[str, ...] = ()
 
 
 def read_image(path: str | Path) -> Decoded:
@@ -100,21 +97,36 @@ def decode_image(data: bytes) -> Decoded:
 
     8-bit pictures keep their grey levels (colour by ITU-R 601 luma; transparency over black; CMYK
     through RGB). Deeper ones (16-bit, 32-bit, float) are scaled linearly so that their own
-    smallest value becomes 0 and their largest 255: no percentiles, no window, no clipping.
+    smallest value becomes 0 and their largest 255: no percentiles, no window, no clipping. DICOM
+    is shown as its header says (core/dicom.py).
     """
     _check_bytes(len(data))
+    kind = tell_kind(data)
+    other = second_kind(data, kind)
+    if other is not None:
+        raise ImageError(
+            f"The file is {kind} and {other} at once, which no camera or scanner writes; "
+            "open the picture and save it anew."
+        )
+    if kind == DICOM:
+        from core.dicom import decode_dicom  # half a second, which only DICOM needs
+
+        return decode_dicom(data)
+    _check_before_opening(data, kind)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(*image.size)
-            if getattr(image, "is_animated", False) or getattr(image, "n_frames", 1) > 1:
+            check_size(*image.size)
+            n_frames = _count_frames(image)
+            if n_frames > 1:
+                many = f"more than {_FRAMES_COUNTED}" if n_frames > _FRAMES_COUNTED else n_frames
                 raise ImageError(
-                    f"The file holds several pictures ({image.n_frames} frames) where one was "
+                    f"The file holds several pictures ({many} frames) where one was "
                     "expected; save the one that is meant as a file of its own."
                 )
             file_format, mode = str(image.format), image.mode
             # Loading may turn a TIFF upright by itself, so the orientation is read after it.
             image.load()
-            pixels = _grey(image)
+            pixels, colour = _grey(image)
             pixels = _upright(pixels, _orientation(image))
             synthetic = file_format == "PNG" and SYNTHETIC_CHUNK in image.info
     except ImageError:
@@ -125,16 +137,14 @@ def decode_image(data: bytes) -> Decoded:
             "save a smaller copy of it."
         ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(_unidentified(data)) from error
+        raise ImageError(_unidentified(kind)) from error
     except MemoryError as error:
-        raise ImageError("The picture does not fit into memory; save a smaller copy.") from error
+        raise ImageError(NO_MEMORY) from error
     except Exception as error:
         # Pillow's decoders raise a dozen unrelated types on damaged files.
-        raise ImageError(
-            f"The picture is damaged or cut off ({_one_line(error)}); fetch the file again."
-        ) from error
+        raise ImageError(_damaged(error)) from error
     height, width = pixels.shape
-    return Decoded(pixels, width, height, file_format, mode, synthetic)
+    return Decoded(pixels, width, height, file_format, mode, synthetic, colour)
 
 
 def resize_square(grey: np.ndarray, size_px: int) -> np.ndarray:
@@ -165,7 +175,8 @@ def _check_bytes(n_bytes: int) -> None:
         )
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raises ImageError where the sides, or the pixels in all, are too many or too few."""
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
         raise ImageError(
             f"The picture is too large ({width}×{height} px); at most {MAX_SIDE_PX} px a side and "
@@ -178,22 +189,77 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _grey(image: Image.Image) -> np.ndarray:
-    """Loaded picture of any mode -> uint8 (height, width)."""
+def _check_before_opening(data: bytes, kind: str | None) -> None:
+    """What Pillow would do at length, or set memory aside for, as it opens the file."""
+    if kind == "PNG":
+        n_chunks, at = 0, 8
+        while at + 8 <= len(data) and n_chunks <= MAX_PNG_CHUNKS:
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+            n_chunks += 1
+        if n_chunks > MAX_PNG_CHUNKS:
+            raise ImageError(
+                f"The PNG is cut into more than {MAX_PNG_CHUNKS:,} pieces (chunks), which is the "
+                "limit; save the picture anew."
+            )
+    elif kind == "JPEG":
+        n_scans = data.count(b"\xff\xda")
+        if n_scans > MAX_JPEG_SCANS:
+            raise ImageError(
+                f"The JPEG builds its picture up in {n_scans:,} scans, at most {MAX_JPEG_SCANS} "
+                "are read; save the picture anew."
+            )
+    elif kind == "WebP":
+        size = webp_size(data)
+        if size is not None:
+            check_size(*size)
+
+
+def _count_frames(image: Image.Image) -> int:
+    """Frames in an opened file, counted up to one more than _FRAMES_COUNTED."""
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    # Pillow counts a TIFF's frames by reading all of them, however many a file chains together.
+    n_frames = 1
+    while n_frames <= _FRAMES_COUNTED:
+        try:
+            image.seek(n_frames)
+        except EOFError:
+            break
+        n_frames += 1
+    return n_frames
+
+
+def _grey(image: Image.Image) -> tuple[np.ndarray, float]:
+    """Loaded picture of any mode -> uint8 (height, width), and its colourfulness."""
     if image.mode.startswith("I") or image.mode == "F":
         grey = _scale_deep(np.asarray(image))
         # Pillow inverts white-is-zero TIFFs at 8 bits but not at 16.
         tags = getattr(image, "tag_v2", {})
-        return 255 - grey if tags.get(_TIFF_PHOTOMETRIC) == 0 else grey
+        return (255 - grey if tags.get(_TIFF_PHOTOMETRIC) == 0 else grey), 0.0
     if image.mode == "LAB":
-        return np.array(image.getchannel("L"))
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        rgb = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        return np.array(image.getchannel("L")), measure_colour(np.asarray(rgb))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
     if image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
-    return np.array(image.convert("L"))
+    colour = measure_colour(np.asarray(image)) if image.mode == "RGB" else 0.0
+    return np.array(image.convert("L")), colour
+
+
+def measure_colour(rgb: np.ndarray) -> float:
+    """Mean over the pixels of (largest - smallest of the three) / 255; rgb uint8 (h, w, 3)."""
+    total = 0
+    step = max(1, 2**20 // rgb.shape[1])
+    for start in range(0, len(rgb), step):
+        red, green, blue = (rgb[start : start + step, :, c] for c in range(3))
+        highest = np.maximum(np.maximum(red, green), blue)
+        lowest = np.minimum(np.minimum(red, green), blue)
+        total += int((highest - lowest).sum(dtype=np.int64))
+    return total / (255 * rgb.shape[0] * rgb.shape[1])
 
 
 def _scale_deep(values: np.ndarray) -> np.ndarray:
@@ -234,15 +300,27 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _unidentified(data: bytes) -> str:
+def _unidentified(kind: str | None) -> str:
     """Why Pillow found no picture, in one sentence."""
-    for offset, magic, name in _SIGNATURES:
-        if data[offset : offset + len(magic)] == magic:
-            if name.upper() in FORMATS:
-                return f"The file starts like a {name} but is damaged or cut off; fetch it again."
-            return f"The content is {name}, which is not read; save it as {_FORMATS_TEXT}."
+    if kind in PICTURES:
+        return f"The file starts like a {kind} but is damaged or cut off; fetch it again."
+    if kind is not None:
+        return f"The content is {kind}, which is not read; save it as {_FORMATS_TEXT}."
     return f"The content is no picture that is read here; {_FORMATS_TEXT} is expected."
 
 
+def _damaged(error: Exception) -> str:
+    """What Pillow's error means, in one sentence."""
+    found = _one_line(error)
+    if "Decompressed data too large" in found or "MAX_TEXT_MEMORY" in found:
+        return (
+            "The text or the colour profile beside the picture unpacks to more than "
+            f"{PngImagePlugin.MAX_TEXT_CHUNK // 2**20} MiB a piece or "
+            f"{PngImagePlugin.MAX_TEXT_MEMORY // 2**20} MiB in all; save the picture without it."
+        )
+    return f"The picture is damaged or cut off ({found}); fetch the file again."
+
+
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    printable = "".join(c if c.isprintable() else " " for c in str(error))
+    return " ".join(printable.split())[:120].rstrip(". ") or type(error).__name__

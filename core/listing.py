@@ -20,7 +20,8 @@ from core.datasets import SOURCES, Dataset, DatasetError, canonical_label, read_
 # Wider than what core.images decodes: a file that looks like an image is refused there by name,
 # with its reason, and not lost here.
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm"}
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
+    | {".dcm", ".dicom"}
 )
 SPLIT_NAMES = {
     "train": "train",

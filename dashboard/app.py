@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import ui
+from dashboard import keeping, ui
 
 # A file: a Material icon in the tab would be fetched from the network.
 ICON = Path(__file__).with_name("icon.svg")
@@ -20,6 +20,7 @@ PAGES = {
     "data": ("Data", ":material/folder_open:"),
 }
 
+keeping.guard_uploads()
 st.set_page_config(page_title="Chest X-ray models", page_icon=ICON, layout="wide")
 page = st.navigation(
     [

@@ -13,14 +13,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Server:
-    """`python -m dashboard` in a process of its own; `url` is the address that it printed."""
+    """`python -m dashboard` in a process of its own; `url` is the address that it printed.
 
-    def __init__(self, root: Path, *args: str) -> None:
+    module: what is started in its place; environ: more of its environment.
+    """
+
+    def __init__(
+        self, root: Path, *args: str, module: str = "dashboard", environ: dict | None = None
+    ) -> None:
         home = root / "home"
         home.mkdir(exist_ok=True)
         quiet = ("CXR_", "STREAMLIT_", "DISPLAY", "WAYLAND_DISPLAY")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dashboard", *args],
+            [sys.executable, "-m", module, *args],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -33,6 +38,7 @@ class Server:
                 "CXR_ARTIFACTS": str(root / "artifacts"),
                 "CXR_DATA": str(root / "data"),
                 "CXR_CACHE": str(root / "cache"),
+                **(environ or {}),
             },
         )
         self.lines: list[str] = []

@@ -2,15 +2,17 @@
 
 import io
 import os
-import struct
+import time
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from core import images
+from core import images, kinds
 from core.images import ImageError, decode_image, read_image, resize_square
+from tests import hostile
+from tests.hostile import png_header
 
 # Pillow warns on damaged files before it fails on them.
 pytestmark = [
@@ -30,22 +32,6 @@ def encode(pixels, file_format="PNG", mode=None, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        crc = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
-        + chunk(b"IEND", b"")
-    )
 
 
 def refused(data: bytes) -> str:
@@ -222,7 +208,7 @@ def test_empty_and_one_pixel_and_text():
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\0" * 128 + b"DICM" + b"\0" * 100, "DICOM"),
+        (b"7z\xbc\xaf\x27\x1c....", "7z"),
         (b"%PDF-1.7 ...", "PDF"),
         (b"PK\x03\x04....", "ZIP"),
     ],
@@ -333,3 +319,189 @@ def test_resize_says_what_it_expects():
         resize_square(np.zeros((40, 40, 3), np.uint8), 32)
     with pytest.raises(ImageError, match="at least 1 px"):
         resize_square(GREY, 0)
+
+
+# --- hostile files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (png_header(1, 100_000), "too large (1×100000 px)"),
+        (png_header(100_000, 1), "too large (100000×1 px)"),
+        (hostile.tiff(1, 100_000, bytes(100_000)), "too large (1×100000 px)"),
+        (hostile.bmp_header(100_000, 1), "too large (100000×1 px)"),
+        (hostile.jpeg_header(65_000, 65_000), "50 million pixels"),
+        (hostile.webp_header(16_383, 16_383), "too large (16383×16383 px)"),
+        (hostile.webp_header(2**24, 2**24), "too large (16777216×16777216 px)"),
+        (hostile.tiff(2**31, 2**31, bytes(1600)), "50 million pixels"),
+        (hostile.bmp_header(2**31 - 1, 40), "50 million pixels"),
+        (png_header(1, 20_000), "too small (1×20000 px)"),
+        (png_header(20_001, 40), "too large (20001×40 px); at most 20000 px a side"),
+    ],
+)
+def test_sizes_are_refused_by_the_header_naming_what_was_found(data, says, monkeypatch):
+    monkeypatch.setattr(
+        Image.Image, "load", lambda self: pytest.fail("decoded before the size was checked")
+    )
+    assert says in refused(data)
+
+
+def test_webp_canvas_is_refused_before_pillow_sets_it_aside(monkeypatch):
+    monkeypatch.setattr(Image, "open", lambda *_args, **_kw: pytest.fail("opened"))
+    assert "too large" in refused(hostile.webp_header(16_383, 16_383))
+
+
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {"lossless": False}, {"lossless": True, "exif": b"Exif"}]
+)
+def test_webp_sizes_are_read_right(options):
+    data = encode(GREY, "WEBP", "RGB", **options)
+    assert kinds.webp_size(data) == (60, 40)
+
+
+@pytest.mark.parametrize("bomb", [hostile.text_bomb(50_000_000), hostile.text_flood(80)])
+def test_text_that_unpacks_to_too_much_names_the_limit(bomb):
+    assert len(bomb) < 200_000
+    message = refused(bomb)
+    assert "unpacks to more than 1 MiB a piece or 64 MiB in all" in message
+
+
+def test_a_profile_that_unpacks_to_too_much_names_the_limit():
+    bomb = hostile.profile_bomb(50_000_000)
+    started = time.perf_counter()
+    assert "colour profile beside the picture unpacks to more than 1 MiB" in refused(bomb)
+    assert time.perf_counter() - started < 1
+
+
+def test_png_of_very_many_pieces_is_refused():
+    few = hostile.png_with(hostile.png_chunk(b"prVt", b"") * 50_000)
+    assert (decode_image(few).pixels == 90).all()
+    many = hostile.png_with(hostile.png_chunk(b"prVt", b"") * 100_001)
+    assert "more than 100,000 pieces" in refused(many)
+
+
+def test_jpeg_of_very_many_scans_is_refused():
+    assert decode_image(hostile.many_scans(20)).width == 64
+    message = refused(hostile.many_scans(300))
+    assert "scans, at most 200 are read" in message
+
+
+def test_tiff_of_very_many_pictures_is_refused_without_counting_them():
+    chain = hostile.tiff_chain(50_000)
+    started = time.perf_counter()
+    assert "more than 100 frames" in refused(chain)
+    assert time.perf_counter() - started < 2
+    assert "3 frames" in refused(hostile.tiff_chain(3))
+    # A chain that leads back to its beginning has an end all the same.
+    assert "frames" in refused(hostile.tiff_chain(3, circular=True))
+    assert decode_image(hostile.tiff_chain(1)).pixels.shape == (40, 40)
+    assert decode_image(hostile.tiff_chain(1, circular=True)).pixels.shape == (40, 40)
+
+
+def test_tiff_with_lying_strips_and_tiles():
+    started = time.perf_counter()
+    # A strip that unpacks to 30,000 times what the picture has: the rest stays packed.
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    assert not decode_image(hostile.tiff(40, 40, bomb, compression=8)).pixels.any()
+    assert "damaged" in refused(hostile.tiff(4000, 4000, bytes(100)))
+    one_tile = {322: 48, 323: 48, 324: 0, 325: 48 * 48}
+    assert decode_image(hostile.tiff(40, 40, bytes(48 * 48), further=one_tile)).width == 40
+    gigantic = one_tile | {322: 2**31 - 16, 323: 2**31 - 16}
+    assert "damaged" in refused(hostile.tiff(40, 40, bytes(48 * 48), further=gigantic))
+    assert time.perf_counter() - started < 2
+
+
+WHOLE = {
+    "PNG": encode(GREY),
+    "PNG16": encode(GREY.astype(np.uint16) * 100),
+    "JPEG": encode(SMOOTH, "JPEG"),
+    "progressive": encode(SMOOTH, "JPEG", progressive=True),
+    "BMP": encode(GREY, "BMP", "RGB"),
+    "TIFF": encode(GREY, "TIFF"),
+    "TIFF-LZW": encode(GREY, "TIFF", compression="tiff_lzw"),
+    "WebP": encode(GREY, "WEBP", "RGB"),
+    "WebP lossless": encode(GREY, "WEBP", "RGB", lossless=True),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("tenth", range(10))
+def test_cut_off_at_every_tenth(name, tenth):
+    data = WHOLE[name]
+    decode_image(data)
+    message = refused(data[: len(data) * tenth // 10])
+    assert any(word in message for word in ("damaged", "cut off", "empty", "no picture"))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_polyglots_are_refused_by_both_names(name):
+    data = WHOLE[name]
+    kind = kinds.tell_kind(data)
+    page = b"<html><body><script>alert(1)</script></body></html>"
+    pdf = b"%PDF-1.7\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF\n"
+    archive = hostile.zip_of(("a.txt", b"hello"))
+    for other, behind in (("HTML", page), ("PDF", pdf), ("ZIP", archive)):
+        message = refused(data + behind)
+        assert message.startswith(f"The file is {kind} and {other} at once")
+    for before in (page, pdf, archive):
+        refused(before + data)
+
+
+def test_a_second_picture_or_program_behind_the_first_is_refused():
+    assert "PNG and JPEG at once" in refused(WHOLE["PNG"] + WHOLE["JPEG"])
+    assert "JPEG and PNG at once" in refused(WHOLE["JPEG"] + WHOLE["PNG"])
+    assert "BMP and Linux program at once" in refused(WHOLE["BMP"] + b"\x7fELF" + bytes(60))
+    assert "WebP and gzip at once" in refused(WHOLE["WebP"] + b"\x1f\x8b\x08" + bytes(60))
+
+
+def test_what_some_programs_write_behind_a_picture_is_no_polyglot():
+    for data in (WHOLE["PNG"], WHOLE["JPEG"]):
+        for behind in (b"\0" * 16, b"\r\n", b"made by a scanner"):
+            assert np.array_equal(decode_image(data + behind).pixels, decode_image(data).pixels)
+
+
+def test_xmp_and_comments_that_speak_of_html_are_no_polyglot():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF/></x:xmpmeta>'
+    assert decode_image(encode(SMOOTH, "JPEG", xmp=xmp, comment=b"see a.html")).width == 64
+
+
+# --- colour -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "BMP"])
+def test_colourfulness_is_the_mean_spread_of_the_channels(file_format):
+    rgb = np.zeros((40, 50, 3), np.uint8)
+    rgb[:20] = (200, 100, 50)  # spread 150
+    rgb[20:, :25] = (7, 7, 7)
+    rgb[20:, 25:] = (10, 61, 10)  # spread 51
+    expected = (0.5 * 150 + 0.25 * 51) / 255
+    decoded = decode_image(encode(rgb, file_format))
+    assert decoded.colourfulness == pytest.approx(expected, abs=1e-12)
+    # By ITU-R 601, as Pillow rounds it.
+    assert decoded.pixels[0, 0] == (200 * 299 + 100 * 587 + 50 * 114) // 1000
+
+
+def test_colourfulness_in_many_blocks():
+    rgb = RNG.integers(0, 256, (1100, 1000, 3), dtype=np.uint8)
+    expected = np.ptp(rgb.astype(int), axis=2).mean() / 255
+    assert decode_image(encode(rgb, "BMP")).colourfulness == pytest.approx(expected, abs=1e-12)
+
+
+def test_grey_pictures_have_no_colour_in_any_mode():
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        image = Image.fromarray(GREY).convert(mode)
+        assert decode_image(encode(image)).colourfulness == 0.0, mode
+    assert decode_image(encode(GREY.astype(np.uint16) * 7)).colourfulness == 0.0
+    assert decode_image(encode(GREY.astype(np.float32), "TIFF")).colourfulness == 0.0
+    assert decode_image(encode(SMOOTH, "JPEG")).colourfulness == 0.0
+
+
+def test_palette_transparent_and_lab_pictures_have_colour():
+    red = Image.new("RGB", (40, 40), (255, 0, 0))
+    assert decode_image(encode(red.convert("P"))).colourfulness == 1.0
+    half = red.convert("RGBA")
+    half.putalpha(51)  # a fifth of it over black
+    assert decode_image(encode(half)).colourfulness == pytest.approx(0.2)
+    planes = [Image.new("L", (40, 40), value) for value in (128, 200, 128)]
+    assert decode_image(encode(Image.merge("LAB", planes), "TIFF")).colourfulness > 0.3

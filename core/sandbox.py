@@ -1,0 +1,265 @@
+"""Decode pictures in processes of their own, each picture with a time and a memory limit.
+
+Workers are started with subprocess and spoken to over pipes (core/sandbox_worker.py), not with
+multiprocessing: Streamlit replaces `__main__` by the page, which multiprocessing's "spawn" would
+run again in every worker, and "fork" copies a server that has threads. They live on from picture
+to picture, so that a picture costs a copy over a pipe and not a start of Python.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from core.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE_PX, Decoded, ImageError
+from core.sandbox_worker import LENGTH, MAX_HEADER_BYTES, READY, read_exactly
+
+N_WORKERS = 2
+SECONDS_A_PICTURE = 20.0
+MEMORY_BYTES = 1536 * 1024 * 1024
+# Sending, starting and waiting for others come on top of the picture's own time.
+START_SECONDS = 30.0
+WAIT_SECONDS = 120.0
+# A worker that holds more than this when it is done makes room for a fresh one.
+MAX_RESIDENT_BYTES = 512 * 1024 * 1024
+_ROOT = Path(__file__).resolve().parents[1]
+_KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
+
+
+class _WorkerError(Exception):
+    """The worker ended, or says what a worker never says."""
+
+
+class _Worker:
+    """One decoding process."""
+
+    def __init__(self) -> None:
+        environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-s", "-B", "-m", "core.sandbox_worker"),
+                *(str(MEMORY_BYTES), str(SECONDS_A_PICTURE)),
+            ],
+            cwd=_ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        with self._killed_after(START_SECONDS):
+            try:
+                if read_exactly(self.process.stdout, len(READY)) != READY:
+                    raise _WorkerError("no greeting")
+            except (EOFError, OSError, _WorkerError) as error:
+                self.end()
+                raise _WorkerError("it did not start") from error
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def ask(self, data: bytes, seconds: float) -> tuple[dict, np.ndarray | None]:
+        """The header that the worker sends, and pixels uint8 (height, width) unless it failed.
+
+        Raises TimeoutError, or _WorkerError where the worker has ended; it is gone after both.
+        """
+        killed = threading.Event()
+        with self._killed_after(seconds, killed):
+            try:
+                return self._exchange(data)
+            except (EOFError, OSError, ValueError, KeyError, _WorkerError) as error:
+                self.end()
+                if killed.is_set():
+                    raise TimeoutError from error
+                raise _WorkerError(str(error)) from error
+
+    def _exchange(self, data: bytes) -> tuple[dict, np.ndarray | None]:
+        self.process.stdin.write(LENGTH.pack(len(data)))
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+        (n_bytes,) = LENGTH.unpack(read_exactly(self.process.stdout, LENGTH.size))
+        if n_bytes > MAX_HEADER_BYTES:
+            raise _WorkerError("a header that is too long")
+        header = json.loads(read_exactly(self.process.stdout, n_bytes))
+        if "error" in header:
+            return header, None
+        width, height = int(header["width"]), int(header["height"])
+        if min(width, height) < MIN_SIDE_PX or width * height > MAX_PIXELS:
+            raise _WorkerError("a size that is never sent")
+        # Read into the array itself: a copy of a large picture less.
+        pixels = np.empty((height, width), np.uint8)
+        view = memoryview(pixels).cast("B")
+        while view:
+            n_read = self.process.stdout.readinto(view)
+            if not n_read:
+                raise EOFError
+            view = view[n_read:]
+        return header, pixels
+
+    @contextlib.contextmanager
+    def _killed_after(self, seconds: float, killed: threading.Event | None = None):
+        def kill() -> None:
+            if killed is not None:
+                killed.set()
+            self.process.kill()
+
+        timer = threading.Timer(seconds, kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def end(self) -> None:
+        """End the process at once and give its pipes back."""
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self.process.wait()
+
+
+class _Pool:
+    """At most N_WORKERS workers; a thread has one to itself while its picture is decoded."""
+
+    def __init__(self) -> None:
+        self._free = threading.Semaphore(N_WORKERS)
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+        self._generation = 0
+
+    def decode(self, data: bytes) -> tuple[dict, np.ndarray | None]:
+        if not self._free.acquire(timeout=WAIT_SECONDS):
+            raise ImageError(
+                f"Other pictures have kept the decoders busy for {WAIT_SECONDS:.0f} seconds; "
+                "try again later."
+            )
+        try:
+            worker, generation = self._take()
+            header, pixels = worker.ask(data, SECONDS_A_PICTURE)
+            self._give_back(worker, generation, int(header.get("resident_bytes", 0)))
+        finally:
+            self._free.release()
+        return header, pixels
+
+    def _take(self) -> tuple[_Worker, int]:
+        while True:
+            with self._lock:
+                generation = self._generation
+                # The last one used first: what it has loaded is still in the caches.
+                worker = self._idle.pop() if self._idle else None
+            if worker is None:
+                worker = _Worker()
+                with self._lock:
+                    self._all = {other for other in self._all if other.is_alive} | {worker}
+                return worker, generation
+            if worker.is_alive:
+                return worker, generation
+            worker.end()
+
+    def _give_back(self, worker: _Worker, generation: int, resident_bytes: int) -> None:
+        with self._lock:
+            if generation == self._generation and resident_bytes <= MAX_RESIDENT_BYTES:
+                self._idle.append(worker)
+                return
+            self._all.discard(worker)
+        worker.end()
+
+    def start(self) -> None:
+        """Start a worker where none is idle, so that the first picture need not wait for it."""
+        if self._free.acquire(blocking=False):
+            try:
+                worker, generation = self._take()
+                self._give_back(worker, generation, 0)
+            finally:
+                self._free.release()
+
+    def processes(self) -> list[int]:
+        with self._lock:
+            return [worker.process.pid for worker in self._all if worker.is_alive]
+
+    def close(self) -> None:
+        with self._lock:
+            workers, self._all, self._idle = self._all, set(), []
+            self._generation += 1
+        for worker in workers:
+            worker.end()
+
+
+_pool = _Pool()
+
+
+def decode_safely(data: bytes) -> Decoded:
+    """What core.images.decode_image gives, decoded in a worker process. Raises ImageError.
+
+    For bytes from strangers: a decoder that runs away, eats memory or crashes costs this one
+    picture a sentence and nobody else anything. Any number of threads may call it at once;
+    N_WORKERS pictures are decoded at a time and the others wait.
+    """
+    if not 0 < len(data) <= MAX_BYTES:
+        from core.images import decode_image
+
+        return decode_image(data)  # says so before it looks at anything
+    started = time.monotonic()
+    try:
+        header, pixels = _pool.decode(data)
+    except TimeoutError:
+        raise ImageError(
+            f"Decoding the picture took longer than {SECONDS_A_PICTURE:.0f} seconds, which is the "
+            "limit; save it anew or smaller."
+        ) from None
+    except (_WorkerError, OSError):
+        seconds = time.monotonic() - started
+        raise ImageError(
+            f"The process that decodes pictures ended over this one after {seconds:.1f} seconds "
+            f"(its limits: {SECONDS_A_PICTURE:.0f} seconds, {MEMORY_BYTES // 2**20:,} MiB of "
+            "memory); try again, or save the picture anew."
+        ) from None
+    if pixels is None:
+        raise ImageError(str(header["error"]))
+    return Decoded(
+        pixels,
+        int(header["width"]),
+        int(header["height"]),
+        str(header["format"]),
+        str(header["mode"]),
+        bool(header["synthetic"]),
+        float(header["colourfulness"]),
+        {str(key): str(value) for key, value in header["facts"].items()},
+        tuple(str(tag) for tag in header["tags_read"]),
+    )
+
+
+def start_sandbox() -> None:
+    """Start a worker now and in the background, so that the first picture finds it ready."""
+    threading.Thread(target=_start_quietly, daemon=True).start()
+
+
+def _start_quietly() -> None:
+    with contextlib.suppress(_WorkerError, OSError):  # said where a picture needs it
+        _pool.start()
+
+
+def worker_processes() -> list[int]:
+    """The process ids of the workers that live now."""
+    return _pool.processes()
+
+
+def close_sandbox() -> None:
+    """End all workers; the next picture starts new ones."""
+    _pool.close()
+
+
+atexit.register(close_sandbox)
