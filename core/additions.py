@@ -1,4 +1,4 @@
-"""What is added to a finished run: audit/ and external/<name>/, each with hashes of its own.
+"""What is added to a finished run: audit/, external/<name>/ and guard/, each with its own hashes.
 
 Files, like those of the run's core (core.artifacts), are written atomically; the document that
 names the others comes last, so an addition is whole or absent.
@@ -15,11 +15,13 @@ from typing import Any
 import pandas as pd
 
 from core.artifacts import RUN_NAME, Run, prediction_columns
-from core.files import sha256_file, write_csv, write_json
+from core.files import sha256_file, write_bytes, write_csv, write_json
 from core.run_files import ArtifactError, damaged, read_csv, read_json
 
 AUDIT_FOLDER, AUDIT_FILE = "audit", "audit.json"
+MAPS_FOLDER, MAPS_FILE = "maps", "maps.json"
 EXTERNAL_FOLDER, EXTERNAL_FILE = "external", "external.json"
+GUARD_FOLDER, GUARD_FILE = "guard", "guard.json"
 MANIFEST_FILE, PREDICTIONS_FILE = "manifest.csv", "predictions.csv"
 ADDITION_VERSION = 1
 EXTERNAL_COLUMNS = ["image_id", "path", "label", "original_label", "patient_id", "sha256"]
@@ -32,7 +34,7 @@ def write_audit(run: Run, document: Mapping[str, Any], tables: Mapping[str, pd.D
 
     An earlier audit is replaced as a whole, once the new one is there. Returns the folder.
     """
-    return _write_folder(run.path / AUDIT_FOLDER, AUDIT_FILE, run, document, tables)
+    return write_folder(run.path / AUDIT_FOLDER, AUDIT_FILE, run, document, tables)
 
 
 def load_audit(run: Run) -> dict[str, Any] | None:
@@ -43,7 +45,7 @@ def load_audit(run: Run) -> dict[str, Any] | None:
     """
     if not (run.path / AUDIT_FOLDER / AUDIT_FILE).is_file():
         return None
-    document = _load_document(run, f"{AUDIT_FOLDER}/{AUDIT_FILE}")
+    document = load_document(run, f"{AUDIT_FOLDER}/{AUDIT_FILE}")
     for section in _AUDIT_SECTIONS:
         if not isinstance(document.setdefault(section, None), dict | None):
             name = f"{AUDIT_FOLDER}/{AUDIT_FILE}"
@@ -76,7 +78,7 @@ def write_external(
     tables = {MANIFEST_FILE: manifest[EXTERNAL_COLUMNS]}
     tables |= {f"{model}/{PREDICTIONS_FILE}": table for model, table in predictions.items()}
     folder = run.path / EXTERNAL_FOLDER / name
-    return _write_folder(folder, EXTERNAL_FILE, run, {"name": name, **document}, tables)
+    return write_folder(folder, EXTERNAL_FILE, run, {"name": name, **document}, tables)
 
 
 def list_external(run: Run) -> list[str]:
@@ -87,7 +89,7 @@ def list_external(run: Run) -> list[str]:
 
 def load_external(run: Run, name: str) -> dict[str, Any]:
     """external/<name>/external.json. Raises ArtifactError where it is damaged."""
-    document = _load_document(run, f"{EXTERNAL_FOLDER}/{name}/{EXTERNAL_FILE}")
+    document = load_document(run, f"{EXTERNAL_FOLDER}/{name}/{EXTERNAL_FILE}")
     for key in ("models", "excluded"):
         if not isinstance(document.get(key), dict if key == "models" else list):
             file = f"{EXTERNAL_FOLDER}/{name}/{EXTERNAL_FILE}"
@@ -109,13 +111,18 @@ def load_external_predictions(run: Run, name: str, model: str) -> pd.DataFrame:
 
 
 def verify_additions(run: Run) -> list[str]:
-    """Every disagreement between audit/ and external/ and their own hashes, a sentence each."""
-    documents = [f"{AUDIT_FOLDER}/{AUDIT_FILE}"] if (run.path / AUDIT_FOLDER).is_dir() else []
+    """Every disagreement between what was added and its own hashes, a sentence each."""
+    documents = [
+        f"{folder}/{file}"
+        for folder, file in ((AUDIT_FOLDER, AUDIT_FILE), (GUARD_FOLDER, GUARD_FILE))
+        if (run.path / folder).is_dir()
+    ]
     documents += [f"{EXTERNAL_FOLDER}/{name}/{EXTERNAL_FILE}" for name in list_external(run)]
+    documents += [f"{MAPS_FOLDER}/{MAPS_FILE}"] if (run.path / MAPS_FOLDER).is_dir() else []
     problems = []
     for document in documents:
         try:
-            listed = _load_document(run, document)["files"]
+            listed = load_document(run, document)["files"]
         except ArtifactError as error:
             problems.append(str(error))
             continue
@@ -129,22 +136,26 @@ def verify_additions(run: Run) -> list[str]:
     return problems
 
 
-def _write_folder(
+def write_folder(
     folder: Path,
     document_name: str,
     run: Run,
     document: Mapping[str, Any],
     tables: Mapping[str, pd.DataFrame],
+    files: Mapping[str, bytes] | None = None,
 ) -> Path:
+    """Write an addition as a whole: tables, files and its document with the hashes of both."""
     # Written beside and then renamed: a reader meets the old addition or the new one.
     fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     for name, table in tables.items():
         write_csv(fresh / name, table)
-    files = {name: sha256_file(fresh / name) for name in tables}
+    for name, data in (files or {}).items():
+        write_bytes(fresh / name, data)
+    hashes = {name: sha256_file(fresh / name) for name in (*tables, *(files or {}))}
     head = {"format_version": ADDITION_VERSION, "run": run.name}
-    write_json(fresh / document_name, {**head, **document, "files": files})
+    write_json(fresh / document_name, {**head, **document, "files": hashes})
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
@@ -152,7 +163,8 @@ def _write_folder(
     return folder
 
 
-def _load_document(run: Run, name: str) -> dict[str, Any]:
+def load_document(run: Run, name: str) -> dict[str, Any]:
+    """The document of an addition, by its path below the run. Raises ArtifactError."""
     document = read_json(run.path, name)
     if not isinstance(document, dict) or not isinstance(document.get("files"), dict):
         raise damaged(run.path, name, "it is not an object with `files`")

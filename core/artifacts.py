@@ -2,7 +2,7 @@
 
 Layout and columns are the contract written down in docs/artifacts.md. Every write is atomic (a
 temporary file in the same folder, flushed, then renamed), so a reader never meets half a file.
-What is added to a finished run (audit/, external/) is in core.additions.
+What is added to a finished run (audit/, external/, guard/) is in core.additions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ PREDICTION_FILES = {
     "inner": "predictions_inner.csv",
 }
 FOLD_METRICS_FILE = "metrics_folds.json"
-OWN_HASHES = ("audit", "external")  # folders that carry their own files{path: sha256}
+OWN_HASHES = (
+    "audit",
+    "external",
+    "guard",
+    "maps",
+)  # folders that carry their own files{path: sha256}
 WORK_FOLDER = ".work"  # checkpoints of a training in progress; gone when the run is complete
 
 MANIFEST_COLUMNS = [

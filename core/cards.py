@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from core import artifacts
+from core.additions_guard import load_guard_document
+from core.additions_maps import load_maps
+from core.cards_measured import describe_guard, describe_maps
 from core.datasets import Dataset
+from core.files import sha256_file, write_json
 from core.verdict import floors_sentence, lost_floors
 
 INIT_WORDS = {
@@ -17,15 +21,61 @@ INIT_WORDS = {
 }
 
 
-def write_cards(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> None:
-    """Write card.md for every model of the run, from its metrics.json and run.json."""
-    for model in info["recipes"]:  # an ensemble has no card: it is its members
+def write_cards(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> list[str]:
+    """Write card.md for every model of the run, from its metrics.json, run.json and additions.
+
+    Returns the models' names; an ensemble has no card: it is its members.
+    """
+    run = artifacts.Run(run_dir, info)
+    maps, guard = load_maps(run), load_guard_document(run)
+    models = list(info.get("recipes") or {})
+    for model in models:
         metrics = json.loads((run_dir / model / artifacts.METRICS_FILE).read_text())
-        artifacts.write_card(run_dir, model, build_card(model, info, metrics, dataset))
+        card = build_card(model, info, metrics, dataset, maps=maps, guard=guard)
+        artifacts.write_card(run_dir, model, card)
+    return models
 
 
-def build_card(model: str, info: dict, metrics: dict, dataset: Dataset) -> str:
-    """The card of one model as Markdown; every figure comes from `metrics` with its interval."""
+def refresh_cards(run: artifacts.Run) -> artifacts.Run:
+    """Rebuild the cards of a finished run after something was added to it.
+
+    run.json is written anew with the cards' new hashes and is otherwise as it was: every other file
+    is still held against the hash that it got when the run was made.
+
+    Raises:
+        ArtifactError: an addition, or a card's metrics, are damaged.
+    """
+    known = run.info["dataset"]
+    dataset = Dataset(
+        name=known["name"],
+        title=known.get("title", known["name"]),
+        modality=run.modality,
+        caveats=tuple(known.get("caveats", ())),
+        licence=known.get("licence", ""),
+        attribution=known.get("attribution", ""),
+        homepage=known.get("homepage", ""),
+    )
+    files = dict(run.info["files"])
+    for model in write_cards(run.path, run.info, dataset):
+        name = f"{model}/{artifacts.CARD_FILE}"
+        files[name] = sha256_file(run.path / name)
+    write_json(run.path / artifacts.RUN_FILE, run.info | {"files": files})
+    return artifacts.open_run(run.path)
+
+
+def build_card(
+    model: str,
+    info: dict,
+    metrics: dict,
+    dataset: Dataset,
+    *,
+    maps: dict | None = None,
+    guard: dict | None = None,
+) -> str:
+    """The card of one model as Markdown; every figure comes from `metrics` with its interval.
+
+    maps, guard: the documents of maps/ and guard/, None where these were not made.
+    """
     title, init = info["display"][model], info["init"][model]
     recipe, cost = info["recipes"][model], metrics["cost"]
     stages = "; ".join(_describe_stage(stage) for stage in recipe["stages"])
@@ -94,8 +144,13 @@ Caveats:
 ## Cross-validation
 {_describe_folds(model, info)}
 
+## Heat maps
+{describe_maps(model, info["name"], maps)}
+
+## Refusing other pictures
+{describe_guard(info["name"], guard)}
+
 ## Limits
-- The model answers for any picture, also for one that is no chest X-ray.
 - Leakage, blackout, source probe, perturbation, subgroups and external images: what was measured
   is in this run's `audit/` and `external/` and on the Trust page; what is not there was not done.
 """

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from core import additions, artifacts, shapes, shapes_added
+from core import additions, additions_guard, artifacts, shapes, shapes_added
 from core.artifacts import Run
 from core.leakage import measure_split
 from core.metrics import COVID
@@ -64,6 +64,7 @@ class Evidence:
     run: Run
     audit: dict[str, Any] | None
     external: dict[str, dict[str, Any]]
+    guard: dict[str, Any] | None = None
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
@@ -103,7 +104,7 @@ def load_evidence(run: Run) -> Evidence:
         external[name] = additions.load_external(run, name)
         file = f"{additions.EXTERNAL_FOLDER}/{name}/{additions.EXTERNAL_FILE}"
         _check_shape(run, file, external[name])
-    return Evidence(run, audit, external)
+    return Evidence(run, audit, external, additions_guard.load_guard_document(run))
 
 
 def _check_shape(run: Run, file: str, document: dict[str, Any]) -> None:

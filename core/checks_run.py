@@ -280,16 +280,3 @@ def _holds(metrics: dict[str, Any], figures: dict[str, Any]) -> bool:
     if bounds.get("low") is None:
         return False
     return bounds["low"] <= figures["accuracy"] <= bounds["high"]
-
-
-def check_guard(evidence: Evidence) -> Check:
-    return Check(
-        "guard",
-        "Refuses what is no chest X-ray",
-        NOT_DONE,
-        "The run has no such guard: its models give a class to any picture, also to a cat's.",
-        "Passes when the run holds a guard that was measured on pictures of other things and on "
-        "chest X-rays of other sources; not done as long as there is none.",
-        "predict",
-        "",
-    )

@@ -6,6 +6,7 @@ The same code evaluates a run and answers on the Predict page. Nothing here impo
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from core.artifacts import Run, model_files
 from core.backend import import_openvino
+from core.receptive import Places, align_maps, find_places
 
 PRECISIONS = ("f32", "bf16", "f16")
 
@@ -26,17 +28,22 @@ class Output:
     """What a model says about n images, row by row.
 
     probabilities (n, classes) float32, each row sums to 1; class_maps (n, h, w, classes) float32
-    logits by place; features (n, d) float32, the pooled last layer.
+    logits by place, lined up with the picture (core.receptive), None where the model has no class
+    activation map (core.explain.model_maps then asks core.occlusion); features (n, d) float32, the
+    pooled last layer.
     """
 
     probabilities: np.ndarray
-    class_maps: np.ndarray
+    class_maps: np.ndarray | None
     features: np.ndarray
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """An exported model, compiled for this CPU at a stated precision. Safe to share by threads."""
+    """An exported model, compiled for this CPU at a stated precision. Safe to share by threads.
+
+    places: where the cells of its class activation map look, None where that is not known.
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -44,6 +51,7 @@ class ServedModel:
     precision: str
     tta: str
     compiled: object
+    places: Places | None = None
 
     def predict(self, pixels: np.ndarray, batch_size: int = 32) -> Output:
         """Answer for uint8 or float pixels (n, size, size) in 0..255.
@@ -66,27 +74,43 @@ class ServedModel:
         ]
         if not parts:
             raise InferenceError(f"{self.name} was given no images.")
-        return Output(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        return Output(*(_join(arrays) for arrays in zip(*parts, strict=True)))
 
-    def _predict_batch(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _predict_batch(self, pixels: np.ndarray) -> _Answer:
         images = np.asarray(pixels, dtype=np.float32)[..., None]
         if self.tta != "flip":
             return self._forward(images)
         both = self._forward(np.concatenate([images, images[:, :, ::-1]]))
         n = len(images)
         probabilities, maps, features = both
-        maps = (maps[:n] + maps[n:, :, ::-1]) / 2
+        if maps is not None:
+            maps = (maps[:n] + maps[n:, :, ::-1]) / 2
         return (probabilities[:n] + probabilities[n:]) / 2, maps, (features[:n] + features[n:]) / 2
 
-    def _forward(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _forward(self, images: np.ndarray) -> _Answer:
         # A request of its own for every call: compiled models are shared by the server's threads.
         result = self.compiled.create_infer_request().infer(images)
         named = {next(iter(port.get_names())): np.array(value) for port, value in result.items()}
-        return named["probabilities"], named["class_maps"], named["features"]
+        maps = named.get("class_maps")
+        if maps is not None:
+            # Before mirrored answers are turned back: a shift to the right is one in their frame.
+            maps = align_maps(maps, self.places, self.input_size_px)
+        return named["probabilities"], maps, named["features"]
 
 
-def load_model(run: Run, name: str) -> ServedModel:
+# Probabilities, class maps, features.
+_Answer = tuple[np.ndarray, np.ndarray | None, np.ndarray]
+
+
+def _join(arrays: tuple[np.ndarray | None, ...]) -> np.ndarray | None:
+    return None if arrays[0] is None else np.concatenate(arrays)
+
+
+def load_model(run: Run, name: str, alter: Callable[[object], None] | None = None) -> ServedModel:
     """Load one model of a run after checking its hashes, at the precision that run.json states.
+
+    alter(graph) may change the OpenVINO model that was read before it is compiled (core.sanity);
+    the files stay as they are.
 
     Raises:
         core.artifacts.ArtifactError: the files are missing or changed.
@@ -103,6 +127,7 @@ def load_model(run: Run, name: str) -> ServedModel:
         input_size_px=int(sizes.get(name, run.info["input_size_px"])),
         precision=run.info.get("precision", "f32"),
         tta=run.info.get("tta", "none"),
+        alter=alter,
     )
 
 
@@ -115,6 +140,7 @@ def compile_model(
     precision: str = "f32",
     tta: str = "none",
     threads: int = 0,
+    alter: Callable[[object], None] | None = None,
 ) -> ServedModel:
     """Compile an exported file. The precision is always set: left alone, a CPU picks its own."""
     if precision not in PRECISIONS:
@@ -124,7 +150,11 @@ def compile_model(
     if threads:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
     try:
-        compiled = core.compile_model(core.read_model(xml), "CPU", settings)
+        graph = core.read_model(xml)
+        if alter is not None:
+            alter(graph)
+        places = find_places(graph)
+        compiled = core.compile_model(graph, "CPU", settings)
     except RuntimeError as error:
         raise InferenceError(
             f"{name} cannot be loaded: {xml.name} is not a model that OpenVINO can read."
@@ -135,7 +165,7 @@ def compile_model(
             f"{name} takes images of {side.get_length()} px, but its run says {input_size_px} px; "
             "restore run.json or train the run anew."
         )
-    return ServedModel(name, class_names, input_size_px, precision, tta, compiled)
+    return ServedModel(name, class_names, input_size_px, precision, tta, compiled, places)
 
 
 def measure_latencies_ms(

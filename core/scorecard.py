@@ -31,11 +31,11 @@ from core.checks_audit import (
     check_subgroups,
 )
 from core.checks_external import check_external
+from core.checks_guard import check_guard
 from core.checks_run import (
     check_calibration,
     check_cross_validation,
     check_floors,
-    check_guard,
     check_intervals,
     check_operating,
     check_patient_split,
@@ -60,7 +60,7 @@ CHECKS = {
 NAMED_FAULTS = 2
 
 __all__ = [
-    "CHECKS", "FAILED", "NOT_DONE", "PASSED", "Check", "Evidence", "build_scorecard",
+    "CHECKS", "FAILED", "NOT_DONE", "PASSED", "Check", "Evidence", "build_scorecard", "fault_words",
     "judge_evidence", "load_evidence", "scorecard_sentence",
 ]  # fmt: skip
 
@@ -87,7 +87,7 @@ def scorecard_sentence(run: Run, checks: Sequence[Check]) -> str:
         text += f"{', and' if n[FAILED] else ';'} {n[NOT_DONE]} {were} not done"
     failed = [check for check in checks if check.status == FAILED]
     if failed:
-        text += f". Most serious: {'; '.join(_fault(run, c) for c in failed[:NAMED_FAULTS])}"
+        text += f". Most serious: {'; '.join(fault_words(run, c) for c in failed[:NAMED_FAULTS])}"
     elif n[NOT_DONE]:
         missing = [check.title.lower() for check in checks if check.status == NOT_DONE]
         text += f". Nothing that was checked failed; not done: {join(missing)}"
@@ -102,7 +102,7 @@ def sort_checks(checks: Sequence[Check]) -> list[Check]:
     return sorted(checks, key=lambda check: STATUSES.index(check.status))
 
 
-def _fault(run: Run, check: Check) -> str:
+def fault_words(run: Run, check: Check) -> str:
     """The fault, with the models that have it where not all do (controls do not count)."""
     asked = headline_models(run)
     failing = [model for model in asked if check.models.get(model) == FAILED]

@@ -1,4 +1,4 @@
-"""What audit.json and external.json must hold, in the manner of core.shapes.
+"""What audit.json, external.json and guard.json must hold, in the manner of core.shapes.
 
 Only what pages and scorecard read is here; a section of the audit that was not done is null.
 """
@@ -136,4 +136,31 @@ EXTERNAL = {
     "with_overlap?": ({str: {"n": int, **EST}}, None),
     "findings?": ({str: {"n": int, "called": {str: {str: int}}}}, None),
     "skipped?": [{"path": str, "reason": str}],
+}
+
+RATE = {"n": int, **dict.fromkeys(("share", "low", "high"), float)}
+KEPT = {**RATE, "n_patients": int}
+GUARD = {
+    "model": str,
+    "model_files": {str: str},
+    "subject": str,
+    "modality": str,
+    "input_size_px": int,
+    "level": float,
+    "method": str,
+    "bounds": {"features": float, "layout": float},
+    "rule": str,
+    "acceptance": (
+        {
+            "test": {
+                "all": KEPT,
+                "classes": {str: KEPT},
+                "columns": {str: {str: KEPT}},
+            },
+            "elsewhere": {str: {"title": str, "all": KEPT, "classes": {str: KEPT}}},
+        },
+        None,
+    ),
+    "refusal": {str: {"title": str, "pictures": int, "looked_at": str, **RATE}},
+    "missing": [str],
 }

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from core import additions, artifacts, scorecard, verdict
+from core.additions_maps import load_maps
 from core.checks_external import fall_words, macro_f1_fall
+from core.checks_guard import check_guard
 from core.pooled import folds_not_done, load_pooled
 from core.protocol import is_published_set, judge_target, published_table
 
@@ -45,6 +47,7 @@ def summarise_run(run: artifacts.Run) -> str:
         *_fold_parts(run),
         *_external_parts(run),
         trust_text(run),
+        *_live_parts(run),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -58,6 +61,33 @@ def trust_text(run: artifacts.Run) -> str:
     text = f"Trust: the run {counts}" + (f" ({'; '.join(missing)})." if missing else ".")
     lines = [f"- **Fails {check.title}** ({check.fault}): {check.sentence}" for check in failed]
     return "\n\n".join([text, "\n".join(lines)] if lines else [text])
+
+
+def _live_parts(run: artifacts.Run) -> list[str]:
+    """What live answers rest on: the guard's figures and those of the heat maps, where measured."""
+    parts = []
+    evidence = scorecard.load_evidence(run)
+    if evidence.guard:
+        parts.append(f"Pictures of other things: {check_guard(evidence).sentence}")
+    maps = load_maps(run)
+    if maps and maps["status"] == "done":
+        found = maps["models"]
+        all_hits = {model: found[model]["pointing"]["true"]["all"] for model in found}
+        any_hits = next(iter(all_hits.values()))
+        places = [
+            f"{words} {100 * any_hits['against'][place]['hit']['value']:.1f}"
+            for place, words in maps["baselines"].items()
+        ]
+        hits = [
+            f"{run.title(m)} {_share(row['hit']['value'], row['hit'])}"
+            for m, row in all_hits.items()
+        ]
+        parts.append(
+            f"Heat maps, on {any_hits['n']} drawn phantoms with a lesion: hottest on the lesion in "
+            f"% of them {', '.join(hits)}; for comparison {', '.join(places)}. "
+            f"{maps['learned_from']}"
+        )
+    return parts
 
 
 def score_line(title: str, metrics: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from core.checks_external import fall_words, macro_f1_fall
 from core.scorecard import FAILED, NOT_DONE, PASSED, Check, build_scorecard, scorecard_sentence
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external, change_json
+from tests.factory_guard import add_guard
 
 MODELS = ("cnn", "mobilenetv2", "mobilenetv2_random")
 SECTIONS = {
@@ -104,6 +105,7 @@ def test_without_audit_and_external_nothing_of_them_passes(run_dir: Path) -> Non
         wanted += " --probe FOLDER" if key == "probe" else ""
         assert found[key].command == wanted
     assert found["external"].command == "python -m core evaluate --run demo --data FOLDER"
+    assert found["guard"].command == "python -m core guard --run demo"
     assert "--folds 5" in found["cross_validation"].command
     assert "mobilenetv2_random" not in found["cross_validation"].command  # a control
 
@@ -676,3 +678,104 @@ def test_one_good_set_is_enough_unless_another_shows_the_contrary(run_dir: Path)
     add_external(run_dir, "worse")
     change_external(run_dir, drop(0.3), "worse")
     assert judge(run_dir, "external").status == FAILED
+
+
+# ------------------------------------------------------------------------------ guard
+
+
+def change_guard(run_dir: Path, change) -> None:
+    file = run_dir / "guard" / "guard.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    change(document)
+    file.write_text(json.dumps(document), encoding="utf-8")
+
+
+@pytest.fixture
+def guarded(run_dir: Path) -> Path:
+    """A run whose guard passes, just: whole kept at 95%, five of six kinds refused at 90%."""
+    add_guard(run_dir)
+
+    def change(doc: dict) -> None:
+        doc["acceptance"]["test"]["all"]["low"] = 0.95
+        doc["refusal"]["hands"] |= {"low": 0.5}
+        for kind in set(doc["refusal"]) - {"hands"}:
+            doc["refusal"][kind]["low"] = 0.90
+
+    change_guard(run_dir, change)
+    return run_dir
+
+
+def test_a_guard_passes_by_its_lower_ends(guarded: Path) -> None:
+    check = judge(guarded, "guard")
+    assert check.status == PASSED and check.command == "" and check.fault == ""
+    assert "24 test images (covid 100.0\u202f%" in check.sentence
+    assert "5 of 6 kinds of other pictures (of 1 too few pictures were" in check.sentence
+    change_guard(guarded, lambda d: d["acceptance"]["test"]["all"].update(low=0.949))
+    check = judge(guarded, "guard")
+    assert check.status == FAILED and check.fault == "real images may be refused"
+
+
+def test_a_class_that_is_shown_to_be_refused_fails_the_guard(guarded: Path) -> None:
+    def high(value: float):
+        row = {"share": 0.8, "low": 0.7, "high": value}
+        return lambda d: d["acceptance"]["test"]["classes"]["covid"].update(row)
+
+    change_guard(guarded, high(0.90))
+    assert judge(guarded, "guard").status == PASSED
+    change_guard(guarded, high(0.899))
+    check = judge(guarded, "guard")
+    assert check.status == FAILED and check.sentence.endswith("Kept too rarely: covid.")
+
+
+def test_real_images_from_elsewhere_that_are_refused_are_said(guarded: Path) -> None:
+    row = {"n": 50, "n_patients": 40, "share": 0.8, "low": 0.7, "high": 0.87}
+    far = {"title": "Another hospital", "all": row, "classes": {"normal": row}}
+    change_guard(guarded, lambda d: d["acceptance"].update(elsewhere={"far": far}))
+    check = judge(guarded, "guard")
+    assert check.status == PASSED
+    assert check.sentence.endswith(
+        "From elsewhere (Another hospital) it keeps 80.0\u202f% (70.0 to 87.0) of 50 images "
+        "(normal 80.0\u202f%)."
+    )
+
+
+def test_four_kinds_are_too_few_and_a_weak_kind_fails(guarded: Path) -> None:
+    change_guard(guarded, lambda d: d["refusal"]["noise"].update(low=0.899))
+    check = judge(guarded, "guard")
+    assert check.status == FAILED and check.fault == "pictures of other things may pass"
+    change_guard(guarded, lambda d: d["refusal"]["noise"].update(low=0.90))
+    assert judge(guarded, "guard").status == PASSED
+    weak = {"share": 0.4, "low": 0.3, "high": 0.899}
+    change_guard(guarded, lambda d: d["refusal"]["ct"].update(weak))
+    check = judge(guarded, "guard")
+    assert check.status == FAILED and "refused less often: CT slices" in check.sentence
+    assert "least often: CT slices, 40.0\u202f% of 40 pictures" in check.sentence
+
+
+def test_a_guard_that_was_measured_on_too_little_is_not_done(guarded: Path) -> None:
+    change_guard(guarded, lambda d: [d["refusal"].pop(kind) for kind in ("noise", "ct")])
+    check = judge(guarded, "guard")
+    assert check.status == NOT_DONE and "4 kinds of other pictures" in check.sentence
+    assert check.command == "python -m core guard --run demo"
+    shutil.rmtree(guarded / "guard")
+    add_guard(guarded)
+    change_guard(guarded, lambda d: d.update(acceptance=None))
+    check = judge(guarded, "guard")
+    assert check.status == NOT_DONE and "on no test image" in check.sentence
+
+
+def test_a_damaged_guard_is_named(guarded: Path) -> None:
+    change_guard(guarded, lambda d: d["refusal"]["ct"].update(low=None))
+    with pytest.raises(ArtifactError, match=r"guard/guard\.json is damaged: `refusal\.ct\.low`"):
+        judge(guarded, "guard")
+
+
+def test_the_guard_speaks_of_what_the_run_is_about(guarded: Path) -> None:
+    titles = {
+        "ct": "Refuses what is no chest CT slice",
+        "phantom": "Refuses what is no chest phantom",
+        "xray": "Refuses what is no chest X-ray",
+    }
+    for modality, title in titles.items():
+        change_json(guarded / "run.json", modality=modality)
+        assert judge(guarded, "guard").title == title

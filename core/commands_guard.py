@@ -1,0 +1,92 @@
+"""`python -m core guard`: fit what tells whether a picture looks like what a run learned from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from core.additions_guard import load_guard_document, write_guard
+from core.artifacts import Run
+from core.cards import refresh_cards
+from core.config import data_root
+from core.console import print_json, say
+from core.guard import build_guard
+from core.guard_fit import fit_guard
+from core.guard_measure import measure_guard
+from core.run_names import open_named
+
+EXAMPLES = """examples:
+  python -m core guard --run release
+  python -m core guard --run mine --data FOLDER --json
+
+Pictures of other things come with scikit-image, scikit-learn and pydicom, are drawn, or lie in
+data/ (or $CXR_DATA). Of the run itself only the models' cards change; its folder guard/ is
+replaced as a whole.
+"""
+
+
+def add_guard_parser(subparsers) -> None:
+    """Add the `guard` command."""
+    parser = subparsers.add_parser(
+        "guard",
+        help="fit and measure what refuses pictures that are no chest X-ray",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--run", required=True, help="name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH",
+        help="folder that holds the run's images (default: its data set's in data/ or $CXR_DATA)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(func=run_guard)
+
+
+def run_guard(args: argparse.Namespace) -> int:
+    """Exit status 1 when something could not be measured."""
+    run = open_named(args.run)
+    root = args.data or data_root() / run.info["dataset"]["name"]
+    document, arrays, model = fit_guard(run, root, data_root(), say)
+    # Measured as it will be read back, not as it was computed.
+    guard = build_guard(document, arrays)
+    document |= measure_guard(run, guard, model, root, data_root(), say)
+    write_guard(run, document, arrays)
+    refresh_cards(run)
+    whole = load_guard_document(run)
+    for line in summary_lines(run, whole):
+        say(line)
+    if args.json:
+        print_json(whole)
+    return int(bool(whole["missing"]))
+
+
+def summary_lines(run: Run, document: dict) -> list[str]:
+    """What was measured, a line for each figure."""
+    lines = [document["rule"]]
+    if document["acceptance"]:
+        test = document["acceptance"]["test"]
+        lines.append(f"Keeps {_kept(test['all'])} of the test images.")
+        for values in (test["classes"], *test["columns"].values()):
+            lines += [f"  {name}: {_kept(row)}" for name, row in values.items()]
+        for far in document["acceptance"]["elsewhere"].values():
+            lines.append(f"Keeps {_kept(far['all'])} of {far['title']}.")
+            lines += [f"  {name}: {_kept(row)}" for name, row in far["classes"].items()]
+    for row in document["refusal"].values():
+        looked = f"; looked at when choosing: {row['looked_at']}" if row["looked_at"] else ""
+        lines.append(
+            f"Refuses {_share(row)} of {row['title']}: {row['refused']} of {row['n']}, from "
+            f"{row['pictures']} pictures or patients{looked}."
+        )
+    lines.append(f"Guard of {run.name} written, by the features of {run.title(document['model'])}.")
+    return lines
+
+
+def _kept(row: dict) -> str:
+    return f"{_share(row)}, n = {row['n']} of {row['n_patients']} patients"
+
+
+def _share(row: dict) -> str:
+    low, high = (100 * row[end] for end in ("low", "high"))
+    return f"{100 * row['share']:.1f}\u202f% ({low:.1f} to {high:.1f})"

@@ -1,0 +1,64 @@
+"""`python -m core maps`: how far the heat maps of a run's models can be trusted."""
+
+from __future__ import annotations
+
+import argparse
+
+from core.additions_maps import load_maps, write_maps
+from core.cards import refresh_cards
+from core.console import print_json, say
+from core.maps import MapsError, measure_maps
+from core.run_names import open_named
+
+EXAMPLES = """example:
+  python -m core maps --run release
+
+Drawn phantoms with known lesions are shown to every model: does its map point at the lesion, more
+than a random place or the centre would, and does it change when the weights are shuffled? Written
+to the run's maps/ and into the models' cards. Takes a few minutes; no data set is needed.
+"""
+
+
+def add_maps_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command `maps`."""
+    parser = subparsers.add_parser(
+        "maps",
+        help="check a run's heat maps on drawn phantoms with known lesions",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--run", required=True, help="name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(func=run_maps)
+
+
+def run_maps(args: argparse.Namespace) -> int:
+    """Exit status 1 when the run's maps cannot be measured."""
+    run = open_named(args.run)
+    _need_skimage()
+    document, table = measure_maps(run, say=say)
+    write_maps(run, document, table)
+    run = refresh_cards(run)
+    whole = load_maps(run)
+    if whole["status"] != "done":
+        say(f"Heat maps of {run.name} not measured: {whole['reason']}")
+    else:
+        say(whole["learned_from"])
+        for found in whole["models"].values():
+            say(found["sentence"])
+        say(f"Written to run {run.name} and its cards after {whole['minutes']:.1f} minutes.")
+    if args.json:
+        print_json(whole)
+    return int(whole["status"] != "done")
+
+
+def _need_skimage() -> None:
+    try:
+        import skimage.metrics  # noqa: F401
+    except ImportError:
+        raise MapsError(
+            "scikit-image is not installed, which this command needs; run `make setup`, or "
+            "`pip install -r requirements.txt`."
+        ) from None

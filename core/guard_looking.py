@@ -1,0 +1,91 @@
+"""Pictures as a guard sees them: features by a served model, and layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.console import progress
+from core.guard import read_layout
+from core.guard_trials import KINDS, Setting, Trial, TrialError
+from core.images import ImageError, read_image, resize_square
+from core.inference import ServedModel
+from core.listing import find_image
+
+BATCH = 16
+
+
+class GuardError(ValueError):
+    """A guard that cannot be fitted; the message is one sentence a person can act on."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures as a guard sees them: features (n, D) and layouts (n, CELLS, CELLS)."""
+
+    features: np.ndarray
+    layouts: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Seen:
+        return Seen(self.features[rows], self.layouts[rows])
+
+
+def see_images(
+    model: ServedModel, rows: pd.DataFrame, root: Path, what: str
+) -> tuple[pd.DataFrame, Seen]:
+    """The rows whose images can be read, and those images as the model sees them."""
+    readable, squares, parts, layouts = [], [], [], []
+
+    def ask() -> None:
+        if squares:
+            parts.append(model.predict(np.stack(squares)).features)
+            squares.clear()
+
+    with progress(len(rows), what, "image") as bar:
+        for number, image_id in enumerate(rows["image_id"]):
+            bar.update(1)
+            try:
+                pixels = read_image(find_image(root, image_id) or root).pixels
+            except ImageError:
+                continue
+            readable.append(number)
+            layouts.append(read_layout(pixels))
+            squares.append(resize_square(pixels, model.input_size_px))
+            if len(squares) == BATCH:
+                ask()
+        ask()
+    if not readable:
+        raise GuardError(f"None of the {len(rows)} images can be read; check {root}.")
+    kept = rows.iloc[readable].reset_index(drop=True)
+    return kept, Seen(np.concatenate(parts).astype(np.float64), np.stack(layouts))
+
+
+def see_trials(model: ServedModel, trials: Sequence[Trial]) -> Seen:
+    """Pictures of other things as the model sees them."""
+    parts = []
+    for start in range(0, len(trials), BATCH):
+        some = trials[start : start + BATCH]
+        squares = [resize_square(t.decoded.pixels, model.input_size_px) for t in some]
+        parts.append(model.predict(np.stack(squares)).features)
+    layouts = np.stack([read_layout(trial.decoded.pixels) for trial in trials])
+    return Seen(np.concatenate(parts).astype(np.float64), layouts)
+
+
+def look_at_others(
+    model: ServedModel, setting: Setting, names: Sequence[str], say: Callable[[str], None]
+) -> dict[str, Seen]:
+    """The kinds of pictures that a guard is chosen on, as far as they are here."""
+    looked = {}
+    for name in names:
+        try:
+            trials = list(KINDS[name].make(setting))
+        except TrialError as error:
+            say(f"{KINDS[name].title}: not looked at when choosing, {error}.")
+            continue
+        if trials:
+            looked[name] = see_trials(model, trials)
+    return looked

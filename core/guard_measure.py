@@ -1,0 +1,225 @@
+"""What a guard keeps and refuses, counted: test images by class and kind, other pictures by kind.
+
+Every share stands with its count and a Wilson interval over patients (or over pictures, where cuts
+of one are tried), since images of one patient are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core import artifacts
+from core.artifacts import Run
+from core.console import progress
+from core.datasets import KNOWN, DatasetError, describe_folder
+from core.groupings import list_columns
+from core.guard import Guard, chords
+from core.guard_fit import REPORT_SEED
+from core.guard_trials import Setting, Trial, TrialError, kinds_for, read_table
+from core.guard_words import Look
+from core.images import resize_square
+from core.inference import ServedModel
+from core.listing import find_image, load_table
+from core.resampling import wilson_interval
+
+MOST_NAMED = 20  # pictures of other kinds that pass, named
+NEAREST = 5
+ELSEWHERE_NOTE = (
+    "Every image as it is; copies of images that the run knows are counted like the others."
+)
+
+
+def measure_guard(
+    run: Run,
+    guard: Guard,
+    model: ServedModel,
+    root: Path,
+    data_root: Path,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """acceptance, refusal, nearest and missing of guard.json. What is not here is in missing."""
+    missing: list[str] = []
+    manifest = artifacts.load_manifest(run)
+    test = manifest[manifest["split"] == "test"].reset_index(drop=True)
+    here = [find_image(root, image_id) is not None for image_id in test["image_id"]]
+    test = test[here].reset_index(drop=True)
+    acceptance, nearest = None, None
+    if test.empty:
+        missing.append("acceptance on test: none of the run's test images is here")
+    else:
+        kept, features, test = _ask_about_table(guard, model, root, test, "Test images")
+        acceptance = {
+            "test": {
+                "all": kept_rate(kept, test["patient_id"]),
+                "classes": by_value(kept, test["label"], test["patient_id"]),
+                "columns": _by_column(kept, test, root, missing),
+                "refused": test["image_id"][~kept].tolist(),
+            },
+            "elsewhere": _elsewhere(run, guard, model, data_root),
+        }
+        if not acceptance["elsewhere"]:
+            missing.append("acceptance elsewhere: no other known data set of its kind is here")
+        nearest = {"k": NEAREST, "n": len(test), "same_label": _agreement(guard, features, test)}
+    refusal = {}
+    setting = Setting(run, test, root, data_root, REPORT_SEED)
+    for name, kind in kinds_for(run.modality).items():
+        try:
+            trials = kind.make(setting)
+            row = refused_rate(_ask_about(guard, model, trials, kind.title))
+        except (TrialError, DatasetError) as error:
+            row = str(error).rstrip(".")
+        if not isinstance(row, dict) or row["n"] == 0:
+            reason = row if isinstance(row, str) else "no such picture is here"
+            missing.append(f"{kind.title}: {reason}")
+            continue
+        refusal[name] = {"title": kind.title, "looked_at": kind.looked_at, **row}
+    for sentence in missing:
+        say(f"Not measured: {sentence}.")
+    return {
+        "acceptance": acceptance,
+        "refusal": refusal,
+        "nearest": nearest,
+        "missing": missing,
+    }
+
+
+# ------------------------------------------------------------------------------ asking
+
+
+def _ask_about(
+    guard: Guard, model: ServedModel, trials: Iterable[Trial], title: str
+) -> list[tuple[str, Look]]:
+    """(picture, what is measured of it) of every trial; only a few are in memory at a time."""
+    found = []
+    with progress(None, title, "picture") as bar:
+        for trial in trials:
+            found.append((trial.picture, _look(guard, model, trial)[1]))
+            bar.update(1)
+    return found
+
+
+def _look(guard: Guard, model: ServedModel, trial: Trial) -> tuple[np.ndarray, Look]:
+    square = resize_square(trial.decoded.pixels, model.input_size_px)
+    features = model.predict(square[None]).features[0]
+    return features, guard.look(features, trial.decoded)
+
+
+def _ask_about_table(
+    guard: Guard, model: ServedModel, root: Path, table: pd.DataFrame, title: str
+) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Which images of a table pass (n,), their features (n, D), and the rows that can be read."""
+    kept, features, rows = [], [], []
+    with progress(len(table), title, "image") as bar:
+        for number in range(len(table)):
+            bar.update(1)
+            for trial in read_table(root, table.iloc[number : number + 1]):
+                vector, look = _look(guard, model, trial)
+                rows.append(number)
+                features.append(vector)
+                kept.append(look.passes)
+    return np.array(kept, dtype=bool), np.array(features), table.iloc[rows].reset_index(drop=True)
+
+
+def _agreement(guard: Guard, features: np.ndarray, test: pd.DataFrame) -> float:
+    """Share of the NEAREST training images that have the test image's own label."""
+    distances = chords(guard.features.project(features), guard.projected)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :NEAREST]
+    return float((guard.labels[order] == test["label"].to_numpy(dtype=str)[:, None]).mean())
+
+
+def _by_column(
+    kept: np.ndarray, test: pd.DataFrame, root: Path, missing: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Acceptance by the columns source and view of the data set's table, where it has them."""
+    try:
+        table = load_table(describe_folder(root), root)
+    except DatasetError as error:
+        missing.append(f"acceptance by source: {str(error).rstrip('.')}")
+        return {}
+    columns, _ = list_columns(test, table)
+    found = {c.name: c.values for c in columns if c.name.lower() in ("source", "view")}
+    if "source" not in found:
+        missing.append("acceptance by source: the data set names none or one only")
+    return {
+        name: by_value(kept, pd.Series(values, dtype=object), test["patient_id"])
+        for name, values in found.items()
+    }
+
+
+def _elsewhere(
+    run: Run, guard: Guard, model: ServedModel, data_root: Path
+) -> dict[str, dict[str, Any]]:
+    """Acceptance on the known data sets of the run's modality that it was not trained on.
+
+    All their images as they are: copies of images that the run knows are counted too.
+    """
+    found = {}
+    for name, dataset in KNOWN.items():
+        root = data_root / name
+        same = dataset.modality == run.modality and name != run.info["dataset"]["name"]
+        if not same or not root.is_dir():
+            continue
+        kept, _, table = _ask_about_table(
+            guard, model, root, load_table(dataset, root), dataset.title
+        )
+        if len(table):
+            found[name] = {
+                "title": dataset.title,
+                "note": ELSEWHERE_NOTE,
+                "all": kept_rate(kept, table["patient_id"]),
+                "classes": by_value(kept, table["label"], table["patient_id"]),
+            }
+    return found
+
+
+# ------------------------------------------------------------------------------ counting
+
+
+def kept_rate(kept: np.ndarray, patients: pd.Series) -> dict[str, Any]:
+    """{n, n_patients, share, low, high} of images kept (n,) bool; Wilson over the patients."""
+    n_patients = int(patients.nunique())
+    share = float(np.mean(kept))
+    low, high = wilson_interval(share * n_patients, n_patients)
+    return {"n": len(kept), "n_patients": n_patients, "share": share, "low": low, "high": high}
+
+
+def by_value(kept: np.ndarray, values: pd.Series, patients: pd.Series) -> dict[str, Any]:
+    """kept_rate of the images of each value, the most frequent first."""
+    return {
+        str(value): kept_rate(kept[(values == value).to_numpy()], patients[values == value])
+        for value in values.value_counts().index
+    }
+
+
+def refused_rate(found: list[tuple[str, Look]]) -> dict[str, Any]:
+    """{n, pictures, refused, share, low, high, passed[]} of a kind; Wilson over the pictures.
+
+    n: all that was tried, cuts of one picture included. passed: which got through, the first few.
+    by: how many each of the measures alone would have refused.
+    """
+    refused = np.array([not look.passes for _, look in found], dtype=bool)
+    pictures = len({picture for picture, _ in found})
+    share = float(refused.mean()) if len(refused) else 0.0
+    low, high = wilson_interval(share * pictures, pictures)
+    looks = [look for _, look in found]
+    return {
+        "n": len(found),
+        "pictures": pictures,
+        "refused": int(refused.sum()),
+        "share": share,
+        "low": low,
+        "high": high,
+        "by": {
+            "features": sum(look.features > 1 for look in looks),
+            "layout": sum(look.layout > 1 for look in looks),
+            "turned": sum(look.turned > 1 for look in looks),
+            "plain": sum(bool(look.plain_reasons) for look in looks),
+        },
+        "median_distance": float(np.median([look.distance for look in looks])) if looks else None,
+        "passed": [picture for picture, look in found if look.passes][:MOST_NAMED],
+    }
