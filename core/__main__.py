@@ -6,24 +6,32 @@ import argparse
 import sys
 
 from core.artifacts import ArtifactError
-from core.bench import BenchError
 from core.commands_audit import add_audit_parser
 from core.commands_bench import add_bench_parser
 from core.commands_data import add_data_parser
+from core.commands_guard import add_guard_parser
+from core.commands_maps import add_maps_parser
+from core.commands_predict import add_predict_parser
 from core.commands_train import add_train_parser
 from core.commands_use import add_use_parsers
 from core.config import ConfigError
 from core.console import fail
 from core.datasets import DatasetError
+from core.explain import ExplainError
 from core.floors import FloorsError
 from core.groupings import GroupingError
+from core.guard_looking import GuardError
 from core.images import ImageError
 from core.inference import InferenceError
 from core.leakage import LeakageError
 from core.manifest import ManifestError
+from core.maps import MapsError
+from core.measuring import BenchError
 from core.metrics import MetricsError
+from core.occlusion import OcclusionError
 from core.panel import AuditError
 from core.phantom import PhantomError
+from core.sanity import SanityError
 from core.subgroups import SubgroupsError
 
 EXAMPLES = """examples:
@@ -41,9 +49,10 @@ class UsageError(ValueError):
 # FloatingPointError: a training whose loss is no longer a number. OSError: a disk that is full, a
 # folder that cannot be written.
 USER_ERRORS = (
-    ArtifactError, AuditError, BenchError, ConfigError, DatasetError, FloatingPointError,
-    FloorsError, GroupingError, ImageError, InferenceError, LeakageError, ManifestError,
-    MetricsError, OSError, PhantomError, SubgroupsError, UsageError,
+    ArtifactError, AuditError, BenchError, ConfigError, DatasetError, ExplainError,
+    FloatingPointError, FloorsError, GroupingError, GuardError, ImageError, InferenceError,
+    LeakageError, ManifestError, MapsError, MetricsError, OcclusionError, OSError, PhantomError,
+    SanityError, SubgroupsError, UsageError,
 )  # fmt: skip
 
 
@@ -64,8 +73,11 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_data_parser(subparsers)
     add_train_parser(subparsers)
+    add_predict_parser(subparsers)
     add_use_parsers(subparsers)
     add_audit_parser(subparsers)
+    add_maps_parser(subparsers)
+    add_guard_parser(subparsers)
     add_bench_parser(subparsers)
     return parser
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from core.bench import BENCHES, run_benches, to_json
+from core.bench import BENCHES, run_benches
 from core.console import print_json, say
+from core.measuring import to_json
 
 EXAMPLES = """examples:
-  python -m core bench                     everything (the audit takes minutes)
+  python -m core bench                     everything (audit and fuzz take minutes)
   python -m core bench statistics pages    some of it
   python -m core bench audit --run release --json
 """
@@ -18,7 +19,7 @@ def add_bench_parser(subparsers) -> None:
     """Add the `bench` command."""
     parser = subparsers.add_parser(
         "bench",
-        help="measure how long statistics, pages and the audit take here",
+        help="measure statistics, pages, live answers, fuzzing and the audit here",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -33,4 +34,4 @@ def run_bench(args: argparse.Namespace) -> int:
     results = run_benches(args.names, args.run, say)
     if args.json:
         print_json(to_json(results))
-    return int(any(measured.seconds is None for measured in results))
+    return int(any(measured.value is None for measured in results))

@@ -57,6 +57,11 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+def shown_name(path: Path) -> str:
+    """A path as text that can be printed and written, whatever bytes its name is made of."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

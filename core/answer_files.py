@@ -1,0 +1,142 @@
+"""Many files through the models: read and decode ahead, ask in batches, answers in input order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.answering import BATCH, Answerer, PictureAnswer
+from core.files import shown_name
+from core.images import Decoded, ImageError, read_bytes
+from core.sandbox import decode_safely
+from core.zips import MAX_ZIP_BYTES, is_zip, read_zip
+
+DECODERS = 2  # pictures decoded at once, beside the models
+AHEAD = 2 * BATCH  # pictures decoded or on the way there while the models are asked
+# A batch ends before it would hold more than this, so that large pictures do not pile up.
+BATCH_PIXELS = 64_000_000
+ZIP_MAGIC = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to answer about: `read` gives the file's bytes or raises ImageError."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class FileAnswer:
+    """What came of one file: an answer, or `error`, one sentence.
+
+    sha256 of the file's bytes, None where they could not be read; decoded: the picture, kept only
+    as long as whoever reads this keeps it.
+    """
+
+    name: str
+    sha256: str | None = None
+    decoded: Decoded | None = None
+    answer: PictureAnswer | None = None
+    error: str | None = None
+
+
+def file_sources(paths: Iterable[Path]) -> Iterator[Source]:
+    """Sources of files; a zip stands for the pictures in it, named "archive.zip/picture.png"."""
+    for path in paths:
+        name = shown_name(path)
+        try:
+            data = _read(path)
+        except ImageError as error:
+            yield Source(name, _failing(str(error)))
+            continue
+        yield from bytes_sources([(name, data)])
+
+
+def _read(path: Path) -> bytes:
+    """A file's bytes; a zip may be larger than a picture. Raises ImageError."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC and path.stat().st_size <= MAX_ZIP_BYTES:
+                return path.read_bytes()
+    except OSError:
+        pass  # read_bytes says what is wrong
+    return read_bytes(path)
+
+
+def bytes_sources(files: Iterable[tuple[str, bytes]]) -> Iterator[Source]:
+    """Sources of files that are in memory, zips unpacked one picture after the other."""
+    for name, data in files:
+        if not is_zip(data):
+            yield Source(name, lambda data=data: data)
+            continue
+        try:
+            for entry in read_zip(data):
+                inner = f"{name}/{entry.name}"
+                if entry.data is None:
+                    yield Source(inner, _failing(str(entry.problem)))
+                else:
+                    yield Source(inner, lambda data=entry.data: data)
+        except ImageError as error:
+            yield Source(name, _failing(str(error)))
+
+
+def answer_files(
+    answerer: Answerer, sources: Iterable[Source], *, chosen: Sequence[str] | None = None
+) -> Iterator[FileAnswer]:
+    """Answers in the order of `sources`, which is read only as far ahead as is decoded.
+
+    Reading and decoding (core.sandbox) run beside the models, which are asked in batches
+    (core.answering.BATCH). A file that cannot be used costs its own row and no other.
+    """
+    batch: list[FileAnswer] = []
+    pixels = 0
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for row in _decoded_ahead(pool, sources):
+            batch.append(row)
+            pixels += row.decoded.pixels.size if row.decoded is not None else 0
+            if len(batch) >= BATCH or pixels >= BATCH_PIXELS:
+                yield from _ask(answerer, batch, chosen)
+                batch, pixels = [], 0
+        yield from _ask(answerer, batch, chosen)
+
+
+def _decoded_ahead(pool: ThreadPoolExecutor, sources: Iterable[Source]) -> Iterator[FileAnswer]:
+    """Decoded rows in order, at most AHEAD of them waiting."""
+    waiting: deque[Future] = deque()
+    for source in sources:
+        waiting.append(pool.submit(_decode, source))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _decode(source: Source) -> FileAnswer:
+    digest = None
+    try:
+        data = source.read()
+        digest = hashlib.sha256(data).hexdigest()
+        return FileAnswer(source.name, digest, decode_safely(data))
+    except ImageError as error:
+        return FileAnswer(source.name, digest, error=str(error))
+
+
+def _ask(
+    answerer: Answerer, batch: list[FileAnswer], chosen: Sequence[str] | None
+) -> Iterator[FileAnswer]:
+    decoded = [row.decoded for row in batch if row.decoded is not None]
+    answers = iter(answerer.answer_many(decoded, chosen=chosen)) if decoded else iter(())
+    for row in batch:
+        yield row if row.decoded is None else replace(row, answer=next(answers))
+
+
+def _failing(sentence: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        raise ImageError(sentence)
+
+    return read

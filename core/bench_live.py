@@ -1,0 +1,237 @@
+"""How long live answers take: one picture, many at once, a zip; and what the loader was fed.
+
+Pictures are the run's own test images where they are here, else drawn phantoms as PNG; every one
+goes the whole way: bytes, decoding in the sandbox, all headline models, guard, heat maps.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from core import artifacts
+from core.answer_files import answer_files, bytes_sources
+from core.answering import Answerer, open_answerer, warm_up
+from core.audit_images import find_images
+from core.checks import headline_models
+from core.config import data_root
+from core.explain import class_heat, overlay
+from core.images import ImageError, read_bytes
+from core.measuring import Measured, Measurements, find_entry
+from core.phantom import class_names as phantom_classes
+from core.phantom import make_phantom
+from core.sandbox import decode_safely
+
+ONE_BY_ONE = 200
+PEOPLE, PEOPLE_S = 20, 60.0
+ZIPPED = 500
+FUZZED, FUZZ_SEED = 24_000, 0
+PHANTOM_PX = 448
+MAP_PX = 448
+NO_RUN = "there is no run that answers; `make train-all` makes one"
+FIRST = """
+import json, sys, time
+from core.bench_live import answer_one, answerer_of
+with open(sys.argv[2], "rb") as file:
+    data = file.read()
+answer_one(answerer_of(sys.argv[1]), data)
+print(json.dumps(time.time()))
+"""
+
+
+def bench_live(run: str | None) -> Measurements:
+    """From bytes to three predictions with maps: the first after start, then warm ones."""
+    answerer = _open(run)
+    if answerer is None:
+        yield Measured("live", "answers about one picture", None, 0.15, NO_RUN)
+        return
+    pictures, kind = load_pictures(answerer.run, ONE_BY_ONE)
+    yield _first(answerer.run, pictures[0])
+    warm_up(answerer)
+    for data in pictures[:5]:
+        answer_one(answerer, data)
+    times = []
+    for number in range(ONE_BY_ONE):
+        started = time.perf_counter()
+        answer_one(answerer, pictures[number % len(pictures)])
+        times.append(time.perf_counter() - started)
+    what = _what(answerer, f"{ONE_BY_ONE} {kind} one after the other")
+    yield Measured("live", f"median, {what}", float(np.median(times)), 0.15)
+    yield Measured("live", f"95th percentile, {what}", float(np.quantile(times, 0.95)), 0.30)
+
+
+def bench_zip(run: str | None) -> Measurements:
+    """A zip of many pictures, without maps, as the table of the Predict page has it."""
+    answerer = _open(run)
+    if answerer is None:
+        yield Measured("zip", "a zip of pictures", None, 15.0, NO_RUN, "pictures/s", True)
+        return
+    pictures, kind = load_pictures(answerer.run, ZIPPED)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(ZIPPED):
+            archive.writestr(f"{number:04d}", pictures[number % len(pictures)])
+    warm_up(answerer)
+    chosen = headline_models(answerer.run)
+    started = time.perf_counter()
+    sources = bytes_sources([("bench.zip", packed.getvalue())])
+    rows = list(answer_files(answerer, sources, chosen=chosen))
+    seconds = time.perf_counter() - started
+    failed = sum(row.answer is None for row in rows)
+    note = f"{failed} of {len(rows)} failed" if failed else ""
+    yield Measured(
+        "zip", _what(answerer, f"a zip of {len(rows)} {kind}"), len(rows) / seconds, 15.0, note,
+        "pictures/s", True,
+    )  # fmt: skip
+
+
+def bench_people(run: str | None) -> Measurements:
+    """Many at once for a minute, each with the next picture as soon as the last is answered."""
+    answerer = _open(run)
+    if answerer is None:
+        yield Measured("people", f"{PEOPLE} at once", None, 3.0, NO_RUN)
+        return
+    pictures, kind = load_pictures(answerer.run, ONE_BY_ONE)
+    warm_up(answerer)
+    times, errors = ask_at_once(answerer, pictures, PEOPLE, PEOPLE_S)
+    what = _what(answerer, f"{PEOPLE} people at once for {PEOPLE_S:.0f} s, no pause, {kind}")
+    note = f"{len(times):,} answers, slowest {max(times, default=0):.2f} s"
+    yield Measured("people", f"median, {what}", float(np.median(times)), 3.0, note)
+    yield Measured(
+        "people", f"errors, {PEOPLE} people at once", len(errors), 0, "; ".join(errors[:1]),
+        "errors",
+    )  # fmt: skip
+
+
+def bench_fuzz(run: str | None) -> Measurements:
+    """Mutations of real files of every format: what the loader was fed, and what went wrong."""
+    del run
+    try:
+        from core.fuzzing import run_fuzz
+
+        result = run_fuzz(FUZZED, FUZZ_SEED)
+    except ModuleNotFoundError as error:
+        note = f"{error.name} is not installed; `make test` installs it"
+        yield Measured("fuzz", "inputs tried", None, 20_000, note, "inputs", True)
+        return
+    formats = ", ".join(f"{name} {n:,}" for name, n in result.by_format.items())
+    note = (
+        f"seed {FUZZ_SEED}; {result.accepted:,} read, {result.refused:,} refused in a sentence; "
+        f"{formats}"
+    )
+    yield Measured("fuzz", "inputs tried", result.tried, 20_000, note, "inputs", True)
+    wrong = [*result.wrong, *result.crashed]
+    yield Measured(
+        "fuzz", "errors other than the loader's own, and crashes", len(wrong), 0,
+        "; ".join(wrong[:1]), "inputs",
+    )  # fmt: skip
+
+
+def answerer_of(name: str | None) -> Answerer:
+    """The models of a run, opened. Raises BenchError or ArtifactError."""
+    return open_answerer(artifacts.open_run(find_entry(name).path))
+
+
+def answer_one(answerer: Answerer, data: bytes) -> None:
+    """All that a person gets: decoded in the sandbox, answered, a map drawn for each model."""
+    decoded = decode_safely(data)
+    answer = answerer.answer(decoded, chosen=headline_models(answerer.run))
+    names = list(answer.class_names)
+    shown = np.array(Image.fromarray(decoded.pixels).resize((MAP_PX, MAP_PX)))
+    for own in answer.answers:
+        if own.class_maps is not None:
+            overlay(shown, class_heat(own.class_maps, names.index(own.predicted)), 0.5)
+
+
+def ask_at_once(
+    answerer: Answerer, pictures: Sequence[bytes], people: int, seconds: float
+) -> tuple[list[float], list[str]]:
+    """Seconds of every answer, and what went wrong, of `people` threads that never pause."""
+    times: list[float] = []
+    errors: list[str] = []
+    until = time.perf_counter() + seconds
+
+    def person(number: int) -> None:
+        asked = number
+        while (started := time.perf_counter()) < until:
+            try:
+                answer_one(answerer, pictures[asked % len(pictures)])
+            except Exception as error:  # whatever it is: a person would have seen it
+                errors.append(f"{type(error).__name__}: {error}")
+            times.append(time.perf_counter() - started)
+            asked += people
+
+    threads = [threading.Thread(target=person, args=(number,)) for number in range(people)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return times, errors
+
+
+def load_pictures(run: artifacts.Run, n: int) -> tuple[list[bytes], str]:
+    """Files' bytes of up to n of the run's images, test images first, and what they are."""
+    manifest = artifacts.load_manifest(run)
+    found = find_images(manifest, data_root() / run.info["dataset"]["name"])
+    order = manifest.assign(later=manifest["split"] != "test").sort_values("later", kind="stable")
+    paths = [found[i] for i in order["image_id"] if found.get(i)]
+    pictures = []
+    for path in paths:
+        try:
+            pictures.append(read_bytes(path))
+        except ImageError:
+            continue  # a picture that is gone is no matter of speed
+        if len(pictures) == n:
+            break
+    if pictures:
+        return pictures, f"images of {run.info['dataset']['name']}"
+    drawn = []
+    for seed in range(min(n, 30)):
+        buffer = io.BytesIO()
+        label = phantom_classes[seed % len(phantom_classes)]
+        Image.fromarray(make_phantom(label, seed, PHANTOM_PX).pixels).save(buffer, "PNG")
+        drawn.append(buffer.getvalue())
+    return drawn, "drawn phantoms"
+
+
+def _open(run: str | None) -> Answerer | None:
+    entry = find_entry(run)
+    if entry is None:
+        return None
+    try:
+        return open_answerer(artifacts.open_run(entry.path))
+    except artifacts.ArtifactError:
+        return None  # a run without its model files answers nothing
+
+
+def _first(run: artifacts.Run, data: bytes) -> Measured:
+    """The first answer of a new process, its start and all loading included."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        started = time.time()
+        done = subprocess.run(
+            [sys.executable, "-c", FIRST, run.name, file.name], capture_output=True, text=True
+        )
+    what = f"first answer of a new process, its start included, {run.name}"
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Measured("live", what, None, 3.0, reason)
+    return Measured("live", what, json.loads(done.stdout) - started, 3.0)
+
+
+def _what(answerer: Answerer, what: str) -> str:
+    asked = [m for m in headline_models(answerer.run) if m in answerer.models]
+    guard = "guard" if answerer.guard else "no guard"
+    precision = next(iter(answerer.models.values())).precision
+    return f"{what}, {len(asked)} models of {answerer.run.name} at {precision}, {guard}"

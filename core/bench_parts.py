@@ -1,0 +1,120 @@
+"""How long statistics, pages and the audit take."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from core import artifacts
+from core.calibration import apply_calibration, calibrated_metrics, fit_calibration
+from core.comparisons import compare_models
+from core.config import data_root
+from core.conformal import evaluate_sets, fit_conformal, prediction_sets
+from core.curves import curve_bands
+from core.measuring import Measured, Measurements, find_entry
+from core.statistics import bootstrap_intervals
+
+CLASS_NAMES = ("covid", "normal", "pneumonia")
+IMAGES_PER_PATIENT = 3
+PAGE_LIMIT_S = 0.3
+
+
+def bench_statistics(run: str | None) -> Measurements:
+    """Intervals of 3 models on 1,000 images, and everything for 100,000 predictions."""
+    del run
+    y_true, probs, groups = make_predictions(1000, 3)
+    started = time.perf_counter()
+    for y_prob in probs.values():
+        bootstrap_intervals(y_true, y_prob, groups, CLASS_NAMES)
+    yield Measured(
+        "statistics", "intervals of every metric, 3 models, 1,000 images, 2,000 draws",
+        time.perf_counter() - started, 2.0,
+    )  # fmt: skip
+    y_true, probs, groups = make_predictions(100_000, 1)
+    started = time.perf_counter()
+    all_statistics(y_true, probs["model0"], groups)
+    yield Measured(
+        "statistics",
+        "intervals, curves with bands, calibration and conformal sets, 100,000 predictions",
+        time.perf_counter() - started, 10.0,
+    )  # fmt: skip
+    y_true, probs, groups = make_predictions(1000, 3)
+    started = time.perf_counter()
+    compare_models(y_true, probs, groups, CLASS_NAMES)
+    yield Measured(
+        "statistics", "paired tests of 3 models, 1,000 images",
+        time.perf_counter() - started, None,
+    )  # fmt: skip
+
+
+def all_statistics(y_true: np.ndarray, y_prob: np.ndarray, groups: np.ndarray) -> None:
+    """What the pages compute from one model's predictions, once."""
+    prior = dict.fromkeys(CLASS_NAMES, 1 / len(CLASS_NAMES))
+    bootstrap_intervals(y_true, y_prob, groups, CLASS_NAMES)
+    curve_bands(y_true, y_prob, groups, CLASS_NAMES)
+    fitted = fit_calibration(y_true, y_prob, groups, prior, CLASS_NAMES)
+    after = apply_calibration(y_prob, fitted, CLASS_NAMES)
+    calibrated_metrics(y_true, y_prob, after, groups, CLASS_NAMES)
+    sets = prediction_sets(after, fit_conformal(y_true, after, groups)["threshold"])
+    evaluate_sets(y_true, sets, groups, CLASS_NAMES)
+
+
+def make_predictions(n: int, models: int, seed: int = 0) -> tuple[np.ndarray, dict, np.ndarray]:
+    """y_true (n,), {model: y_prob (n, 3)} and patients (n,): made up, right more often than not."""
+    rng = np.random.default_rng(seed)
+    y_true = rng.integers(0, 3, n)
+    groups = np.array([f"p{k}" for k in rng.integers(0, max(1, n // IMAGES_PER_PATIENT), n)])
+    probs = {}
+    for model in range(models):
+        logits = rng.normal(size=(n, 3)) + 2.0 * np.eye(3)[y_true]
+        shares = np.exp(logits)
+        probs[f"model{model}"] = shares / shares.sum(axis=1, keepdims=True)
+    return y_true, probs, groups
+
+
+def bench_audit(run: str | None) -> Measurements:
+    """A whole audit of a run whose images are here, nothing of it written."""
+    from core.audit import audit_run  # the engine takes a second to import
+
+    entry = find_entry(run)
+    what = "audit of a run"
+    if entry is None:
+        yield Measured("audit", what, None, 480.0, "there is no run; `make train-all` makes one")
+        return
+    opened = artifacts.open_run(entry.path)
+    root = data_root() / opened.info["dataset"]["name"]
+    started = time.perf_counter()
+    document = audit_run(opened, root, say=lambda text: None)
+    seconds = time.perf_counter() - started
+    what = (
+        f"audit of {opened.name}: {len(document['models'])} models, {document['n_test']} test "
+        f"images, {document['precision']} without mirrored copies"
+    )
+    if not document["n_test"]:
+        yield Measured("audit", what, None, 480.0, "the images of the run are not here")
+    else:
+        yield Measured("audit", what, seconds, 480.0)
+
+
+def bench_pages(run: str | None) -> Measurements:
+    """The second drawing of each page of the dashboard, when everything is cached."""
+    entry = find_entry(run)
+    if entry is None:
+        yield Measured("pages", "pages", None, PAGE_LIMIT_S, "there is no run")
+        return
+    # In a process of its own: this package does not import the dashboard.
+    environment = dict(os.environ, CXR_RUN=entry.name)
+    done = subprocess.run(
+        [sys.executable, "-m", "dashboard.timing"], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        yield Measured("pages", "pages", None, PAGE_LIMIT_S, reason)
+        return
+    for page, seconds in json.loads(done.stdout).items():
+        yield Measured("pages", f"page {page} of {entry.name}, warm", seconds, PAGE_LIMIT_S)

@@ -1,0 +1,281 @@
+"""A report to hand over: one self-contained HTML page about one picture.
+
+The page asks nothing of anywhere (images are data URIs, the style is inline, there is no script,
+and its Content-Security-Policy allows nothing else) and prints on A4. What would tell who the
+patient is stands in it only where it was typed in.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from core import scorecard, verdict
+from core.answering import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
+from core.artifacts import MODEL_FILES, ArtifactError, Run, load_metrics
+from core.checks import FAILED, Check, percent
+from core.guard import Guard
+from core.images import Decoded
+from core.phantom import NOTICE
+from core.report_images import draw_maps, draw_picture, draw_scale, titles_without_map
+from core.worth import agreement_sentence, votes, worth
+
+TEMPLATES = Path(__file__).parent / "templates"
+RESEARCH_ONLY = "Research use, not for diagnosis"
+MAX_TYPED, MAX_NOTE = 200, 2000  # characters
+NO_GUARD = (
+    "Not known whether this looks like what the run learned from: no guard of the run looked at "
+    "it, and its models give a class to any picture."
+)
+LIMITS = (
+    "An answer is no finding: a model gives one of its classes to any picture, and knows no other "
+    "disease.",
+    "How often answers are right was measured on the test images of the run's data set. Images "
+    "from elsewhere, other machines and other patients can do worse.",
+    "A heat map shows where in the picture a score comes from, coarsely; that is not necessarily "
+    "where the disease is.",
+    "The training images that are most alike are alike to the model; they need not show the same "
+    "disease.",
+)
+ANSWERED_WITH = {"openvino": "OpenVINO", "numpy": "NumPy", "pillow": "Pillow"}
+
+
+class ReportError(ValueError):
+    """A report that cannot be made; the message is one plain sentence."""
+
+
+@dataclass(frozen=True)
+class ReportPicture:
+    """The picture that a report is about.
+
+    name: the file's, which may hold a patient's name and is left out unless asked for. sha256: of
+    the file as it came, "" of a picture that never was one. label: the class that its
+    source gives it, None where that is not known.
+    """
+
+    name: str
+    decoded: Decoded
+    sha256: str
+    label: str | None = None
+
+
+def build_report(
+    run: Run,
+    picture: ReportPicture,
+    answer: PictureAnswer,
+    *,
+    typed: str = "",
+    note: str = "",
+    created: datetime | None = None,
+    even_if_refused: bool = False,
+    show_name: bool = False,
+    guard: Guard | None = None,
+    occlusion: Mapping[str, np.ndarray] | None = None,
+    checks: Sequence[Check] | None = None,
+) -> str:
+    """The report as one HTML page.
+
+    typed: a reference or name, note: words of whoever makes the report; both only where typed in.
+    created: now where None. even_if_refused: of a picture that the guard refused, show the answers
+    all the same, marked. guard: the run's, to say whose features were compared. occlusion: model ->
+    class maps (h, w, C) of models that give none themselves. checks: the run's scorecard where it
+    was computed already.
+
+    Raises ReportError where typed words are longer than MAX_TYPED or MAX_NOTE characters.
+    """
+    created = (created or datetime.now(UTC)).astimezone(UTC)
+    hidden = answer.refused and not even_if_refused
+    css = (TEMPLATES / "report.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return _template().render(
+        css=Markup(css),
+        css_hash=f"sha256-{digest}",
+        research_only=RESEARCH_ONLY,
+        created=created.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        run=run.name,
+        data=str(run.info["dataset"].get("title") or run.info["dataset"]["name"]),
+        typed=clean_typed(typed, MAX_TYPED, "reference"),
+        note=clean_typed(note, MAX_NOTE, "note"),
+        refused=answer.refused,
+        hidden=hidden,
+        judgement=answer.judgement,
+        no_guard=answer.problems.get("Guard", NO_GUARD),
+        synthetic=NOTICE if picture.decoded.synthetic else "",
+        means_nothing=run.synthetic and not picture.decoded.synthetic,
+        label=picture.label,
+        picture=draw_picture(picture.decoded),
+        problems=[words for title, words in answer.problems.items() if title != "Guard"],
+        agreement="" if hidden else agreement_sentence(votes(answer.answers)),
+        answers=[] if hidden else [_result(run, answer, own) for own in answer.answers],
+        maps=[] if hidden else draw_maps(picture.decoded, answer, occlusion or {}),
+        unmapped=[] if hidden else titles_without_map(answer, occlusion or {}),
+        scale=draw_scale(),
+        neighbours=() if hidden else answer.neighbours,
+        neighbours_by=run.title(guard.model) if guard else "",
+        promise=_promise(run, answer),
+        **_pitfalls(run, checks),
+        identity=[
+            ("The picture", _picture_rows(picture, show_name)),
+            ("The run", _run_rows(run)),
+            *((f"Model: {run.title(name)}", _model_rows(run, answer, name)) for name in run.served),
+        ],
+        limits=[*LIMITS, *map(str, run.info["dataset"].get("caveats") or [])],
+    )
+
+
+def report_file_name(run: Run, created: datetime) -> str:
+    """A name for the report that tells the run and the time, and nothing of the picture."""
+    return f"report-{run.name}-{created.astimezone(UTC):%Y%m%dT%H%M%SZ}.html"
+
+
+def clean_typed(text: str, longest: int, what: str) -> str:
+    """Typed words without control characters (line ends stay) and without blanks around them."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    kept = "".join(c for c in lines if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs"))
+    kept = kept.strip()
+    if len(kept) > longest:
+        raise ReportError(
+            f"A report's {what} has at most {longest:,} characters. Received: {len(kept):,}. "
+            "Shorten it."
+        )
+    return kept
+
+
+# ------------------------------------------------------------------------------- results
+
+
+def _result(run: Run, answer: PictureAnswer, own: ModelAnswer) -> dict[str, Any]:
+    names, shares = answer.class_names, own.shares
+    top = names[int(shares.argmax())]
+    return {
+        "title": own.title,
+        "members": [run.title(member) for member in own.members],
+        "control": own.model.endswith(verdict.CONTROL_SUFFIX),
+        "predicted": own.predicted,
+        "share": percent(own.confidence),
+        "calibrated": own.calibrated is not None,
+        "other_top": top if top != own.predicted else "",
+        "bars": [
+            {"name": name, "text": percent(float(share)), "width": f"{100 * float(share):.2f}",
+             "said": name == own.predicted}
+            for name, share in zip(names, shares, strict=True)
+        ],
+        "set": conformal_words(own, names),
+        "tested": _tested(run, own, names),
+    }  # fmt: skip
+
+
+def _tested(run: Run, own: ModelAnswer, names: Sequence[str]) -> list[str]:
+    """What the answer is worth by the test part, in sentences."""
+    if own.model not in run.models:
+        return ["Not measured: the run has no figures for it."]
+    try:
+        tested = worth(load_metrics(run, own.model), own.predicted, names)
+    except ArtifactError as error:
+        return [str(error)]
+    return [
+        f"Of the {own.predicted} images of the test it finds "
+        f"{_rate(tested, 'sensitivity', 'n_true')}.",
+        f"Of its answers {own.predicted}, right are {_rate(tested, 'precision', 'n_predicted')}.",
+    ]
+
+
+def _rate(tested: Mapping[str, Any], key: str, n_key: str) -> str:
+    if tested[key] is None:
+        return "a share that no test image tells"
+    low_high = tested[f"{key}_interval"]
+    interval = f"{100 * low_high[0]:.1f} to {100 * low_high[1]:.1f}" if low_high else "no interval"
+    return f"{percent(tested[key])} ({interval}; n = {tested[n_key]})"
+
+
+def _promise(run: Run, answer: PictureAnswer) -> str:
+    """What the sets promise, once: it is the same for all models that have them."""
+    return next(filter(None, (conformal_promise(run, own.model) for own in answer.answers)), "")
+
+
+def _pitfalls(run: Run, checks: Sequence[Check] | None) -> dict[str, Any]:
+    """What the run's scorecard finds wrong, one line each; a sentence where it cannot be read."""
+    try:
+        checks = scorecard.build_scorecard(run) if checks is None else checks
+    except ArtifactError as error:
+        return {"scorecard": str(error), "faults": []}
+    failed = [check for check in checks if check.status == FAILED]
+    undone = sum(check.status == scorecard.NOT_DONE for check in checks)
+    return {
+        "scorecard": f"The run fails {len(failed)} of {len(checks)} checks for known pitfalls of "
+        f"such models; {undone} {'was' if undone == 1 else 'were'} not done.",
+        "faults": [(check.title, scorecard.fault_words(run, check)) for check in failed],
+    }
+
+
+# ------------------------------------------------------------------------------ identity
+
+
+def _picture_rows(picture: ReportPicture, show_name: bool) -> list[tuple[str, str]]:
+    decoded = picture.decoded
+    rows = [("File", picture.name)] if show_name else []
+    rows += [
+        ("SHA-256 of the file", picture.sha256 or "no file: drawn by the program"),
+        ("Size", f"{decoded.width}×{decoded.height} px"),
+        ("Format", f"{decoded.format}, {decoded.mode}"),
+    ]
+    if decoded.facts:
+        rows.append(("DICOM says", ", ".join(f"{k} {v}" for k, v in decoded.facts.items())))
+    if decoded.tags_read:
+        rows.append(("DICOM tags read, no others", ", ".join(decoded.tags_read)))
+    return rows
+
+
+def _run_rows(run: Run) -> list[tuple[str, str]]:
+    info, dataset = run.info, run.info["dataset"]
+    versions = ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items())
+    return [
+        ("Name", run.name),
+        ("Made", str(info["created"])),
+        ("Data set", f"{dataset.get('title') or dataset['name']}, {dataset.get('n', '?')} images"),
+        ("Fingerprint of the data", str(dataset.get("fingerprint", "not known"))),
+        ("Classes", ", ".join(run.class_names)),
+        ("Trained with", versions or "not known"),
+        ("Answered with", ", ".join(f"{t} {_version(p)}" for p, t in ANSWERED_WITH.items())),
+    ]
+
+
+def _model_rows(run: Run, answer: PictureAnswer, name: str) -> list[tuple[str, str]]:
+    own, files = answer.of(name), run.info.get("files") or {}
+    rows = [
+        (f"SHA-256 of {file}", str(files.get(f"{name}/{file}", "not known")))
+        for file in MODEL_FILES
+    ]
+    if own is not None:
+        asked = f"{own.input_size_px} px, {own.precision}, {own.latency_ms:.1f} ms"
+        rows.insert(0, ("Asked at", asked))
+    return rows
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+@cache
+def _template() -> Template:
+    loader = FileSystemLoader(TEMPLATES)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html")

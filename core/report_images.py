@@ -1,0 +1,106 @@
+"""The images of a report (core.report) as data URIs: the picture, its heat maps and their scale."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from core.answering import ModelAnswer, PictureAnswer
+from core.explain import (
+    CLASS_ACTIVATION,
+    MEAN_OF_MEMBERS,
+    OCCLUSION,
+    class_heat,
+    heat_colours,
+    mean_heat,
+    overlay,
+)
+from core.images import Decoded
+from core.phantom import label_synthetic
+
+PICTURE_SIDE_PX, MAP_SIDE_PX = 768, 448
+MAP_OPACITY = 0.6
+METHODS = {
+    CLASS_ACTIVATION: "class activation map (Zhou et al. 2016)",
+    OCCLUSION: "occlusion map (Zeiler and Fergus 2014)",
+    MEAN_OF_MEMBERS: "mean of its members' maps, each scaled to its own maximum",
+}
+
+
+def draw_maps(
+    decoded: Decoded, answer: PictureAnswer, occlusion: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """A heat map of each model that has one, for the class that the model says."""
+    grey, drawn = _shown(decoded.pixels, MAP_SIDE_PX), []
+    for own in answer.answers:
+        heat, method = _heat(answer, own, occlusion)
+        if heat is None:
+            continue
+        pixels = overlay(grey, heat, MAP_OPACITY)
+        drawn.append(
+            {
+                "title": own.title,
+                "predicted": own.predicted,
+                "method": METHODS[method],
+                "empty": not heat.any(),
+                "uri": _uri(label_synthetic(pixels) if decoded.synthetic else pixels, "JPEG"),
+            }
+        )
+    return drawn
+
+
+def _heat(
+    answer: PictureAnswer, own: ModelAnswer, occlusion: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray | None, str]:
+    """Heat (h, w), 0 to 1, for the class that `own` says, and how it was made; None without."""
+    k = answer.class_names.index(own.predicted)
+    sources = [answer.of(name) for name in own.members] or [own]
+    maps = [
+        occlusion.get(one.model) if one.class_maps is None else one.class_maps
+        for one in sources
+        if one is not None
+    ]
+    if len(maps) < len(sources) or any(one is None for one in maps):
+        return None, ""
+    heats = [class_heat(one, k) for one in maps]
+    if own.members:
+        return mean_heat(heats), MEAN_OF_MEMBERS
+    return heats[0], OCCLUSION if own.class_maps is None else CLASS_ACTIVATION
+
+
+def titles_without_map(answer: PictureAnswer, occlusion: Mapping[str, np.ndarray]) -> list[str]:
+    return [own.title for own in answer.answers if _heat(answer, own, occlusion)[0] is None]
+
+
+def draw_picture(decoded: Decoded) -> str:
+    grey = _shown(decoded.pixels, PICTURE_SIDE_PX)
+    return _uri(label_synthetic(grey) if decoded.synthetic else grey, "PNG")
+
+
+def _shown(grey: np.ndarray, side_px: int) -> np.ndarray:
+    """Grey uint8 shrunk, shape kept, so that the longer side is at most side_px."""
+    scale = side_px / max(grey.shape)
+    if scale >= 1:
+        return grey
+    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS))
+
+
+def draw_scale() -> str:
+    """The colours of heat 0 to 1, from left to right."""
+    row = heat_colours(np.linspace(0, 1, 256))[None].repeat(8, axis=0)
+    return _uri(np.rint(row).astype(np.uint8), "PNG")
+
+
+def _uri(pixels: np.ndarray, file_format: str) -> str:
+    """Pixels alone as a data URI: nothing of the file that they came from goes along."""
+    buffer = io.BytesIO()
+    settings = {"quality": 88, "subsampling": 0} if file_format == "JPEG" else {"optimize": True}
+    Image.fromarray(pixels).save(buffer, file_format, **settings)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{file_format.lower()};base64,{data}"

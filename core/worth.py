@@ -1,0 +1,106 @@
+"""What an answer is worth by the test part, and how far models agree, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from core.verdict import CONTROL_SUFFIX
+
+NUMBER_WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+
+
+class Said(Protocol):
+    """What is asked of an answer: the model's name for people and the class that it calls."""
+
+    title: str
+    predicted: str
+
+
+class Voter(Said, Protocol):
+    """An answer that may count: its model, and the models whose mean it is."""
+
+    model: str
+    members: Sequence[str]
+
+
+Vote = TypeVar("Vote", bound=Voter)
+
+
+def is_control(model: str) -> bool:
+    """Whether a model is there to be compared with: it has no part in agreement and means."""
+    return model.endswith(CONTROL_SUFFIX)
+
+
+def votes(answers: Sequence[Vote]) -> list[Vote]:
+    """The answers that agreement and a mean are made of: single models that are no controls.
+
+    Where all single models are controls, these are asked.
+    """
+    singles = [own for own in answers if not own.members]
+    return [own for own in singles if not is_control(own.model)] or singles
+
+
+def agreement_sentence(answers: Sequence[Said]) -> str:
+    """In plain words how far the models agree, such as "All three say normal."."""
+    if not answers:
+        return "No model could answer."
+    if len(answers) == 1:
+        return f"{answers[0].title} says {answers[0].predicted}."
+    said: dict[str, list[str]] = {}
+    for answer in answers:
+        said.setdefault(answer.predicted, []).append(answer.title)
+    # Stable: with equal votes the class that was said first comes first.
+    groups = sorted(said.items(), key=lambda group: -len(group[1]))
+    n, (top, voters) = len(answers), groups[0]
+    if len(groups) == 1:
+        return f"{'Both' if n == 2 else f'All {_word(n)}'} say {top}."
+    if len(groups[1][1]) == len(voters):
+        return f"The models disagree: {_each(groups)}."
+    return f"{_word(len(voters)).capitalize()} of {_word(n)} say {top}; {_each(groups[1:])}."
+
+
+def worth(metrics: Mapping[str, Any], predicted: str, class_names: Sequence[str]) -> dict[str, Any]:
+    """How far the test part bears out an answer `predicted`, from the model's metrics.json.
+
+    Keys: sensitivity (of the images that are `predicted`, the share found), n_true; precision (of
+    the answers `predicted`, the share right), n_predicted; each with *_interval (low, high) or
+    None. sensitivity or precision is None where no test image is there to tell.
+    """
+    k = list(class_names).index(predicted)
+    matrix = np.asarray(metrics["confusion_matrix"])
+    own = metrics["per_class"][predicted]
+    n_true, n_predicted = int(matrix[k].sum()), int(matrix[:, k].sum())
+    return {
+        "sensitivity": own["recall"] if n_true else None,
+        "sensitivity_interval": _interval(metrics, f"recall.{predicted}"),
+        "n_true": n_true,
+        "precision": own["precision"] if n_predicted else None,
+        "precision_interval": _interval(metrics, f"precision.{predicted}"),
+        "n_predicted": n_predicted,
+    }
+
+
+def _interval(metrics: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    found = (metrics.get("intervals") or {}).get(key)
+    if not found or found.get("low") is None or found.get("high") is None:
+        return None
+    return float(found["low"]), float(found["high"])
+
+
+def _each(groups: Sequence[tuple[str, list[str]]]) -> str:
+    """ "A and B say x, C says y"."""
+    return ", ".join(
+        f"{_listed(titles)} {'say' if len(titles) > 1 else 'says'} {predicted}"
+        for predicted, titles in groups
+    )
+
+
+def _word(n: int) -> str:
+    return NUMBER_WORDS[n].lower() if n < len(NUMBER_WORDS) else str(n)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
