@@ -40,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from streamlit.web import cli
 
+        from dashboard.keeping import guard_uploads
+
+        guard_uploads()
         threading.Thread(target=_announce, args=(args.address,), daemon=True).start()
         options = [f"--{name}={value}" for name, value in flags.items()]
         cli.main(["run", str(APP), *options], prog_name="dashboard", standalone_mode=False)
@@ -72,7 +75,7 @@ def is_free(address: str, port: int) -> bool:
 
 
 def _announce(address: str) -> None:
-    """Print the address that the server really has, as soon as it is up."""
+    """Print the address that the server really has, as soon as it is up; then load the models."""
     from streamlit import config, runtime
 
     initial = runtime.RuntimeState.INITIAL
@@ -83,6 +86,9 @@ def _announce(address: str) -> None:
     host = "localhost" if everywhere else f"[{address}]" if ":" in address else address
     also = ", and from other machines under this one's name" if everywhere else ""
     print(f"Dashboard: http://{host}:{port}{also} (Ctrl-C stops it)", flush=True)
+    from dashboard.preloading import preload
+
+    preload()
 
 
 def _build_parser() -> argparse.ArgumentParser:

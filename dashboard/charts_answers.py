@@ -18,11 +18,16 @@ def plot_probabilities(
     class_names: Sequence[str],
     subject: str,
     theme: str = "light",
+    *,
+    called: Sequence[str] | None = None,
+    what: str = "Probabilities",
 ) -> tuple[go.Figure, str]:
     """rows: (title, colour, probabilities (C,)) a model. Returns the figure and its alt text.
 
-    Each model's block has one bar a class in the model's colour; the classes that it does not
-    predict are paler, so the answer is seen without reading.
+    called: the class that each model calls, where that need not be the largest share (calibrated
+    ones can put another first). Each model's block has one bar a class in the model's colour; the
+    classes that it does not call are paler, so the answer is seen without reading. what, subject:
+    words of the title, such as "Calibrated probabilities" and "this picture".
     """
     n_models, names = len(rows), [str(name) for name in class_names]
     figure = make_subplots(
@@ -35,6 +40,8 @@ def plot_probabilities(
     words = []
     for place, (title, colour, probabilities) in enumerate(rows, start=1):
         best = max(range(len(names)), key=lambda k: (probabilities[k], -k))
+        if called is not None:
+            best = names.index(called[place - 1])
         figure.add_trace(
             go.Bar(
                 y=names,
@@ -71,7 +78,7 @@ def plot_probabilities(
     figure.update_annotations(x=0, xanchor="left", font=font)
     figure.update_layout(
         title={
-            "text": two_lines(f"Probabilities, {subject}", "each model's add up to 100 %"),
+            "text": two_lines(f"{what}, {subject}", "each model's add up to 100 %"),
             "x": 0,
             "y": 1,
             "yref": "container",
@@ -81,11 +88,11 @@ def plot_probabilities(
         },
         showlegend=False,
         bargap=0.25,
-        height=95 + n_models * (44 + 30 * len(names)),
+        height=95 + n_models * (36 + 26 * len(names)),
         margin={"l": 8, "r": 8, "t": 90, "b": 24},
         dragmode=False,
     )
-    return figure, f"Probabilities, {subject}. {'; '.join(words)}."
+    return figure, f"{what}, {subject}. {'; '.join(words)}."
 
 
 def two_lines(title: str, subtitle: str) -> str:

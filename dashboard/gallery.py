@@ -15,11 +15,12 @@ from PIL import Image, ImageOps
 
 from core import datasets
 from core.artifacts import Run
-from core.images import ImageError, read_bytes
+from core.images import ImageError, read_image
 from core.phantom import label_synthetic
 from dashboard import live, loaders, ui
 from dashboard.charts import model_style
 from dashboard.charts_answers import plot_probabilities
+from dashboard.uploads import make_upload
 
 PAGE_SIZE = 24
 THUMBNAIL_PX = 256
@@ -126,7 +127,7 @@ def _card(
 ) -> bool:
     """One card; True when its large view is asked for."""
     label = str(rows["label"].iloc[0])
-    thumbnail, problem = _thumbnail(selection.run, pictures, image_id)
+    thumbnail, problem = square_thumbnail(selection.run, pictures, image_id)
     if thumbnail is None:
         with st.container(height=THUMBNAIL_PX - 60, border=True, vertical_alignment="center"):
             st.caption(f":material/hide_image: {problem}")
@@ -156,7 +157,7 @@ def _said(selection: ui.Selection, row) -> str:
     )
 
 
-def _thumbnail(
+def square_thumbnail(
     run: Run, pictures: loaders.Pictures, image_id: str
 ) -> tuple[np.ndarray | None, str]:
     """A square picture, letterboxed for an even grid, or None and why."""
@@ -240,8 +241,12 @@ def _large_picture(selection: ui.Selection, pictures: loaders.Pictures, image_id
         st.caption(f":material/hide_image: {how_to_fetch(selection.run)}")
         return
     try:
-        answer = live.ask_models(selection, read_bytes(path), path.name)
+        decoded = read_image(path)
     except ImageError as error:
         st.caption(f":material/hide_image: {ui.escape(str(error))}")
         return
-    live.show_heat(answer, key="large", synthetic=selection.run.synthetic)
+    upload = make_upload(path.name, decoded, synthetic=selection.run.synthetic)
+    answer = live.ask_models(selection, upload)
+    for sentence in live.own_problems(selection, answer):
+        st.caption(f":material/warning: {ui.escape(sentence)}")
+    live.show_heat(selection, upload, answer, "large")

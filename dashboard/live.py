@@ -2,63 +2,97 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
-from core.artifacts import ArtifactError, Run
-from core.explain import class_heat, overlay
+from core.answering import Answerer, ModelAnswer, PictureAnswer
+from core.explain import (
+    CLASS_ACTIVATION,
+    MEAN_OF_MEMBERS,
+    OCCLUSION,
+    class_heat,
+    mean_heat,
+    overlay,
+)
+from core.images import resize_square
+from core.occlusion import occlusion_maps
 from core.phantom import label_synthetic
 from dashboard import loaders, ui
-from dashboard.predicting import ModelAnswer, PictureAnswer, answer_picture, asked_models
+from dashboard.predicting import asked_models, shown_answers, shown_pixels
+from dashboard.uploads import Upload
 
-LARGE_PX = 440
+LARGE_PX = 520
 ANSWERS_KEPT = 12
-_ANSWERS = "live_answers"
+_ANSWERS, _MAPS, _SHOWN = "live_answers", "live_maps", "live_shown"
+METHODS = {
+    CLASS_ACTIVATION: "class activation map",
+    OCCLUSION: "occlusion, what a grey patch took away, as this model has no class activation map",
+    MEAN_OF_MEMBERS: "mean of its members' maps, each scaled to its own maximum",
+}
 
 
-def ask_models(selection: ui.Selection, data: bytes, name: str) -> PictureAnswer:
-    """Every chosen model's live answer, an ensemble's members' in its place; the last few are
-    remembered. Raises ImageError."""
+@dataclass(frozen=True)
+class Heat:
+    """A heat map (h, w), 0 to 1, of one class, and how it was made (core.explain's names)."""
+
+    values: np.ndarray
+    method: str
+
+
+def ask_models(selection: ui.Selection, upload: Upload) -> PictureAnswer:
+    """What the chosen models, an ensemble's members and the guard say; the last few are kept."""
     run = selection.run
-    key = (hashlib.sha256(data).hexdigest(), name, loaders.run_token(run), selection.models)
+    answerer = loaders.load_answerer(run)
+    chosen = tuple(asked_models(run, selection.models))
+    key = (upload.key, loaders.answerer_token(run), chosen)
     kept: dict = st.session_state.setdefault(_ANSWERS, {})
     if key not in kept:
-        served, problems = load_models(run, asked_models(run, selection.models))
-        titles = {model: selection.title(model) for model in run.models}
-        answer = answer_picture(data, name, served, run.class_names, titles, problems)
+        answer = answerer.answer(upload.decoded, chosen=chosen)
         while len(kept) >= ANSWERS_KEPT:
             kept.pop(next(iter(kept)))
         kept[key] = answer
     return kept[key]
 
 
-def load_models(run: Run, models: Sequence[str]) -> tuple[dict, dict[str, str]]:
-    """The served models, and title -> one sentence for those that cannot be loaded.
+def own_problems(selection: ui.Selection, answer: PictureAnswer) -> list[str]:
+    """Why some of the chosen models cannot answer; of others nothing is said."""
+    run = selection.run
+    asked = set(asked_models(run, selection.models))
+    asked |= {member for model in asked for member in run.members(model)}
+    titles = {run.title(model) for model in asked} | {"Models"}
+    return [words for title, words in answer.problems.items() if title in titles]
 
-    models: such as have a file (predicting.asked_models), no ensembles.
+
+def forget_all() -> None:
+    """Drop what is kept of pictures: answers, maps and small copies."""
+    for name in [name for name in st.session_state if str(name).startswith(_SHOWN)]:
+        del st.session_state[name]
+    for name in (_ANSWERS, _MAPS):
+        st.session_state.pop(name, None)
+
+
+# ------------------------------------------------------------------------------ heat map
+
+
+def draw_heat(
+    selection: ui.Selection, upload: Upload, answer: PictureAnswer, key: str, warning: str = ""
+) -> str | None:
+    """The picture under a heat map, with model, class and opacity to choose.
+
+    warning stands before the caption, such as that the guard refused the picture. Returns the
+    model whose map is shown, None where there is none.
     """
-    from core.inference import InferenceError  # the engine takes a second to import
-
-    served, problems = {}, {}
-    for model in models:
-        try:
-            served[model] = loaders.load_model(run, model)
-        except (ArtifactError, InferenceError) as error:
-            problems[run.title(model)] = str(error)
-    return served, problems
-
-
-def show_heat(answer: PictureAnswer, key: str, *, synthetic: bool) -> None:
-    """The picture under a heat map, with model, class and opacity to choose."""
+    synthetic = upload.decoded.synthetic
     kind = "Drawn phantom, SYNTHETIC, " if synthetic else "Picture "
-    pixels, caption = answer.pixels, "No model could answer, so there is no heat map."
+    pixels, caption = _shown(upload, key), "No model could answer, so there is no heat map."
     slot = st.container()
+    own = None
     if answer.answers:
         with slot.container(horizontal=True):
-            own, label = _choose_heat(answer, key)
+            own, label = _choose_heat(selection, upload, answer, key)
         opacity = st.slider(
             "Opacity of the map",
             0,
@@ -69,30 +103,79 @@ def show_heat(answer: PictureAnswer, key: str, *, synthetic: bool) -> None:
             key=f"{key}_opacity",
             persist_state="session",
         )
-        heat = class_heat(own.class_maps, answer.class_names.index(label))
-        pixels = overlay(pixels, heat, opacity / 100)
+        heat = find_heat(selection, upload, answer, own, label)
+        pixels = overlay(pixels, heat.values, opacity / 100)
+        height, width = heat.values.shape
         caption = (
-            f"Where {own.title} finds more for {label} than for the other classes (class "
-            f"activation map, {heat.shape[0]}×{heat.shape[1]} places, scaled to its own maximum). "
+            f"Where {own.title} finds more for {label} than for the other classes "
+            f"({METHODS[heat.method]}; {height}×{width} places, "
+            "the brightest is its own maximum). "
             "It shows what the score rests on, not where a disease is."
         )
-        if not heat.any():
+        if not heat.values.any():
             caption = f"{own.title} finds nothing anywhere that speaks for {label}."
+    caption = f"{warning} {caption}".strip()
     shown = label_synthetic(pixels) if synthetic else pixels
-    slot.image(shown, width=_shown_width(shown), alt=f"{kind}{answer.name}. {caption}")
+    slot.image(shown, width=_shown_width(shown), alt=f"{kind}{upload.name}. {caption}")
     st.caption(ui.escape(caption))
+    return own.model if own else None
 
 
-def _choose_heat(answer: PictureAnswer, key: str) -> tuple[ModelAnswer, str]:
+# A slider that moves draws the map again, and neither asks the models nor draws the page.
+show_heat = st.fragment(draw_heat)
+
+
+def find_heat(
+    selection: ui.Selection,
+    upload: Upload,
+    answer: PictureAnswer,
+    own: ModelAnswer,
+    label: str,
+) -> Heat:
+    """One answer's heat map for a class; a mean's is made of its members'."""
+    k = answer.class_names.index(label)
+    if not own.members:
+        maps, method = model_maps(selection, upload, own)
+        return Heat(class_heat(maps, k), method)
+    parts = [answer.of(member) for member in own.members]
+    heats = [class_heat(model_maps(selection, upload, part)[0], k) for part in parts]
+    return Heat(mean_heat(heats), MEAN_OF_MEMBERS)
+
+
+def model_maps(selection: ui.Selection, upload: Upload, own: ModelAnswer) -> tuple[np.ndarray, str]:
+    """A single model's maps (h, w, C) and how they are made; occlusion's are kept once made."""
+    if own.class_maps is not None:
+        return own.class_maps, CLASS_ACTIVATION
+    kept: dict = st.session_state.setdefault(_MAPS, {})
+    key = (upload.key, loaders.answerer_token(selection.run), own.model)
+    if key not in kept:
+        with st.spinner("Hiding the picture place by place …"):
+            maps = occlude(loaders.load_answerer(selection.run), upload, own)
+        while len(kept) >= ANSWERS_KEPT:
+            kept.pop(next(iter(kept)))
+        kept[key] = maps
+    return kept[key], OCCLUSION
+
+
+def occlude(answerer: Answerer, upload: Upload, own: ModelAnswer) -> np.ndarray:
+    """Occlusion maps (h, w, C) of a model that has no class activation map; asks it anew."""
+    model = answerer.models[own.model]
+    pixels = resize_square(upload.decoded.pixels, own.input_size_px)
+    return occlusion_maps(lambda shown: model.predict(shown).probabilities, pixels)
+
+
+def _choose_heat(
+    selection: ui.Selection, upload: Upload, answer: PictureAnswer, key: str
+) -> tuple[ModelAnswer, str]:
     """The model and the class whose map is shown; each picture begins with the model's answer."""
-    by_model = {own.model: own for own in answer.answers}
+    by_model = {own.model: own for own in shown_answers(selection.run, answer)}
     options = list(by_model)
     model = _kept_choice(
         "Heat map of", options, f"{key}_heat_model", options[0], lambda name: by_model[name].title
     )
     own = by_model[model]
     class_key = f"{key}_heat_class"
-    whose = (answer.name, model, own.predicted)
+    whose = (upload.sha256, model, own.predicted)
     if st.session_state.get(f"{class_key}_of") != whose:
         st.session_state[f"{class_key}_of"] = whose
         st.session_state[class_key] = own.predicted
@@ -117,6 +200,16 @@ def _kept_choice(label: str, options: Sequence[str], key: str, default: str, tit
         persist_state="session",
         wrap=True,
     )
+
+
+def _shown(upload: Upload, key: str) -> np.ndarray:
+    """The picture small enough to show; made once, not each time that a slider moves."""
+    name = f"{_SHOWN}_{key}"
+    kept = st.session_state.get(name)
+    if kept is None or kept[0] != upload.sha256:
+        kept = (upload.sha256, shown_pixels(upload.decoded.pixels))
+        st.session_state[name] = kept
+    return kept[1]
 
 
 def _shown_width(pixels: np.ndarray) -> int:

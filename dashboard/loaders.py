@@ -12,6 +12,8 @@ copies that a page may change.
     find_pictures(run, folder="") -> Pictures               .find(image_id) -> Path | None
     read_thumbnail(path, size_px) -> uint8 (h, w)           raises core.images.ImageError
     load_model(run, model) -> core.inference.ServedModel    raises ArtifactError, InferenceError
+    load_guard_document(run), load_maps(run) -> dict | None figures of guard/ and maps/
+    load_answerer(run) -> core.answering.Answerer           all models and the guard, warmed up
 """
 
 from __future__ import annotations
@@ -26,7 +28,16 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from core import artifacts, comparisons, config, images, metrics, statistics
+from core import (
+    additions_guard,
+    additions_maps,
+    artifacts,
+    comparisons,
+    config,
+    images,
+    metrics,
+    statistics,
+)
 from core.artifacts import Run, RunEntry
 from core.listing import IMAGE_SUFFIXES
 
@@ -236,3 +247,54 @@ def load_model(run: Run, model: str) -> Any:
     from core import inference  # the engine takes a second to import; only Predict needs it
 
     return inference.load_model(run, model)
+
+
+def addition_token(run: Run) -> str:
+    """What changes when the run, or its guard's or its maps' figures, are written anew."""
+    names = ("guard/guard.json", "guard/guard.npz", "maps/maps.json")
+    return " ".join([run_token(run), *(_stamp(run.path / name) for name in names)])
+
+
+@st.cache_data(hash_funcs={Run: addition_token}, show_spinner=False, max_entries=20)
+def load_guard_document(run: Run) -> dict[str, Any] | None:
+    """guard/guard.json, None where no guard was fitted. Raises ArtifactError."""
+    return additions_guard.load_guard_document(run)
+
+
+@st.cache_data(hash_funcs={Run: addition_token}, show_spinner=False, max_entries=20)
+def load_maps(run: Run) -> dict[str, Any] | None:
+    """maps/maps.json, None where the maps were not measured. Raises ArtifactError."""
+    return additions_maps.load_maps(run)
+
+
+def answerer_token(run: Run) -> str:
+    """What changes when a model or the guard of a run is written anew, damaged or mended."""
+    files = [run.path / m / name for m in run.served for name in ("model.xml", "model.bin")]
+    return " ".join([addition_token(run), *map(_stamp, files)])
+
+
+def _stamp(file: Path) -> str:
+    try:
+        status = file.stat()
+    except OSError:
+        return "gone"
+    return f"{status.st_mtime_ns}:{status.st_size}"
+
+
+@st.cache_resource(
+    hash_funcs={Run: answerer_token}, show_spinner="Loading the models …", max_entries=4
+)
+def load_answerer(run: Run) -> Any:
+    """The run's models and guard (core.answering.Answerer), each asked once so that it is warm.
+
+    A run none of whose models can be loaded gives an answerer without models, whose problems say
+    why.
+    """
+    from core import answering  # the engine takes a second to import
+
+    try:
+        answerer = answering.open_answerer(run, load_model)
+    except artifacts.ArtifactError as error:
+        return answering.Answerer(run, {}, None, {"Models": str(error)})
+    answering.warm_up(answerer)
+    return answerer

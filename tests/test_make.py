@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = ["help", "setup", "data", "train-all", "dashboard", "demo", "test", "lint"]
+TARGETS = [
+    "help", "setup", "data", "train-all", "audit", "bench", "report", "torture", "dashboard",
+    "demo", "test", "lint",
+]  # fmt: skip
 REQUIREMENTS = ("requirements-dashboard.txt", "requirements.txt", "requirements-dev.txt")
 TRAINING_ONLY = {"keras", "tensorflow", "jax", "kagglehub"}
 # The one module with a function for each engine; nobody here may take the other function.
@@ -29,6 +32,7 @@ if [[ "$*" == "-m core train"* ]]; then
   run=$(sed 's/.*--run \\([^ ]*\\).*/\\1/' <<< "$*")
   mkdir -p "artifacts/$run" && touch "artifacts/$run/run.json"
 fi
+if [[ "$3" == guard || "$3" == maps ]]; then mkdir -p "artifacts/$5/$3"; fi
 if [[ "$1 $2" == "-m dashboard" ]]; then echo "CXR_RUN=${CXR_RUN:-}" >> calls.txt; fi
 if [[ "$1 $2" == "-m venv" ]]; then mkdir -p .venv/bin && cp "$0" .venv/bin/python; fi
 """
@@ -68,6 +72,11 @@ def checkout(tmp_path: Path) -> Checkout:
     if shutil.which("make") is None:
         pytest.skip("There is no make on this machine: apt-get install make.")
     return Checkout(tmp_path)
+
+
+def measured(run: str) -> list[str]:
+    """What follows every training."""
+    return [f"-m core {step} --run {run}" for step in ("guard", "maps")]
 
 
 def installs(calls: list[str]) -> list[str]:
@@ -120,31 +129,48 @@ def test_a_failed_install_is_tried_again(checkout: Checkout):
     assert checkout.done.returncode == 0
 
 
+def test_a_report_is_of_the_release_unless_told_and_needs_a_picture(checkout: Checkout):
+    call = "-m core predict --run {} --report {} my picture.png"
+    calls = checkout.make("report", "PICTURE=my picture.png")
+    assert calls[-1] == call.format("release", "reports")
+    calls = checkout.make("report", "PICTURE=my picture.png", "RUN=mine", "OUT=out")
+    assert calls[-1] == call.format("mine", "out")
+    assert checkout.make("report") == [] and checkout.done.returncode != 0
+    assert "Which picture? make report PICTURE=image.png" in checkout.done.stderr
+
+
+def test_audit_asks_the_release_unless_told(checkout: Checkout):
+    assert checkout.make("audit")[-1] == "-m core audit --run release"
+    assert checkout.make("audit", "RUN=mine")[-1] == "-m core audit --run mine"
+
+
 def test_demo_trains_once_and_opens_on_its_run(checkout: Checkout):
     train = "-m core train --dataset phantom --models cnn,resnet50,mobilenetv2 --run demo --quick"
     opened = ["-m dashboard", "CXR_RUN=demo"]
     calls = checkout.make("demo")
-    assert calls[-3:] == [train, *opened]
+    assert calls[-5:] == [train, *measured("demo"), *opened]
     assert checkout.make("demo") == opened
 
 
 def test_train_all_goes_on_where_it_broke_off_and_never_replaces(checkout: Checkout):
     (checkout.folder / "artifacts" / "r1" / ".work").mkdir(parents=True)
     base = "-m core train --dataset darkcovidnet --models cnn,resnet50,mobilenetv2 --run"
-    assert checkout.make("train-all", "RUN=r1")[-1] == f"{base} r1 --resume"
+    assert checkout.make("train-all", "RUN=r1")[-3:] == [f"{base} r1 --resume", *measured("r1")]
     assert checkout.make("train-all", "RUN=r1") == []
     assert "artifacts/r1 is there already" in checkout.done.stdout
-    assert re.fullmatch(rf"{base} release-\d{{4}}-\d\d-\d\d", checkout.make("train-all")[-1])
+    (checkout.folder / "artifacts" / "r1" / "maps").rmdir()
+    assert checkout.make("train-all", "RUN=r1") == ["-m core maps --run r1"]
+    assert re.fullmatch(rf"{base} release-\d{{4}}-\d\d-\d\d", checkout.make("train-all")[-3])
 
 
 def test_train_all_fetches_what_is_not_there(checkout: Checkout):
     calls = checkout.make("train-all", "RUN=r1")
-    assert [call.split()[2] for call in calls[-2:]] == ["data", "train"]
-    assert calls[-2] == "-m core data darkcovidnet"
+    assert [call.split()[2] for call in calls[-4:]] == ["data", "train", "guard", "maps"]
+    assert calls[-4] == "-m core data darkcovidnet"
     (checkout.folder / "data" / "mine").mkdir(parents=True)
     for place in ("mine", "data/mine"):
         calls = checkout.make("train-all", f"DATASET={place}", f"RUN={place.replace('/', '-')}")
-        assert len(calls) == 1 and f"--dataset {place} " in calls[0]
+        assert len(calls) == 3 and f"--dataset {place} " in calls[0]
     python = checkout.folder / ".venv" / "bin" / "python"
     python.write_text(STAND_IN + '[[ "$2 $3" != "core data" ]] || exit 2\n')
     calls = checkout.make("train-all", "RUN=r2")
@@ -153,7 +179,7 @@ def test_train_all_fetches_what_is_not_there(checkout: Checkout):
 
 def test_a_release_that_was_begun_goes_on_past_midnight(checkout: Checkout):
     (checkout.folder / "artifacts" / "release-2020-02-29" / ".work").mkdir(parents=True)
-    call = checkout.make("train-all")[-1]
+    call = checkout.make("train-all")[-3]
     assert call.endswith("--run release-2020-02-29 --resume")
 
 

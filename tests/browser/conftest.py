@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import pytest
 
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external
+from tests.factory_guard import add_guard
 from tests.serving import Server
 
 HOW_TO_GET_CHROMIUM = (
@@ -78,6 +80,28 @@ def browser_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_server(browser_root: Path) -> Iterator[Server]:
     """The dashboard on the demo run of tests/factory.py."""
     server = Server(browser_root)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def guarded_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three models, their mean and a guard, with its phantoms."""
+    root = tmp_path_factory.mktemp("guarded")
+    run = make_run(root / "artifacts", tiny_openvino=True, ensemble=True)
+    add_guard(run)
+    return root
+
+
+@pytest.fixture(scope="module")
+def watched_server(guarded_root: Path) -> Iterator[Server]:
+    """The dashboard on it; what it holds of uploads can be asked, and its TMPDIR is its own."""
+    if not hasattr(signal, "SIGUSR1"):
+        pytest.skip("This system has no signal to ask the server by.")
+    temporary = guarded_root / "tmp"
+    temporary.mkdir()
+    environ = {"WATCHED": str(guarded_root / "held.json"), "TMPDIR": str(temporary)}
+    server = Server(guarded_root, module="tests.browser.watched", environ=environ)
     yield server
     server.stop()
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from core import artifacts
 from core.phantom import make_phantom
-from dashboard.predicting import agreement_sentence
+from core.worth import agreement_sentence
 from tests.factory import CLASS_NAMES, TITLES, make_run
 
 PAGES = {
