@@ -11,6 +11,8 @@ RUNS    := $(or $(CXR_ARTIFACTS),artifacts)
 DATA    := $(or $(CXR_DATA),data)
 # A release that was begun goes on, also past midnight.
 BEGUN   := $(notdir $(patsubst %/.work/,%,$(lastword $(sort $(wildcard $(RUNS)/release-*/.work/)))))
+# What is asked about an existing run is asked about the release, unless RUN= says otherwise.
+ASKED   := $(if $(filter command environment,$(firstword $(origin RUN))),$(RUN),release)
 RUN     ?= $(or $(BEGUN),release-$(shell date +%Y-%m-%d))
 
 # What is installed is marked by files named after the pins, so a second call installs nothing
@@ -23,7 +25,7 @@ DEV  := .venv/.dev-$(PINS)
 # Byte code is made when a module is first imported: sooner there than compiling all that is installed.
 PIP  := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check --requirement
 
-.PHONY: help setup data train-all audit bench dashboard demo test lint format clean
+.PHONY: help setup data train-all audit bench report torture dashboard demo test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -37,10 +39,17 @@ train-all: $(FULL) ## train and evaluate the three models (DATASET=, RUN=, MODEL
 	@$(call train,$(DATASET),$(RUN),$(if $(FOLDS),--folds "$(FOLDS)"))
 
 audit: $(FULL) ## leakage, blackout, source probe, perturbation, subgroups of a run (RUN=release)
-	@$(PY) -m core audit --run "$(if $(filter command environment,$(firstword $(origin RUN))),$(RUN),release)"
+	@$(PY) -m core audit --run "$(ASKED)"
 
-bench: $(FULL) ## measure how long statistics, pages and the audit take here
+bench: $(DEV) ## measure statistics, pages, live answers, fuzzing and the audit here
 	@$(PY) -m core bench
+
+report: $(DASH) ## an HTML page about each picture, to hand over (PICTURE=file or folder, RUN=release, OUT=reports)
+	@$(if $(PICTURE),,echo "Which picture? make report PICTURE=image.png" >&2; exit 2)
+	@$(PY) -m core predict --run "$(ASKED)" --report "$(or $(OUT),reports)" "$(PICTURE)"
+
+torture: $(DEV) ## feed the loader mutated files, and let 20 people ask at once for a minute
+	@$(PY) -m core bench fuzz people
 
 dashboard: $(DASH) ## open the dashboard on the runs in artifacts/ (PORT=, ADDRESS=)
 	@$(DASHBOARD)
@@ -68,7 +77,12 @@ DASHBOARD = $(PY) -m dashboard $(if $(PORT),--port "$(PORT)") $(if $(ADDRESS),--
 # $(call train,data set,run,more options): nothing where the run is there, --resume where it broke off;
 # a data set that is not there is fetched first (phantoms are drawn by the training itself).
 define train
-if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else [ "$(1)" = phantom ] || [ -d "$(1)" ] || [ -d "$(DATA)/$(1)" ] || $(PY) -m core data "$(1)"; $(PY) -m core train --dataset "$(1)" --models "$(MODELS)" --run "$(2)" $(3) $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi
+if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else [ "$(1)" = phantom ] || [ -d "$(1)" ] || [ -d "$(DATA)/$(1)" ] || $(PY) -m core data "$(1)"; $(PY) -m core train --dataset "$(1)" --models "$(MODELS)" --run "$(2)" $(3) $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi; $(call measure,$(2))
+endef
+
+# $(call measure,run): its guard and its heat maps, unless they are there; 1: something was not measured.
+define measure
+for step in guard maps; do [ -d "$(RUNS)/$(1)/$$step" ] || $(PY) -m core $$step --run "$(1)" || [ $$? = 1 ]; done
 endef
 
 $(VENV):
