@@ -261,7 +261,8 @@ def load_guard_document(run: Run) -> dict[str, Any] | None:
     return additions_guard.load_guard_document(run)
 
 
-@st.cache_data(hash_funcs={Run: addition_token}, show_spinner=False, max_entries=20)
+# Shared, not copied for each reader: it is long, and nobody changes it.
+@st.cache_resource(hash_funcs={Run: addition_token}, show_spinner=False, max_entries=20)
 def load_maps(run: Run) -> dict[str, Any] | None:
     """maps/maps.json, None where the maps were not measured. Raises ArtifactError."""
     return additions_maps.load_maps(run)

@@ -90,12 +90,16 @@ def test_pictures_are_the_runs_own_or_drawn_ones(demo, monkeypatch, tmp_path):
     bench_live.answer_one(demo, drawn[0])
 
 
-def test_people_at_once_are_counted_with_what_went_wrong(demo):
-    pictures, _ = bench_live.load_pictures(demo.run, 2)
-    times, errors = bench_live.ask_at_once(demo, pictures, 3, 0.4)
-    assert len(times) >= 3 and errors == []
-    times, errors = bench_live.ask_at_once(demo, [b"no picture"], 2, 0.1)
-    assert len(errors) == len(times) and errors[0].startswith("ImageError: ")
+def test_people_at_once_are_counted_with_what_went_wrong(demo, monkeypatch):
+    monkeypatch.setattr(bench_live, "PEOPLE", 2)
+    monkeypatch.setattr(bench_live, "PEOPLE_S", 1.0)
+    median, errors = bench.run_benches(["people"], "demo", lambda text: None)
+    assert median.value > 0 and median.note.split()[0] != "0"
+    assert errors.value == 0 and errors.note == "" and errors.within is True
+    # Pictures that no model answers about are errors, one a person, and there is no median.
+    monkeypatch.setattr(bench_live, "load_pictures", lambda run, n: ([b"no picture"], "nothing"))
+    (none,) = bench.run_benches(["people"], "demo", lambda text: None)
+    assert none.value is None and none.note == "The page came without an answer."
 
 
 def test_live_answers_and_a_zip_are_measured_whole(demo, monkeypatch):
