@@ -38,9 +38,7 @@ from core.report_images import MAP_OPACITY
 from tests.factory import CLASS_NAMES, make_run
 
 WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-HOSTILE = (
-    "<script>alert(1)</script>\"'><img src=http://example.org/x onerror=alert(2)>&{{7919*7907}}"
-)
+HOSTILE = "<script>alert(1)</script>\"'><img src=http://example.org/x onerror=alert(2)>&{{789*789}}"
 MARK = "refused picture"
 REFUSAL = Judgement(
     False, 3.2, 1.0, "This does not look like a frontal chest X-ray: it is a colour picture."
@@ -272,9 +270,7 @@ def test_hostile_words_stay_words(run) -> None:
         note=HOSTILE, show_name=True, checks=[],
     )  # fmt: skip
     page = Page(html)
-    assert page.text.count(HOSTILE) > 12 and "62615533" not in re.sub(
-        r"[0-9a-f]{64}", "", page.text
-    )
+    assert page.text.count(HOSTILE) > 12 and "622521" not in re.sub(r"[0-9a-f]{64}", "", page.text)
     assert_asks_for_nothing(html)
 
 
