@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import socket
 import sys
 import threading
@@ -81,6 +82,9 @@ def _announce(address: str) -> None:
     initial = runtime.RuntimeState.INITIAL
     while not (runtime.exists() and runtime.get_instance().state is not initial):
         time.sleep(0.05)
+    # Nor before Ctrl-C is Streamlit's own: until then it would end in a traceback.
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        time.sleep(0.02)
     port = config.get_option("server.port")
     everywhere = address in ("0.0.0.0", "::")
     host = "localhost" if everywhere else f"[{address}]" if ":" in address else address

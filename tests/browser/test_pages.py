@@ -186,7 +186,9 @@ def test_upload_gives_three_predictions(visit, tmp_path: Path, suffix: str):
     main.get_by_text(re.compile(r"\bms\b")).first.wait_for()
     chart = main.locator(".js-plotly-plot").filter(has_text="Probabilities, this picture")
     chart.wait_for()
-    bars = chart.evaluate("plot => plot._fullData.map(trace => [trace.y, trace.x, trace.text])")
+    bars = chart.evaluate(
+        "plot => plot._fullData.map(trace => [trace.customdata, trace.x, trace.text])"
+    )
     drawn = chart.evaluate("plot => Array.from(plot.querySelectorAll('text'), t => t.textContent)")
     assert len(bars) == len(TITLES) + 1, "three models and their mean"
     said = []
