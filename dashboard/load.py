@@ -28,7 +28,8 @@ from websockets.sync.client import connect
 
 PEOPLE, SECONDS = 20, 60.0
 BOUNDARY = "boundary-of-a-tab-without-a-browser"
-ANSWERED = "Not ruled out"  # stands in every model's card
+# Stands in every model's card, or else in the guard's refusal: the page has its answer.
+ANSWERED = ("Not ruled out", "not calibrated", "This does not look like")
 LONGEST_S = 60.0
 
 
@@ -76,7 +77,7 @@ class Tab:
         info.file_urls.file_id = file_id
         info.file_urls.upload_url = info.file_urls.delete_url = place
         texts = self._draw(message)
-        if not any(ANSWERED in text for text in texts):
+        if not any(words in text for text in texts for words in ANSWERED):
             raise LoadError("The page came without an answer.")
         return time.perf_counter() - started
 
@@ -124,8 +125,8 @@ class Tab:
                     raise LoadError(f"The page failed: {element.exception.type}.")
                 if element.WhichOneof("type") == "file_uploader":
                     self._uploader = element.file_uploader.id
-                if element.WhichOneof("type") == "markdown":
-                    texts.append(element.markdown.body)
+                if element.WhichOneof("type") in ("markdown", "alert"):
+                    texts.append(getattr(element, element.WhichOneof("type")).body)
             elif (
                 kind == "script_finished"
                 and answer.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY

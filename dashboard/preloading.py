@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
 import os
+import pkgutil
 
+import dashboard
 from core import artifacts
 from core.artifacts import ArtifactError
 from dashboard import loaders
 
+# Started by themselves, and no part of a page.
+PROGRAMS = ("__main__", "app", "load", "timing")
+
 
 def preload() -> None:
-    """Load the models of the run that pages open on, as the page Predict does.
+    """Load the models of the run that pages open on, as the page Predict does, and all that pages
+    import.
 
     Run in a thread beside the server. What cannot be loaded is said by the page, not here.
     """
@@ -23,10 +31,16 @@ def preload() -> None:
     entries = [entry for entry in loaders.list_runs() if entry.problem is None]
     wanted = os.environ.get("CXR_RUN", "")
     entry = next((e for e in entries if e.name == wanted), entries[0] if entries else None)
-    if entry is None:
-        return
-    start_sandbox()
-    try:
-        loaders.load_answerer(artifacts.open_run(entry.path))
-    except ArtifactError:  # damaged since it was listed
-        return
+    if entry is not None:
+        start_sandbox()
+        try:
+            loaders.load_answerer(artifacts.open_run(entry.path))
+        except ArtifactError:  # damaged since it was listed
+            return
+    for module in pkgutil.iter_modules(dashboard.__path__):
+        if module.name not in PROGRAMS and not module.ispkg:
+            importlib.import_module(f"dashboard.{module.name}")
+    # Streamlit collects garbage after each drawing, which took longer than the drawing: what is
+    # here to stay need not be walked again. Later objects are collected as ever.
+    gc.collect()
+    gc.freeze()
