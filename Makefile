@@ -59,7 +59,7 @@ demo: $(FULL) ## no data needed: train all three on drawn phantoms (minutes), th
 	@CXR_RUN=demo $(DASHBOARD)
 
 test: $(DEV) ## run the tests (ARGS="-k metrics"); browser tests want chromium
-	@$(PY) -m pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
+	@$(PY) -m pytest $(or $(ARGS),-n 2 --dist loadfile)
 
 lint: $(DEV) ## check style and format
 	@$(PY) -m ruff check .

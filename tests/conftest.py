@@ -28,14 +28,6 @@ def connect_to_loopback_only(self: socket.socket, address) -> None:
     return CONNECT(self, address)
 
 
-# They take minutes each: begun first, so that none is left over when others have nothing to do.
-LONG = ("test_train", "test_models", "test_folds", "test_resume")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: Path(str(item.fspath)).stem not in LONG)
-
-
 @pytest.fixture(autouse=True, scope="module")
 def settled_heap():
     """Streamlit collects all garbage after each drawing; what libraries hold need not be walked."""
