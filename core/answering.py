@@ -18,6 +18,7 @@ from core.conformal import ALPHA
 from core.guard import Guard, Judgement, Neighbour, load_guard
 from core.images import Decoded, resize_square
 from core.inference import InferenceError, Output, ServedModel, load_model
+from core.panel import as_shares
 
 # Pictures asked about at once in a long table. More are no quicker each, take memory (a network at
 # 448 px 1.2 GB at 16) and keep others waiting.
@@ -273,17 +274,11 @@ def warm_up(answerer: Answerer) -> None:
         model.predict(np.zeros((1, model.input_size_px, model.input_size_px), np.uint8))
 
 
-def as_shares(probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities (C,) that sum to 1 in float64, whatever the precision they were computed at."""
-    values = np.asarray(probabilities, dtype=np.float64)
-    return values / values.sum()
-
-
-def conformal_words(answer: ModelAnswer, class_names: Sequence[str]) -> str:
+def conformal_words(conformal_set: Sequence[str], class_names: Sequence[str]) -> str:
     """The classes that cannot be ruled out, such as "covid or pneumonia; the model cannot tell them
     apart here"; "" where that is not known.
     """
-    inside = [name for name in class_names if name in answer.conformal_set]
+    inside = [name for name in class_names if name in conformal_set]
     if not inside:
         return ""
     if len(inside) == 1:

@@ -14,7 +14,7 @@ from core.inference import PRECISIONS
 from core.metrics import COVID
 from core.panel import AuditError
 from core.probe_images import default_probe
-from core.run_names import open_named
+from core.run_names import add_data_argument, add_run_argument, open_named
 
 EXAMPLES = """examples:
   python -m core audit --run release
@@ -31,13 +31,8 @@ def add_audit_parser(subparsers) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--run", required=True, help="name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
-    )
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH",
-        help="folder that holds the run's images (default: its data set's in data/ or $CXR_DATA)",
-    )  # fmt: skip
+    add_run_argument(parser)
+    add_data_argument(parser)
     parser.add_argument(
         "--probe", type=Path, metavar="PATH",
         help="folder of images from the covid images' own collection that show another disease "

@@ -26,7 +26,7 @@ from core.external_words import external_lines
 from core.images import ImageError, read_image, resize_square
 from core.panel import Panel
 from core.protocol import is_published_set, published_table
-from core.run_names import open_named
+from core.run_names import add_run_argument, open_named
 from core.summary import score_line
 
 _EXAMPLES = """examples:
@@ -48,9 +48,7 @@ def add_evaluate_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--run", required=True, help="name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
-    )
+    add_run_argument(parser)
     parser.add_argument(
         "--data", metavar="NAME|PATH",
         help="a known data set or a folder of images (default: the run's own in data/ or "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from core.additions_guard import load_guard_document, write_guard
 from core.artifacts import Run
@@ -13,7 +12,7 @@ from core.console import print_json, say
 from core.guard import build_guard
 from core.guard_fit import fit_guard
 from core.guard_measure import measure_guard
-from core.run_names import open_named
+from core.run_names import add_data_argument, add_run_argument, open_named
 
 EXAMPLES = """examples:
   python -m core guard --run release
@@ -33,13 +32,8 @@ def add_guard_parser(subparsers) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--run", required=True, help="name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
-    )
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH",
-        help="folder that holds the run's images (default: its data set's in data/ or $CXR_DATA)",
-    )  # fmt: skip
+    add_run_argument(parser)
+    add_data_argument(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(func=run_guard)
 

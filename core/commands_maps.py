@@ -8,7 +8,7 @@ from core.additions_maps import load_maps, write_maps
 from core.cards import refresh_cards
 from core.console import print_json, say
 from core.maps import MapsError, measure_maps
-from core.run_names import open_named
+from core.run_names import add_run_argument, open_named
 
 EXAMPLES = """example:
   python -m core maps --run release
@@ -27,9 +27,7 @@ def add_maps_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--run", required=True, help="name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
-    )
+    add_run_argument(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(func=run_maps)
 

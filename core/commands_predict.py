@@ -17,7 +17,7 @@ from core.console import print_json, progress, say
 from core.files import shown_name, write_csv, write_text
 from core.images import ImageError
 from core.listing import IMAGE_SUFFIXES
-from core.run_names import open_named
+from core.run_names import add_run_argument, open_named
 
 REFUSED = "NOT ANSWERED"
 ALL_THE_SAME = "--even-if-refused gives the models' answers all the same"
@@ -34,9 +34,7 @@ def add_predict_parser(subparsers) -> None:
         "predict", help="ask every model of a run about image files",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    predict.add_argument(
-        "--run", required=True, help="name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
-    )
+    add_run_argument(predict)
     predict.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH",
         help="image files (PNG, JPEG, TIFF, BMP, WebP, DICOM), zips of them, or folders",
@@ -187,11 +185,7 @@ def _lines(run: artifacts.Run, row: dict[str, Any]) -> list[str]:
     lines = []
     for name, said in row["models"].items():
         shares = said["calibrated"] or said["probabilities"]
-        answer = ModelAnswer(
-            name, run.title(name), said["predicted"], None,
-            conformal_set=tuple(said["conformal_set"]),
-        )  # fmt: skip
-        words = conformal_words(answer, run.class_names)
+        words = conformal_words(said["conformal_set"], run.class_names)
         first = max(shares, key=shares.get)
         moved = [] if first == said["predicted"] else [f"calibrated shares put {first} first"]
         cells = [row["path"], run.title(name), said["predicted"]]

@@ -10,11 +10,8 @@ from core.additions import verify_additions
 from core.commands_evaluate import add_evaluate_parser
 from core.config import artifacts_root
 from core.console import say
-from core.run_names import find_run, open_named
+from core.run_names import add_run_argument, find_run, open_named
 from core.summary import summarise_run
-
-_RUN_HELP = "name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
-_JSON_HELP = "one JSON document on stdout"
 
 
 def add_use_parsers(subparsers) -> None:
@@ -24,7 +21,7 @@ def add_use_parsers(subparsers) -> None:
         "summary", help="a run's models, floors and verdict as Markdown",
         epilog="example: python -m core summary --run release",
     )  # fmt: skip
-    summary.add_argument("--run", required=True, help=_RUN_HELP)
+    add_run_argument(summary)
     summary.set_defaults(func=run_summary)
 
     verify = subparsers.add_parser(

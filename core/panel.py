@@ -64,17 +64,17 @@ class Panel:
                     images = alter(images, np.arange(start, start + len(images)))
                 for name, model in self.models.items():
                     if model.input_size_px == size:
-                        parts[name].append(_as_shares(model.predict(images).probabilities))
+                        parts[name].append(as_shares(model.predict(images).probabilities))
         answers = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         for name, members in self.members.items():
-            answers[name] = _as_shares(np.mean([answers[m] for m in members], axis=0))
+            answers[name] = as_shares(np.mean([answers[m] for m in members], axis=0))
         return {name: answers[name] for name in self.names}
 
 
-def _as_shares(probabilities: np.ndarray) -> np.ndarray:
-    """Rows that sum to 1 in float64, whatever the precision they were computed at."""
+def as_shares(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities (..., C) that sum to 1 in float64, whatever precision they were computed at."""
     values = np.asarray(probabilities, dtype=np.float64)
-    return values / values.sum(axis=1, keepdims=True)
+    return values / values.sum(axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True)

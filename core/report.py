@@ -172,7 +172,7 @@ def _result(run: Run, answer: PictureAnswer, own: ModelAnswer) -> dict[str, Any]
              "said": name == own.predicted}
             for name, share in zip(names, shares, strict=True)
         ],
-        "set": conformal_words(own, names),
+        "set": conformal_words(own.conformal_set, names),
         "tested": _tested(run, own, names),
     }  # fmt: skip
 

@@ -1,11 +1,27 @@
-"""The run that a command names, or one sentence with the names there are."""
+"""The run that a command names: its option, and the run or a sentence with those there are."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from core import artifacts
 from core.config import artifacts_root
+
+
+def add_run_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--run`, the finished run that a command is about."""
+    parser.add_argument(
+        "--run", required=True, help="name of a run, a folder in artifacts/ (or $CXR_ARTIFACTS)"
+    )
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--data`, where the run's own images are."""
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH",
+        help="folder that holds the run's images (default: its data set's in data/ or $CXR_DATA)",
+    )  # fmt: skip
 
 
 def open_named(name: str) -> artifacts.Run:

@@ -83,7 +83,7 @@ def _details(selection: ui.Selection, own: ModelAnswer, names: tuple[str, ...]) 
             f":orange[Calibrated, **{ui.escape(moved[0])}** has the larger share "
             f"({ui.percent(moved[1])}); the model's call stays {ui.escape(own.predicted)}.]"
         )
-    inside = conformal_words(own, names)
+    inside = conformal_words(own.conformal_set, names)
     if inside:
         lines.append(f"Not ruled out: **{ui.escape(inside)}**")
     if own.model:

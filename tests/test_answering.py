@@ -11,7 +11,6 @@ import pytest
 from core import artifacts
 from core.answering import (
     BATCH,
-    ModelAnswer,
     conformal_promise,
     conformal_words,
     open_answerer,
@@ -132,6 +131,10 @@ def test_the_guard_sees_its_models_features_whatever_was_chosen(run):
     np.testing.assert_allclose(again, own.features[0], atol=1e-5)
     dark = replace(picture(), pixels=np.zeros((96, 96), np.uint8))
     assert [row.refused for row in answerer.answer_many([picture(), dark])] == [False, True]
+    # In a batch each picture is judged by features of its own.
+    for features, again in guard.seen:
+        np.testing.assert_allclose(features, again, atol=1e-5)
+    assert np.abs(guard.seen[-1][0] - guard.seen[-2][0]).max() > 1e-3
     assert not open_answerer(run).answer(dark).refused  # without a guard nothing is refused
 
 
@@ -152,15 +155,16 @@ def test_a_model_that_cannot_be_loaded_costs_itself_and_the_mean(run, tmp_path):
 
 def test_sets_in_words():
     def words(*inside):
-        return conformal_words(ModelAnswer("m", "M", "covid", None, conformal_set=inside), NAMES)
+        return conformal_words(inside, NAMES)
 
     assert words() == ""
     assert words("normal") == "normal only"
     told = "covid or pneumonia; the model cannot tell them apart here"
     assert words("pneumonia", "covid") == told
     assert words(*NAMES) == "covid, normal or pneumonia; the model rules nothing out here"
-    two = ModelAnswer("m", "M", "a", None, conformal_set=("a", "b"))
-    assert conformal_words(two, ("a", "b")) == "a or b; the model cannot tell them apart here"
+    assert (
+        conformal_words(("a", "b"), ("a", "b")) == "a or b; the model cannot tell them apart here"
+    )
 
 
 def test_the_promise_names_the_share_of_the_run(run):

@@ -110,7 +110,7 @@ def test_the_cards_and_bars_say_what_core_answering_says(empty_app: Path) -> Non
     for card, own in zip(cards(app), answer.answers, strict=True):
         assert own.calibrated is not None
         assert f"### {own.predicted} {100 * own.confidence:.1f} %" in plain(card)
-        assert f"Not ruled out: **{conformal_words(own, NAMES)}**" in card
+        assert f"Not ruled out: **{conformal_words(own.conformal_set, NAMES)}**" in card
         each = ", ".join(f"{n} {100 * s:.1f} %" for n, s in zip(NAMES, own.shares, strict=True))
         assert each in alt
     # Served probabilities would be other numbers.

@@ -159,7 +159,7 @@ def assert_answers(text: str, answer: PictureAnswer) -> None:
     for own in answer.answers:
         card = re.escape(f"{own.predicted} {percent(own.confidence)}")
         assert re.search(rf"{re.escape(own.title)}.{{0,80}}?{card}", text), (own.title, text)
-        assert conformal_words(own, CLASS_NAMES) in text
+        assert conformal_words(own.conformal_set, CLASS_NAMES) in text
         for share in own.shares:
             assert percent(float(share)) in text
 
