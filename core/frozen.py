@@ -13,9 +13,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from core.augmentation import build_augmentation
 from core.backend import import_openvino
 from core.console import progress
-from core.models import build_augmentation
 from core.recipes import Recipe, Stage
 
 _BATCH = 32

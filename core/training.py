@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from core import artifacts
+from core.batches import Images
 from core.cache import PixelCache
 from core.describe import PRECISION
 from core.evaluation import predictions_table
 from core.export import export_model, round_weights
-from core.fitting import Images, fit_model
+from core.fitting import fit_model
 from core.frozen import FrozenStore
 from core.inference import ServedModel, compile_model
 from core.models import build_model, model_title

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from core import callbacks, export, fitting, weights
+from core.batches import Batches, Images, class_weights
 from core.callbacks import Recorder, WeightAverage
 from core.config import ConfigError
 from core.export import ExportError, export_model, round_weights
-from core.fitting import Batches, Images, class_weights, fit_model
+from core.fitting import fit_model
 from core.frozen import FrozenStore, augmented_views
 from core.inference import InferenceError, compile_model
 from core.models import BUILDERS, build_model, build_serving_model, split_model
