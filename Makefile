@@ -13,6 +13,7 @@ DATA    := $(or $(CXR_DATA),data)
 BEGUN   := $(notdir $(patsubst %/.work/,%,$(lastword $(sort $(wildcard $(RUNS)/release-*/.work/)))))
 # What is asked about an existing run is asked about the release, unless RUN= says otherwise.
 ASKED   := $(if $(filter command environment,$(firstword $(origin RUN))),$(RUN),release)
+ZOO_RUN := $(if $(filter command environment,$(firstword $(origin RUN))),$(RUN),zoo-$(notdir $(DATASET)))
 RUN     ?= $(or $(BEGUN),release-$(shell date +%Y-%m-%d))
 
 # What is installed is marked by files named after the pins, so a second call installs nothing
@@ -25,7 +26,7 @@ DEV  := .venv/.dev-$(PINS)
 # Byte code is made when a module is first imported: sooner there than compiling all that is installed.
 PIP  := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check --requirement
 
-.PHONY: help setup data train-all audit bench report torture dashboard demo test lint format clean
+.PHONY: help setup data train-all train-zoo audit bench report torture dashboard demo test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,11 +39,14 @@ data: $(FULL) ## fetch and check a data set (DATASET=darkcovidnet)
 train-all: $(FULL) ## train and evaluate the three models (DATASET=, RUN=, MODELS=, FOLDS=5); goes on where it broke off
 	@$(call train,$(DATASET),$(RUN),$(if $(FOLDS),--folds "$(FOLDS)"))
 
+train-zoo: $(FULL) ## train the field's notebooks' models beside ours under one protocol (DATASET=, RUN=zoo-DATASET); no guard, no maps
+	@$(call fit,$(DATASET),$(ZOO_RUN),$(if $(filter command environment,$(origin MODELS)),$(MODELS),zoo),)
+
 audit: $(FULL) ## leakage, blackout, source probe, perturbation, subgroups of a run (RUN=release)
 	@$(PY) -m core audit --run "$(ASKED)"
 
-bench: $(DEV) ## measure statistics, pages, live answers, fuzzing and the audit here
-	@$(PY) -m core bench
+bench: $(DEV) ## measure statistics, pages, live answers, training against the usual way, memory and the audit here (NAMES=)
+	@$(PY) -m core bench $(NAMES)
 
 report: $(DASH) ## an HTML page about each picture, to hand over (PICTURE=file or folder, RUN=release, OUT=reports)
 	@$(if $(PICTURE),,echo "Which picture? make report PICTURE=image.png" >&2; exit 2)
@@ -74,10 +78,15 @@ clean: ## remove .venv and caches; data and runs stay
 
 DASHBOARD = $(PY) -m dashboard $(if $(PORT),--port "$(PORT)") $(if $(ADDRESS),--address "$(ADDRESS)")
 
-# $(call train,data set,run,more options): nothing where the run is there, --resume where it broke off;
-# a data set that is not there is fetched first (phantoms are drawn by the training itself).
+# $(call fit,data set,run,models,more options): nothing where the run is there, --resume where it
+# broke off; a data set that is not there is fetched first (phantoms are drawn by the training itself).
+define fit
+if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else [ "$(1)" = phantom ] || [ -d "$(1)" ] || [ -d "$(DATA)/$(1)" ] || $(PY) -m core data "$(1)"; $(PY) -m core train --dataset "$(1)" --models "$(3)" --run "$(2)" $(4) $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi
+endef
+
+# $(call train,data set,run,more options): the three models, then what is measured of a run.
 define train
-if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else [ "$(1)" = phantom ] || [ -d "$(1)" ] || [ -d "$(DATA)/$(1)" ] || $(PY) -m core data "$(1)"; $(PY) -m core train --dataset "$(1)" --models "$(MODELS)" --run "$(2)" $(3) $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi; $(call measure,$(2))
+$(call fit,$(1),$(2),$(MODELS),$(3)); $(call measure,$(2))
 endef
 
 # $(call measure,run): its guard and its heat maps, unless they are there; 1: something was not measured.

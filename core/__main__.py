@@ -8,14 +8,17 @@ import sys
 from core.artifacts import ArtifactError
 from core.commands_audit import add_audit_parser
 from core.commands_bench import add_bench_parser
+from core.commands_cross import add_cross_parser
 from core.commands_data import add_data_parser
 from core.commands_guard import add_guard_parser
 from core.commands_maps import add_maps_parser
 from core.commands_predict import add_predict_parser
+from core.commands_slim import add_slim_parser
 from core.commands_train import add_train_parser
 from core.commands_use import add_use_parsers
 from core.config import ConfigError
 from core.console import fail
+from core.crossing import CrossError
 from core.datasets import DatasetError
 from core.explain import ExplainError
 from core.floors import FloorsError
@@ -49,7 +52,7 @@ class UsageError(ValueError):
 # FloatingPointError: a training whose loss is no longer a number. OSError: a disk that is full, a
 # folder that cannot be written.
 USER_ERRORS = (
-    ArtifactError, AuditError, BenchError, ConfigError, DatasetError, ExplainError,
+    ArtifactError, AuditError, BenchError, ConfigError, CrossError, DatasetError, ExplainError,
     FloatingPointError, FloorsError, GroupingError, GuardError, ImageError, InferenceError,
     LeakageError, ManifestError, MapsError, MetricsError, OcclusionError, OSError, PhantomError,
     SanityError, SubgroupsError, UsageError,
@@ -75,9 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_train_parser(subparsers)
     add_predict_parser(subparsers)
     add_use_parsers(subparsers)
+    add_cross_parser(subparsers)
     add_audit_parser(subparsers)
     add_maps_parser(subparsers)
     add_guard_parser(subparsers)
+    add_slim_parser(subparsers)
     add_bench_parser(subparsers)
     return parser
 

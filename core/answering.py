@@ -18,11 +18,13 @@ from core.conformal import ALPHA
 from core.guard import Guard, Judgement, Neighbour, load_guard
 from core.images import Decoded, resize_square
 from core.inference import InferenceError, Output, ServedModel, load_model
+from core.kept import left_out, left_out_sentence, need_weights
 from core.panel import as_shares
 
 # Pictures asked about at once in a long table. More are no quicker each, take memory (a network at
 # 448 px 1.2 GB at 16) and keep others waiting.
 BATCH = 8
+NOT_ASKED = "Models"  # what `problems` calls those whose weights were not kept
 
 
 @dataclass(frozen=True)
@@ -241,28 +243,34 @@ class Answerer:
 def open_answerer(run: Run, load: Callable[[Run, str], ServedModel] = load_model) -> Answerer:
     """All models of a run that can be loaded, and its guard. What cannot be is in `problems`.
 
-    load(run, model) may be a cached core.inference.load_model.
+    Models whose weights were not kept share one sentence there, under NOT_ASKED. load(run, model)
+    may be a cached core.inference.load_model.
 
     Raises:
-        ArtifactError: no model at all can be loaded; the sentence is the first model's.
+        ArtifactError: no weights were kept, or no model at all can be loaded; the sentence is then
+            the first model's.
     """
+    need_weights(run)
     models, problems = {}, {}
+    if left_out(run):
+        problems[NOT_ASKED] = left_out_sentence(run)
     for name in run.served:
         try:
             models[name] = load(run, name)
         except (ArtifactError, InferenceError) as error:
             problems[run.title(name)] = str(error)
     if not models:
-        raise ArtifactError(next(iter(problems.values())))
+        raise ArtifactError(problems[run.title(run.served[0])])
     guard = None
     try:
         guard = load_guard(run)
     except ArtifactError as error:
         problems["Guard"] = str(error)
     if guard is not None and guard.model not in models:
+        why = "cannot be loaded" if guard.model in run.served else "was not kept"
         problems["Guard"] = (
             f"Whether this looks like {guard.subject} cannot be told: {run.title(guard.model)}, "
-            "whose features tell it, cannot be loaded."
+            f"whose features tell it, {why}."
         )
         guard = None
     return Answerer(run, models, guard, problems)

@@ -10,17 +10,21 @@ from core.artifacts import Run
 from core.calibration import apply_calibration
 from core.conformal import prediction_sets
 from core.inference import load_model
+from core.kept import need_weights
 from core.metrics import predicted_index
 from core.panel import Panel
 
 
 def open_models(run: Run) -> Panel:
-    """All models of a run at its precision and with its mirrored copies, ensembles as means.
+    """The models of a run at its precision and with its mirrored copies, ensembles as means.
 
-    Raises ArtifactError or InferenceError where a model's files are missing, changed or damaged.
+    Those whose weights were not kept are no part of it (core.kept says so in words). Raises
+    ArtifactError or InferenceError where none was kept, or a model's files are missing, changed or
+    damaged.
     """
+    need_weights(run)
     models = {name: load_model(run, name) for name in run.served}
-    members = {name: run.members(name) for name in run.models if run.members(name)}
+    members = {name: run.members(name) for name in run.answering if run.members(name)}
     return Panel(models, members, {name: run.title(name) for name in run.models})
 
 

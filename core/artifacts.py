@@ -44,6 +44,7 @@ OWN_HASHES = (
     "guard",
     "maps",
 )  # folders that carry their own files{path: sha256}
+KEPT, NOT_KEPT = "kept", "not kept"  # what run.json's `weights` says of a model
 WORK_FOLDER = ".work"  # checkpoints of a training in progress; gone when the run is complete
 
 MANIFEST_COLUMNS = [
@@ -91,9 +92,21 @@ class Run:
         return list(self.info["models"])
 
     @property
+    def singles(self) -> list[str]:
+        """The models that are no ensemble, whether or not their weights were kept."""
+        return [model for model in self.models if not self.members(model)]
+
+    @property
     def served(self) -> list[str]:
         """The models that have a file to serve; an ensemble is the mean of its members."""
-        return [model for model in self.models if not self.members(model)]
+        weights = self.info.get("weights") or {}
+        return [model for model in self.singles if weights.get(model, KEPT) == KEPT]
+
+    @property
+    def answering(self) -> list[str]:
+        """The models that can be asked: those served, and ensembles all of whose members are."""
+        served = set(self.served)
+        return [m for m in self.models if served.issuperset(self.members(m) or [m])]
 
     def members(self, model: str) -> list[str]:
         """The models whose mean an ensemble is; [] for a single model."""
@@ -174,7 +187,7 @@ def open_run(path: Path) -> Run:
             "Update the program or train the run anew."
         )
     problem = shapes.find_problem(info, shapes.RUN)
-    problem = problem or _names_problem(info) or _members_problem(info)
+    problem = problem or _names_problem(info) or _members_problem(info) or _weights_problem(info)
     if problem:
         raise damaged(path, RUN_FILE, problem)
     needed = [MANIFEST_FILE]
@@ -205,6 +218,17 @@ def _members_problem(info: dict[str, Any]) -> str | None:
         members = info.get("members", {}).get(model, [])
         if len(members) < 2 or not set(members) <= single:
             return f"`members.{model}` must name two or more single models of the run"
+    return None
+
+
+def _weights_problem(info: dict[str, Any]) -> str | None:
+    """`weights` says of single models of the run whether theirs were kept."""
+    kinds = info.get("kind", {})
+    for model, kept in info.get("weights", {}).items():
+        if model not in info["models"] or kinds.get(model) == "ensemble":
+            return f"`weights.{model}` is about no single model of the run"
+        if kept not in (KEPT, NOT_KEPT):
+            return f"`weights.{model}` must be {KEPT!r} or {NOT_KEPT!r}"
     return None
 
 
@@ -363,7 +387,8 @@ def write_skipped(run_dir: Path, table: pd.DataFrame) -> None:
 
 
 def write_history(run_dir: Path, model: str, table: pd.DataFrame) -> None:
-    write_csv(run_dir / model / HISTORY_FILE, table[HISTORY_COLUMNS])
+    more = [column for column in table if column not in HISTORY_COLUMNS]  # tracked by the recipe
+    write_csv(run_dir / model / HISTORY_FILE, table[HISTORY_COLUMNS + more])
 
 
 def write_metrics(run_dir: Path, model: str, metrics: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from core.audit_images import RunImages, find_images, find_masks, read_images, r
 from core.blackout import FILLS, PARTS, FloorImages, measure_blackout
 from core.console import progress
 from core.datasets import DatasetError, describe_folder
+from core.kept import left_out, left_out_sentence
 from core.leakage import find_leaks
 from core.listing import load_table
 from core.metrics import COVID
@@ -66,7 +67,7 @@ def audit_run(
     panel = open_panel(run, precision) if found or asked else None
     images = read_images(run, manifest, root, found, panel.sizes_px) if found else None
     predictions = {name: artifacts.load_predictions(run, name) for name in run.models}
-    missing: list[str] = []
+    missing = [left_out_sentence(run)] if panel is not None and left_out(run) else []
     if images is not None:
         _say_excluded(images, manifest, missing, say)
 
@@ -117,9 +118,9 @@ def _say_excluded(images: RunImages, manifest: pd.DataFrame, missing: list[str],
 
 
 def open_panel(run: artifacts.Run, precision: str) -> Panel:
-    """All models of a run, asked without mirrored copies at that precision.
+    """The models of a run, asked without mirrored copies at that precision.
 
-    Raises ArtifactError or InferenceError where a model's files are missing, changed or damaged.
+    Raises ArtifactError or InferenceError as core.answers.open_models does.
     """
     # Models are opened as run.json says, so the wish is written there (into a copy).
     return open_models(replace(run, info=run.info | {"tta": "none", "precision": precision}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 def prepare_environment() -> None:
@@ -39,9 +39,22 @@ def import_keras():
         import keras
 
         keras.utils.disable_interactive_logging()
+        if keras.backend.backend() != "tensorflow":
+            _load_tensorflow()
     # One warning a fold: a new model of the same shape is no sign of a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return keras
+
+
+def _load_tensorflow() -> None:
+    """Load TensorFlow now, while its messages are dropped: Keras' image layers ask for it later.
+
+    The GPUs are the backend's, whose memory TensorFlow must not take.
+    """
+    with suppress(ImportError):
+        import tensorflow
+
+        tensorflow.config.set_visible_devices([], "GPU")
 
 
 def import_openvino():

@@ -1,12 +1,21 @@
-"""What a fit is fed with: images, class weights, and batches in an order that can be had again."""
+"""What a fit is fed with: images, class weights, and batches in an order that can be had again.
+
+Pixels and frozen outputs stay on the disk: a batch reads its own rows through the memory map, so
+memory does not grow with the data set.
+"""
 
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+
+from core.devices import fill_batch, validation_weight
+
+_FORGET_BYTES = 64 * 2**20  # read through a map before its pages are given back
 
 
 @dataclass(frozen=True)
@@ -29,16 +38,22 @@ def class_weights(y: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 class Batches(keras.utils.PyDataset):
-    """Shuffled training batches; with views (k, n, ...) one view an image is drawn each epoch.
+    """Shuffled training batches; with views (k, m, ...) one view an image is drawn each epoch.
+
+    rows int (n,): which of the m belong to the training (None: all, m = n); y_onehot (n, classes)
+    and weight (n,) go with rows. views may be a memory map, of which nothing is copied but the
+    batch that is asked for, as float32.
 
     The order depends on the seed and the epoch alone, so a resumed training goes on with the order
     that an uninterrupted one would have had. No image is dropped: the last batch may be smaller.
     """
 
-    def __init__(self, views, y_onehot, weight, batch_size, seed, first_epoch=0):
+    def __init__(self, views, y_onehot, weight, batch_size, seed, first_epoch=0, rows=None):
         super().__init__(workers=1, use_multiprocessing=False)
         self.views, self.y, self.weight = views, y_onehot, weight
+        self.rows = np.arange(len(y_onehot)) if rows is None else np.asarray(rows)
         self.batch_size, self.seed, self.epoch = batch_size, seed, first_epoch
+        self.reader = Reader(views)
         self._shuffle()
 
     def _shuffle(self) -> None:
@@ -54,6 +69,65 @@ class Batches(keras.utils.PyDataset):
         return math.ceil(len(self.y) / self.batch_size)
 
     def __getitem__(self, index: int):
-        rows = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])
-        x = np.stack([self.views[v][i] for v, i in zip(self.view[rows], rows, strict=True)])
-        return x.astype("float32"), self.y[rows], self.weight[rows]
+        chosen = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])
+        x = self.reader.read(self.view[chosen], self.rows[chosen])
+        return fill_batch(x, self.y[chosen], self.weight[chosen])
+
+
+class InOrder(keras.utils.PyDataset):
+    """Batches of one view in the order of rows, for validation and prediction.
+
+    views (k, m, ...) as in Batches; view: which of the k; rows int (n,): which of the m;
+    y_onehot (n, classes).
+    """
+
+    def __init__(self, views, y_onehot, batch_size, rows=None, view=0):
+        super().__init__(workers=1, use_multiprocessing=False)
+        self.y, self.batch_size, self.view = y_onehot, batch_size, view
+        self.weight = validation_weight(len(y_onehot), batch_size)
+        self.rows = np.arange(len(y_onehot)) if rows is None else np.asarray(rows)
+        self.reader = Reader(views)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.y) / self.batch_size)
+
+    def __getitem__(self, index: int):
+        chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        rows = self.rows[chosen]
+        x = self.reader.read(np.full(len(rows), self.view), rows)
+        weight = np.full(len(rows), self.weight, dtype="float32")
+        return fill_batch(x, self.y[chosen], weight, grow=False)
+
+
+class Reader:
+    """Reads images of an array (k, m, ...) as float32; what a memory map has read is let go of.
+
+    Pages read through a map count as this process' memory until somebody else wants it. Given
+    back now and then they stay in the system's cache of the file, and reading them again is
+    cheap; so the memory that is seen is what is needed.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.n_read = array, 0
+
+    def read(self, views: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """float32 (n, ...): image rows[i] of view views[i]."""
+        x = np.empty((len(rows), *self.array.shape[2:]), dtype="float32")
+        for place, (view, row) in enumerate(zip(views, rows, strict=True)):
+            x[place] = self.array[view, row]
+        self.n_read += x.size * self.array.itemsize
+        if self.n_read > _FORGET_BYTES:
+            forget_array(self.array)
+            self.n_read = 0
+        return x
+
+
+def forget_array(array: np.ndarray) -> None:
+    """Take the pages of a memory map out of this process; what was written stays in the file.
+
+    Nothing happens to an array that is no memory map or no view of one.
+    """
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.madvise(mmap.MADV_DONTNEED)

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pandas as pd
 
-from core.artifacts import HISTORY_COLUMNS
 from core.console import progress
 from core.files import write_csv
 from core.recipes import Stage
@@ -27,12 +26,14 @@ class WeightAverage(keras.callbacks.Callback):
 
     def __init__(self, fitted, momentum: float):
         super().__init__()
-        self.fitted, self.momentum, self.count = fitted, momentum, 0
+        self.set_model(fitted)
+        self.momentum, self.count = momentum, 0
         self.values: list[np.ndarray] = []
         self.own: list[np.ndarray] | None = None
 
     def on_train_batch_end(self, batch, logs=None) -> None:
-        weights = [keras.ops.convert_to_numpy(v) for v in self.fitted.trainable_variables]
+        # Within an epoch JAX keeps weights apart from variables until asked for self.model.
+        weights = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
         if not self.values:
             self.values = [np.array(weight) for weight in weights]
         self.count += 1
@@ -43,14 +44,14 @@ class WeightAverage(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None) -> None:
         """Put the average into the model, where it stays until take_out."""
-        variables = self.fitted.trainable_variables
+        variables = self.model.trainable_variables
         self.own = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
         for variable, value in zip(variables, self.values, strict=True):
             variable.assign(value)
 
     def take_out(self) -> None:
         """Put back the weights that training goes on with."""
-        for variable, value in zip(self.fitted.trainable_variables, self.own, strict=True):
+        for variable, value in zip(self.model.trainable_variables, self.own, strict=True):
             variable.assign(value)
         self.own = None
 
@@ -79,19 +80,40 @@ class BatchNormStatistics(keras.callbacks.Callback):
     def __init__(self, model, fitted, batches):
         super().__init__()
         self.norms = [m for m in model.layers if isinstance(m, keras.layers.BatchNormalization)]
-        self.fitted, self.batches = fitted, batches
+        self.batches, self.as_trained = batches, _AsTrained(fitted)
 
     def on_test_begin(self, logs=None) -> None:
         if not self.norms:
             return
+        variables = [v for norm in self.norms for v in (norm.moving_mean, norm.moving_variance)]
         usual = [norm.momentum for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0  # what a batch leaves behind is its own statistics
+        sums: list = [0.0] * len(variables)
         # The last batch may be small, so only full ones count alike.
-        for index in range(max(1, min(self.BATCHES, len(self.batches) - 1))):
-            for norm in self.norms:
-                norm.momentum = index / (index + 1)  # a plain mean over the batches so far
-            self.fitted(self.batches[index][0], training=True)
+        n = max(1, min(self.BATCHES, len(self.batches) - 1))
+        for index in range(n):
+            self.as_trained.predict_on_batch(self.batches[index][0])
+            values = (keras.ops.convert_to_numpy(v).astype("float64") for v in variables)
+            sums = [total + value for total, value in zip(sums, values, strict=True)]
+        for variable, total in zip(variables, sums, strict=True):
+            variable.assign((total / n).astype("float32"))
         for norm, momentum in zip(self.norms, usual, strict=True):
             norm.momentum = momentum
+
+
+class _AsTrained(keras.Model):
+    """A model that runs as in training when it is asked to predict.
+
+    So it is compiled; called directly, JAX would run it one small operation after the other.
+    """
+
+    def __init__(self, fitted: keras.Model):
+        super().__init__(name="as_trained")
+        self.fitted = fitted
+
+    def call(self, images, training=None):
+        return self.fitted(images, training=True)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -153,13 +175,14 @@ class Recorder(keras.callbacks.Callback):
             "lr": float(keras.ops.convert_to_numpy(self.fitted.optimizer.learning_rate)),
             "seconds": time.perf_counter() - self.started + self.prepared_s,
         }
+        row |= {name: float(value) for name, value in logs.items() if name not in row}
         self.prepared_s = 0.0
         if not math.isfinite(row["loss"]):
             raise FloatingPointError(f"{self.title}: the loss is no longer a number.")
         self.rows.append(row)
         if self._best_epoch() == row["epoch"]:
             _save_state(self.folder / "best.npz", self.whole.variables, row["epoch"])
-        write_csv(self.folder / "history.csv", pd.DataFrame(self.rows)[HISTORY_COLUMNS])
+        write_csv(self.folder / "history.csv", pd.DataFrame(self.rows))
         more = {}
         if self.average:
             self.average.take_out()
@@ -182,7 +205,14 @@ class Recorder(keras.callbacks.Callback):
         return min(self.rows, key=lambda row: row["val_loss"])["epoch"]
 
     def _waited_long(self) -> bool:
-        return len(self.rows) - self._best_epoch() >= self.stage.patience
+        if self.stage.keep == "last":
+            return False  # validation is only watched
+        # As Keras' early stopping counts: a loss lower by less than min_delta ends no waiting.
+        lowest, since = math.inf, 0
+        for number, row in enumerate(self.rows, start=1):
+            if row["val_loss"] < lowest - self.stage.min_delta:
+                lowest, since = row["val_loss"], number
+        return len(self.rows) - since >= self.stage.patience
 
     def _variables(self) -> list:
         # What is fitted has more than the model: the augmentation's random state.

@@ -9,16 +9,11 @@ from typing import Any
 from core import artifacts
 from core.additions_guard import load_guard_document
 from core.additions_maps import load_maps
-from core.cards_measured import describe_guard, describe_maps
+from core.cards_measured import describe_guard, describe_maps, describe_weights
+from core.cards_training import describe_training
 from core.datasets import Dataset
 from core.files import sha256_file, write_json
 from core.verdict import floors_sentence, lost_floors
-
-INIT_WORDS = {
-    "imagenet": "ImageNet weights, then fine-tuned",
-    "random": "random weights, trained whole; no pretrained weights were used",
-    "scratch": "random weights, as designed: this network has no pretrained weights",
-}
 
 
 def write_cards(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> list[str]:
@@ -76,9 +71,7 @@ def build_card(
 
     maps, guard: the documents of maps/ and guard/, None where these were not made.
     """
-    title, init = info["display"][model], info["init"][model]
-    recipe, cost = info["recipes"][model], metrics["cost"]
-    stages = "; ".join(_describe_stage(stage) for stage in recipe["stages"])
+    title = info["display"][model]
     rows = [
         ("Accuracy", metrics["accuracy"], "accuracy"),
         ("Macro-F1", metrics["macro_f1"], "macro_f1"),
@@ -118,16 +111,8 @@ Caveats:
 {caveats}
 
 ## Training
-- Init: {INIT_WORDS.get(init, "weights from " + init)}.
-- Input: {recipe["image_size_px"]} px, grey, {info["resize"]}.
-- Stages: {stages}.
-- Class weights balanced; augmentation: flip, rotation {recipe["rotation_deg"]:g} degrees, zoom
-  {recipe["zoom"]:g}, shift {recipe["shift"]:g}, contrast {recipe["contrast"]:g}.
-- Seed {info["seed"]}, never chosen by its result.
-- Recipes compared on validation: {recipe["tried"]}.
-- {cost["params"]:,} parameters.
-- Training took {cost["train_s"] / 60:.1f} minutes on {info["hardware"]}.
-
+{describe_training(model, info, metrics["cost"])}
+{describe_weights(model, info)}
 ## Results on the test split
 {metrics["n"]} images of {metrics["n_patients"]} patients; served precision
 {info["precision"]}, test-time augmentation: {info["tta"]}.
@@ -192,12 +177,6 @@ def _plain(figures: dict, key: str) -> str:
     if interval.get("low") is None:
         return f"{figures[key]:.3f} (no interval)"
     return f"{figures[key]:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
-
-
-def _describe_stage(stage: dict) -> str:
-    frozen = f"layers up to {stage['cut']} frozen" if stage["cut"] else "whole"
-    peak = f"peak learning rate {stage['learning_rate']:g}"
-    return f"{stage['name']} ({frozen}, up to {stage['epochs']} epochs, {peak})"
 
 
 def _percent(value: float | None) -> str:

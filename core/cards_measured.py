@@ -5,8 +5,11 @@ Where something was not measured the card says so and names the command.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from core.artifacts import KEPT
+from core.kept import retrain_command
 from core.maps_words import ALL, share
 from core.pointing import BASELINES
 from core.sanity import KINDS, LIMIT, RULE
@@ -93,6 +96,15 @@ def _describe_sanity(sanity: dict | None) -> str:
 | shuffled | rank correlation, absolute | with sign | SSIM |
 | --- | --- | --- | --- |
 {rows}{between}"""
+
+
+def describe_weights(model: str, info: Mapping[str, Any]) -> str:
+    """A line of the card where the model's weights were not kept, "" where they are there."""
+    if (info.get("weights") or {}).get(model, KEPT) == KEPT:
+        return ""
+    return f"""- Weights: not kept in this run, so it answers nothing new;
+  `{retrain_command(info)}` trains it again.
+"""
 
 
 def describe_guard(run_name: str, document: dict[str, Any] | None) -> str:

@@ -11,6 +11,7 @@ from core.audit import audit_run
 from core.config import data_root
 from core.console import print_json, say
 from core.inference import PRECISIONS
+from core.kept import check_no_loss
 from core.metrics import COVID
 from core.panel import AuditError
 from core.probe_images import default_probe
@@ -59,6 +60,7 @@ def run_audit(args: argparse.Namespace) -> int:
         probe = default_probe(name, data_root())
         if probe is not None:
             say(f"Source probe: {probe.name}, the one for {name}; --probe takes another.")
+    _keep_models(run)
     document = audit_run(
         run, args.data or data_root() / name,
         probe=probe, masks=args.masks, precision=args.precision, say=say,
@@ -94,6 +96,17 @@ def summary_lines(run: artifacts.Run, document: dict) -> list[str]:
         f"{document['precision']} without mirrored copies."
     )
     return lines
+
+
+def _keep_models(run: artifacts.Run) -> None:
+    """An audit of models that cannot be asked any more stays."""
+    earlier = load_audit(run) or {}
+    asked = {
+        model
+        for name in ("blackout", "probe", "perturbation")
+        for model in (earlier.get(name) or {}).get("models", {})
+    }
+    check_no_loss(run, "an audit", asked)
 
 
 def _keep_better(run: artifacts.Run, document: dict) -> None:

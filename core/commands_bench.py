@@ -9,7 +9,7 @@ from core.console import print_json, say
 from core.measuring import to_json
 
 EXAMPLES = """examples:
-  python -m core bench                     everything (audit and fuzz take minutes)
+  python -m core bench                     everything (half an hour of training, fuzz minutes)
   python -m core bench statistics pages    some of it
   python -m core bench audit --run release --json
 """
@@ -19,7 +19,7 @@ def add_bench_parser(subparsers) -> None:
     """Add the `bench` command."""
     parser = subparsers.add_parser(
         "bench",
-        help="measure statistics, pages, live answers, fuzzing and the audit here",
+        help="measure statistics, pages, live answers, training, memory and the audit here",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

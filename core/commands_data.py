@@ -9,7 +9,14 @@ import pandas as pd
 
 from core.config import data_root
 from core.console import fail, print_json, say
-from core.datasets import KNOWN, SOURCES, DatasetError, order_classes, resolve_dataset
+from core.datasets import (
+    KNOWN,
+    SOURCES,
+    DatasetError,
+    dataset_folder,
+    order_classes,
+    resolve_dataset,
+)
 from core.listing import MASKS_REASON, load_table
 
 _EXAMPLES = """examples:
@@ -67,7 +74,8 @@ def run_data(args: argparse.Namespace) -> int:
 def _list_known(root: Path) -> dict:
     entries = []
     for name, dataset in KNOWN.items():
-        present = (root / name).is_dir()
+        folder = dataset_folder(name, root)
+        present = folder.is_dir()
         entry = {
             "name": name,
             "title": dataset.title,
@@ -81,7 +89,7 @@ def _list_known(root: Path) -> dict:
         }
         if present:
             try:
-                table = load_table(dataset, root / name)
+                table = load_table(dataset, folder)
                 entry["images"], entry["classes"] = len(table), _class_counts(table)
             except DatasetError as error:
                 entry["problem"] = str(error)
@@ -114,6 +122,7 @@ def _report(name: str, root: Path, *, fetch: bool, base_url: str | None) -> dict
         "splits_given": {k: int(v) for k, v in table["split_given"].value_counts().items() if k},
         "patients": int(table["patient_id"].nunique()),
         "grouping": table.attrs["grouping"],
+        "augmented": dataset.augmented,
         "hashes": checked,
         "problem": problem,
         "skipped": table.attrs["skipped"],
@@ -130,7 +139,7 @@ def _fetch(name: str, root: Path, base_url: str | None) -> str | None:
     from core.fetch import fetch_dataset
     from core.records import other_copy, read_records
 
-    folder = root / name
+    folder = dataset_folder(name, root)
     if folder.is_dir():
         recorded = name == "darkcovidnet"
         if not recorded or other_copy(folder, read_records(SOURCES / "darkcovidnet.csv")):
@@ -170,10 +179,11 @@ def _show(document: dict, as_json: bool, printer) -> None:
 
 def _print_list(document: dict) -> None:
     say(f"Data sets in {document['data_root']} (set CXR_DATA to look elsewhere):")
+    widest = max(len(entry["name"]) for entry in document["datasets"])
     for entry in document["datasets"]:
         classes = ", ".join(f"{label} {n}" for label, n in entry["classes"].items())
         state = entry["problem"] or (f"{entry['images']} images ({classes})" if classes else "")
-        say(f"  {entry['name']:<20} {state or 'not here: ' + entry['how_to_get']}")
+        say(f"  {entry['name']:<{widest}} {state or 'not here: ' + entry['how_to_get']}")
 
 
 def _print_report(report: dict) -> None:
@@ -184,6 +194,8 @@ def _print_report(report: dict) -> None:
         splits = ", ".join(f"{split} {n}" for split, n in report["splits_given"].items())
         say(f"  its own split is kept: {splits}")
     say(f"  {report['patients']} patients or groups; {report['grouping']}")
+    if report["augmented"]:
+        say("  augmented copies are looked for when a run is trained, and kept together")
     if report["hashes"]:
         say(f"  {report['hashes']['right']} files are the published ones, by their hashes")
     elif report["name"] == "darkcovidnet":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from core.external_set import (
 )
 from core.external_words import external_lines
 from core.images import ImageError, read_image, resize_square
+from core.kept import check_no_loss, left_out, left_out_sentence, need_weights
 from core.panel import Panel
 from core.protocol import is_published_set, published_table
 from core.run_names import add_run_argument, open_named
@@ -86,8 +88,10 @@ def _evaluate_own(run: artifacts.Run, own: OwnImages | None, as_json: bool) -> i
     manifest = artifacts.load_manifest(run)
     test = manifest[manifest["split"] == "test"]
     excluded: list[dict] = []
-    if own:
+    if own and run.served:
         source = "images"
+        if left_out(run):
+            say(left_out_sentence(run))
         tables, excluded = _predict_test(run, open_models(run), test, own.files)
         if not own.same_bytes:
             say(
@@ -96,7 +100,11 @@ def _evaluate_own(run: artifacts.Run, own: OwnImages | None, as_json: bool) -> i
             )
     else:
         source = "predictions.csv"
-        say(f"The images of {run.name} are not here, so predictions.csv is scored again.")
+        say(
+            f"{left_out_sentence(run)} So predictions.csv is scored again."
+            if own
+            else f"The images of {run.name} are not here, so predictions.csv is scored again."
+        )
         tables = {name: artifacts.load_predictions(run, name) for name in run.models}
     for entry in excluded:
         say(f"{entry['image_id']}: {entry['reason']}")
@@ -150,7 +158,8 @@ def _predict_test(
         )
     rows = test[test["image_id"].isin(kept)].assign(fold="")
     answers = panel.ask({size: images[: len(kept)] for size, images in pixels.items()})
-    tables = {name: predictions_table(rows, answers[name], run.class_names) for name in run.models}
+    names = [name for name in run.models if name in answers]
+    tables = {name: predictions_table(rows, answers[name], run.class_names) for name in names}
     return tables, excluded
 
 
@@ -159,6 +168,28 @@ def _evaluate_elsewhere(
 ) -> int:
     """External validation, kept in the run as external/<name>."""
     name = name_external(dataset, args.name)
+    document = evaluate_and_keep(run, dataset, root, name, replace=args.name is not None)
+    say(f"Kept in run {run.name} as external/{name}. Research use, not for diagnosis.")
+    if args.json:
+        head = {"run": run.name, "data": dataset.name, "source": "images", "name": name}
+        print_json({**head, **document})
+    unread = [entry for entry in document["excluded"] if entry["kind"] == UNREADABLE]
+    return int(bool(unread or document["skipped"]))
+
+
+def evaluate_and_keep(
+    run: artifacts.Run, dataset: Dataset, root: Path, name: str, *, replace: bool = False
+) -> dict[str, Any]:
+    """Score the run on the images below root, say what came of it, and write external/<name>.
+
+    replace: also where a result of other images has that name. Returns the document; raises what
+    evaluate_external does, and ArtifactError where no model can be asked or figures of models that
+    cannot be asked any more would be lost.
+    """
+    need_weights(run)
+    if name in additions.list_external(run):
+        earlier = additions.load_external(run, name)
+        check_no_loss(run, f"a result named {name}", earlier["models"])
     result = evaluate_external(
         run,
         open_models(run),
@@ -166,15 +197,9 @@ def _evaluate_elsewhere(
         root,
         own_root=data_root() / run.info["dataset"]["name"],
         cache_dir=cache_root(),
-        name=None if args.name else name,
+        name=None if replace else name,
     )
-    document = result.document
-    for line in external_lines(run, document):
+    for line in external_lines(run, result.document):
         say(line)
-    additions.write_external(run, name, document, result.manifest, result.predictions)
-    say(f"Kept in run {run.name} as external/{name}. Research use, not for diagnosis.")
-    if args.json:
-        head = {"run": run.name, "data": dataset.name, "source": "images", "name": name}
-        print_json({**head, **document})
-    unread = [entry for entry in document["excluded"] if entry["kind"] == UNREADABLE]
-    return int(bool(unread or document["skipped"]))
+    additions.write_external(run, name, result.document, result.manifest, result.predictions)
+    return result.document

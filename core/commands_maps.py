@@ -7,6 +7,7 @@ import argparse
 from core.additions_maps import load_maps, write_maps
 from core.cards import refresh_cards
 from core.console import print_json, say
+from core.kept import check_no_loss, need_weights
 from core.maps import MapsError, measure_maps
 from core.run_names import add_run_argument, open_named
 
@@ -35,6 +36,8 @@ def add_maps_parser(subparsers: argparse._SubParsersAction) -> None:
 def run_maps(args: argparse.Namespace) -> int:
     """Exit status 1 when the run's maps cannot be measured."""
     run = open_named(args.run)
+    need_weights(run)
+    check_no_loss(run, "figures of heat maps", (load_maps(run) or {}).get("models", ()))
     _need_skimage()
     document, table = measure_maps(run, say=say)
     write_maps(run, document, table)

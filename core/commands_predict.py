@@ -12,7 +12,7 @@ import pandas as pd
 
 from core import artifacts
 from core.answer_files import FileAnswer, answer_files, file_sources
-from core.answering import Answerer, ModelAnswer, conformal_words, open_answerer
+from core.answering import NOT_ASKED, Answerer, ModelAnswer, conformal_words, open_answerer
 from core.console import print_json, progress, say
 from core.files import shown_name, write_csv, write_text
 from core.images import ImageError
@@ -82,7 +82,8 @@ def run_predict(args: argparse.Namespace) -> int:
     if not answered:
         return 2
     left_out = sum(bool(row["error"]) or row["looks_like_cxr"] is False for row in rows)
-    return int(bool(left_out) or bool(answerer.problems))
+    # That weights were not kept is how the run is, and was said above.
+    return int(bool(left_out) or bool(set(answerer.problems) - {NOT_ASKED}))
 
 
 def describe_file(found: FileAnswer, *, even_if_refused: bool = False) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import argparse
 from core.artifacts import load_metrics
 from core.config import Config, artifacts_root
 from core.console import fail, say
+from core.model_names import expand_names
 from core.summary import score_line
 
 EXAMPLES = """examples:
@@ -29,7 +30,8 @@ def add_train_parser(subparsers) -> None:
     parser.add_argument("--dataset", required=True, help="a known name or the path of a folder")
     parser.add_argument(
         "--models", default="cnn,resnet50,mobilenetv2", type=_names, metavar="NAMES",
-        help="names with commas between them (default: %(default)s)",
+        help="names with commas between them; zoo: all of the field's notebooks and ours "
+        "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--run", required=True, help="name of the run, a folder in artifacts/")
     parser.add_argument("--classes", type=_names, help="only these classes, such as covid,normal")
@@ -57,6 +59,11 @@ def add_train_parser(subparsers) -> None:
     parser.add_argument("--image-size", type=int, metavar="PX", help="default: each recipe's own")
     parser.add_argument("--epochs", type=int, help="at most so many epochs a stage")
     parser.add_argument("--seed", type=int, default=0, help="of split and training (default: 0)")
+    parser.add_argument(
+        "--mixed", choices=("auto", "on", "off"), default="auto",
+        help="half precision (bfloat16): on a GPU (auto), always or never; off for GPUs made "
+        "before 2020",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="64 px, few epochs: a demonstration")
     parser.add_argument(
         "--keep-keras", action=argparse.BooleanOptionalAction, default=False,
@@ -72,7 +79,7 @@ def run_train(args: argparse.Namespace) -> int:
     """Train as asked; progress and summary on stderr."""
     config = Config(
         dataset=args.dataset,
-        models=args.models,
+        models=expand_names(args.models),
         run=args.run,
         classes=args.classes,
         split=args.split,
@@ -85,6 +92,7 @@ def run_train(args: argparse.Namespace) -> int:
         seed=args.seed,
         quick=args.quick,
         keep_keras=args.keep_keras,
+        mixed=args.mixed,
     )
     from core.backend import import_keras
 

@@ -34,7 +34,8 @@ class Config:
 
     image_size_px and epochs are None where each model's own recipe decides (core.recipes).
     fold_models: the models that are cross-validated, None for all. allow_leakage: score the run
-    although patients of its test part are in train, and mark it as leaking.
+    although patients of its test part are in train, and mark it as leaking. mixed: "auto", "on" or
+    "off" (core.devices).
     """
 
     dataset: str
@@ -51,6 +52,7 @@ class Config:
     seed: int = 0
     quick: bool = False
     keep_keras: bool = False
+    mixed: str = "auto"
 
     def __post_init__(self) -> None:
         if self.split not in ("group", "random"):

@@ -41,6 +41,8 @@ class Dataset:
 
     modality is xray, ct or phantom; class_map takes a class name as published to its canonical
     name and comes before the synonyms; how_to_get completes "Data set NAME is not in FOLDER: ...".
+    folder: where it lies below the data folder, if not under its name; augmented: published with
+    altered copies of its images, which have to be found and kept together (core.augmented).
     """
 
     name: str
@@ -52,6 +54,43 @@ class Dataset:
     attribution: str = ""
     homepage: str = ""
     how_to_get: str = ""
+    folder: str = ""
+    augmented: bool = False
+
+
+# One published collection of two kinds of images; a run has one kind, so each is a data set.
+_MENDELEY = "mendeley-8h65ywd2jr"
+_MENDELEY_PARTS = {"xray": "X-ray", "ct": "CT"}
+_MENDELEY_CLASSES = {"COVID": "covid", "Non-COVID": "noncovid"}
+
+
+def _mendeley(modality: str, images: str, *caveats: str) -> Dataset:
+    """The X-ray or the CT part of the Mendeley collection 8h65ywd2jr."""
+    folder = f"{_MENDELEY}/{_MENDELEY_PARTS[modality]}"
+    return Dataset(
+        name=f"{_MENDELEY}-{modality}",
+        title=f"Extensive COVID-19 chest images, {images} (Mendeley 8h65ywd2jr)",
+        modality=modality,
+        class_map=_MENDELEY_CLASSES,
+        caveats=(
+            "Published with augmented copies of its images and without saying which is a copy of "
+            "which: copies are looked for and kept together, but one that is not found may stand "
+            "in two parts of the split.",
+            "No patients are given: images of one patient may stand in two parts of the split.",
+            "Both classes were gathered from other public collections, so the source may give the "
+            "class away, and images may be those of another data set here.",
+            *caveats,
+        ),
+        licence="As stated on its page at Mendeley Data. Research use, not redistributed here.",
+        attribution="El-Shafai & Abd El-Samie 2020 (Extensive COVID-19 X-Ray and CT Chest Images "
+        "Dataset, Mendeley Data).",
+        homepage="https://data.mendeley.com/datasets/8h65ywd2jr/3",
+        how_to_get="download it from https://data.mendeley.com/datasets/8h65ywd2jr/3 (about 4 GB) "
+        f"and put its folder {_MENDELEY_PARTS[modality]} there as {folder}, with COVID/ and "
+        "Non-COVID/ inside",
+        folder=folder,
+        augmented=True,
+    )
 
 
 KNOWN: dict[str, Dataset] = {
@@ -114,6 +153,14 @@ KNOWN: dict[str, Dataset] = {
         "https://github.com/UCSD-AI4H/COVID-CT (folder Images-processed) and put its slices there "
         "in COVID/ and NonCOVID/",
     ),
+    f"{_MENDELEY}-xray": _mendeley(
+        "xray", "X-rays",
+        "Non-COVID is not normal: nothing is said of what else those images show.",
+    ),
+    f"{_MENDELEY}-ct": _mendeley(
+        "ct", "CT slices",
+        "CT slices, not X-rays: figures are not comparable with the X-ray data sets.",
+    ),
     "phantom": Dataset(
         name="phantom",
         title="SYNTHETIC chest phantoms",
@@ -127,6 +174,12 @@ KNOWN: dict[str, Dataset] = {
 }  # fmt: skip
 
 
+def dataset_folder(name: str, data_root: str | Path) -> Path:
+    """Where the data set of that name belongs, whether it is there or not."""
+    known = KNOWN.get(name)
+    return Path(data_root) / (known.folder if known and known.folder else name)
+
+
 def resolve_dataset(name_or_path: str | Path, data_root: str | Path) -> tuple[Dataset, Path]:
     """The data set of that name below data_root, or any folder by path.
 
@@ -136,9 +189,11 @@ def resolve_dataset(name_or_path: str | Path, data_root: str | Path) -> tuple[Da
     text = str(name_or_path).strip()
     if not text:
         raise DatasetError("No data set named: give a name or the path of a folder of images.")
-    folder = Path(data_root) / text
+    folder = dataset_folder(text, data_root)
     if text in (".", "..") or not folder.is_dir():
         folder = Path(text).expanduser()
+    elif text in KNOWN:
+        return KNOWN[text], folder
     if folder.is_dir():
         return describe_folder(folder), folder
     if text in KNOWN:
@@ -152,15 +207,58 @@ def resolve_dataset(name_or_path: str | Path, data_root: str | Path) -> tuple[Da
 
 
 def describe_folder(folder: Path) -> Dataset:
-    """The known data set that the folder is named after, else a plain one made from its name."""
-    name = Path(os.path.abspath(folder)).name  # not resolve(): a link keeps the name it was given
+    """The known data set that the folder is named after, else a plain one made from its name.
+
+    The parts of the Mendeley collection are known by their layout, whatever holds them. Raises
+    DatasetError for a folder that holds both of them.
+    """
+    folder = Path(os.path.abspath(folder))  # not resolve(): a link keeps the name it was given
+    name = folder.name
     if name in KNOWN:
         return KNOWN[name]
+    both = _mendeley_parts(folder)
+    if both:
+        raise DatasetError(
+            f"{folder.name} holds X-rays and CT slices, and a run has one kind of images: give "
+            f"{both['xray']} or {both['ct']}."
+        )
+    part = _plain(name)
+    if part in _MENDELEY_PARTS and (
+        folder.parent.name == _MENDELEY or _mendeley_parts(folder.parent, deeper=0)
+    ):
+        return KNOWN[f"{_MENDELEY}-{part}"]
     if _all_synthetic(folder / "metadata.csv"):
         phantom = KNOWN["phantom"]
         return Dataset(name, phantom.title, "phantom", caveats=phantom.caveats)
     caveat = "Not a data set this project knows: its images are taken to be chest X-rays."
     return Dataset(name, name, "xray", caveats=(caveat,))
+
+
+def _mendeley_parts(folder: Path, deeper: int = 2) -> dict[str, Path]:
+    """The folders X-ray and CT, each with COVID and Non-COVID, in whatever spelling; or none.
+
+    An unpacked archive holds them some folders `deeper`, each the only one in its folder.
+    """
+    inside = _folders(folder)
+    wanted = {_plain(name) for name in _MENDELEY_CLASSES}
+    parts = {
+        key: inside[key]
+        for key in _MENDELEY_PARTS
+        if key in inside and wanted <= _folders(inside[key]).keys()
+    }
+    if len(parts) == len(_MENDELEY_PARTS):
+        return parts
+    return _mendeley_parts(*inside.values(), deeper - 1) if deeper and len(inside) == 1 else {}
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    """The folders in a folder by their plain names, none where it cannot be looked into."""
+    try:
+        with os.scandir(folder) as entries:  # it knows a folder from a file without asking anew
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return {}
+    return {_plain(name): folder / name for name in names if name[0] not in "._"}
 
 
 def canonical_label(name: str, class_map: Mapping[str, str] | None = None) -> str:

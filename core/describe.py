@@ -15,8 +15,9 @@ import pandas as pd
 from core import artifacts
 from core.config import Config, config_to_json
 from core.datasets import Dataset
+from core.devices import list_gpus
 from core.manifest import fingerprint
-from core.models import ENSEMBLE, model_title
+from core.model_names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
 from core.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
 
 PRECISION = "f32"
@@ -45,7 +46,7 @@ def announce_models(plans, recipes, manifest, say) -> None:
         words = {"random": "random weights", "imagenet": "ImageNet weights"}.get(
             plan.kind, plan.kind
         )
-        if name == "cnn" and plan.kind == "random":
+        if from_scratch(name) and plan.kind == "random":
             words = "random weights (made to be trained from scratch)"
         epochs = "+".join(str(stage.epochs) for stage in recipes[name].stages)
         say(
@@ -78,7 +79,7 @@ def describe_run(
     No absolute path is in it: a data set or a weights file given by path is called by its name.
     """
     sizes = {name: recipe.image_size_px for name, recipe in recipes.items()}
-    members = [name for name in recipes if name in config.models]
+    members = [name for name in recipes if name in config.models and name not in NOTEBOOK]
     ensemble = {ENSEMBLE: members} if len(members) > 1 else {}
     return {
         "name": config.run,
@@ -89,7 +90,7 @@ def describe_run(
             "title": dataset.title,
             "fingerprint": fingerprint(manifest),
             "n": len(manifest),
-            "caveats": list(dataset.caveats),
+            "caveats": [*dataset.caveats, *manifest.attrs.get("caveats", [])],
             "licence": dataset.licence,
             "attribution": dataset.attribution,
             "homepage": dataset.homepage,
@@ -101,7 +102,8 @@ def describe_run(
         "display": {name: model_title(name) for name in (*recipes, *ensemble)},
         "seed": config.seed,
         "split_policy": config.split,
-        "grouping": table.attrs.get("grouping", ""),
+        "grouping": manifest.attrs.get("grouping", ""),
+        "task": table.attrs.get("task"),
         "recipes_tried": {name: recipe.tried for name, recipe in recipes.items()},
         "input_size_px": max(sizes.values()),
         "model_input_size_px": sizes,
@@ -138,7 +140,7 @@ def hardware() -> str:
                 break
     except OSError:
         pass
-    gpus = keras.distribution.list_devices("gpu")
+    gpus = list_gpus()
     return f"{model}, {os.cpu_count()} cores, {f'{len(gpus)} GPU' if gpus else 'no GPU used'}"
 
 
@@ -154,7 +156,7 @@ def command_line(config: Config) -> str:
         parts.append(f"--fold-models {','.join(config.fold_models)}")
     parts += ["--allow-leakage"] * config.allow_leakage
     defaults = {"split": "group", "folds": 0}
-    defaults |= {"init": "auto", "image_size_px": None, "epochs": None, "seed": 0}
+    defaults |= {"init": "auto", "mixed": "auto", "image_size_px": None, "epochs": None, "seed": 0}
     flags = {"image_size_px": "image-size"}
     for key, default in defaults.items():
         value = getattr(config, key)

@@ -199,7 +199,10 @@ def _calibrate(
     table = artifacts.load_predictions(run, model, part)
     y_true, y_prob = arrays_from_predictions(table, run.class_names)
     groups = patients.loc[table["image_id"]].to_numpy()
-    effect = measure_weights_effect(y_true, y_prob, prior, run.class_names)
+    recipe = run.info.get("recipes", {}).get(model, {})
+    effect = 0.0  # of class weights that were not there; an average's may have had some
+    if recipe.get("class_weights", True):
+        effect = measure_weights_effect(y_true, y_prob, prior, run.class_names)
     taken_out = effective_prior(prior, effect)
     fitted = fit_calibration(
         y_true, y_prob, groups, taken_out, run.class_names, draws=draws, seed=seed

@@ -42,6 +42,7 @@ from core.external_scores import (
 )
 from core.external_set import UNREADABLE, ExternalError
 from core.external_words import list_caveats
+from core.kept import left_out, left_out_sentence
 from core.manifest import fingerprint
 from core.overlap import SIDE_PX
 from core.panel import Panel
@@ -85,11 +86,11 @@ def evaluate_external(
     cache_dir: Path,
     name: str | None = None,
 ) -> Evaluation:
-    """Score every model of the run on the images below root; nothing is written.
+    """Score the models of the panel on the images below root; nothing is written.
 
-    panel: the run's models as they are served; own_root: where the run's own images would lie;
-    name: the result's, where it may not replace one of other images. Raises ExternalError where
-    no image is left to score, and what reading the set raises.
+    panel: the run's models as they are served, those whose weights were kept; own_root: where the
+    run's own images would lie; name: the result's, where it may not replace one of other images.
+    Raises ExternalError where no image is left to score, and what reading the set raises.
     """
     manifest = artifacts.load_manifest(run)
     images = _sort_out(run, manifest, panel, dataset, root, own_root, cache_dir, name)
@@ -137,6 +138,8 @@ def evaluate_external(
         "tta": run.info.get("tta", "none"),
     }
     document["caveats"] = list_caveats(run, dataset, document, rows)
+    if left_out(run):
+        document["caveats"].append(left_out_sentence(run))
     return Evaluation(document, rows[additions.EXTERNAL_COLUMNS], predictions)
 
 
@@ -255,7 +258,7 @@ def _pictures(cache: PixelCache) -> Pictures:
 
 
 def _ask(run: artifacts.Run, panel: Panel, cache: PixelCache) -> dict[str, pd.DataFrame]:
-    """Predictions of every model of the run, in its order, for every image of the cache."""
+    """Predictions of every model of the panel, in the run's order, for every image of the cache."""
     rows = cache.table.assign(split=SPLIT, fold="")
     parts = []
     with progress(len(rows), "Asking the models", "image") as bar:
@@ -269,4 +272,5 @@ def _ask(run: artifacts.Run, panel: Panel, cache: PixelCache) -> dict[str, pd.Da
             rows, np.concatenate([part[model] for part in parts]), run.class_names
         )
         for model in run.models
+        if model in panel.names
     }

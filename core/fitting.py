@@ -7,9 +7,11 @@ of history. Stopping and "best" are decided from the history alone.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -17,11 +19,17 @@ import numpy as np
 import pandas as pd
 
 from core.augmentation import build_augmentation
-from core.batches import Batches, Images, class_weights
+from core.batches import Batches, Images, InOrder, class_weights
 from core.callbacks import BatchNormStatistics, Recorder, WeightAverage, load_state
+from core.devices import Once
 from core.frozen import FrozenStore
+from core.fused_norm import fused_batch_norm
 from core.models import set_batch_norm, split_model
+from core.rate_search import search_rate
 from core.recipes import Recipe, Stage
+
+RATE_FILE = "rate.json"
+_VAL_BATCH = 32
 
 
 def fit_model(
@@ -51,12 +59,12 @@ def fit_model(
         folder = work_dir / f"stage{index}"
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "done").exists():
-            _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title, store)
-            load_state(folder / "best.npz", model.variables)
+            with fused_batch_norm(model):
+                _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title, store)
             (folder / "done").touch()
             (folder / "state.npz").unlink(missing_ok=True)
-        else:
-            load_state(folder / "best.npz", model.variables)
+        kept = split_model(model, stage.cut)[1] if stage.cut else model
+        load_state(folder / "best.npz", kept.variables)
         history = pd.read_csv(folder / "history.csv")
         history["epoch"] += offset
         offset = int(history["epoch"].max())
@@ -74,39 +82,38 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title,
         for layer in top.layers:
             if not isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = True
-        outputs = store.outputs(bottom, stage)
-        # In memory, since every epoch reads them all in another order.
-        x_val, views = outputs[0, val.rows], outputs[:, train.rows]
-        fitted = top
+        views = store.outputs(bottom, stage, train.rows, val.rows)
+        fitted = kept = top  # what lies below has its first weights: no need to save them
     else:
         model.trainable = True
         set_batch_norm(model, momentum=0.9, frozen=False)
-        image = keras.Input(model.input_shape[1:], dtype="float32", name="pixels")
-        fitted = keras.Model(image, model(build_augmentation(recipe, seed)(image)))
-        x_val, views = val.pixels[..., None], train.pixels[None, ..., None]
+        fitted = _with_augmentation(model, recipe, seed) if stage.augment else model
+        views, kept = store.pixels[None, ..., None], model
 
-    steps = math.ceil(len(train.y) / recipe.batch_size)
-    fitted.compile(
-        optimizer=build_optimizer(stage, steps),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
+    onehot = np.eye(n_classes, dtype="float32")
+    weight = np.ones(len(train.y), dtype="float32")
+    if recipe.class_weights:
+        weight = class_weights(train.y, n_classes)
+    # Read from the disk by row, since memory must not grow with the data set.
+    make_batches = partial(
+        Batches, views, onehot[train.y], weight, recipe.batch_size, seed, rows=train.rows
     )
-    fitted.optimizer.build(fitted.trainable_variables)
+    stage = _with_found_rate(fitted, stage, recipe, make_batches(), folder)
+    steps = math.ceil(len(train.y) / recipe.batch_size)
+    _compile(fitted, stage, recipe, steps)
     prepared_s = time.perf_counter() - started
     average = WeightAverage(fitted, stage.average) if stage.average else None
-    recorder = Recorder(model, fitted, stage, folder, steps, title, prepared_s, average)
+    recorder = Recorder(kept, fitted, stage, folder, steps, title, prepared_s, average)
     first_epoch = recorder.restore()
     if recorder.exhausted():
         return
-    onehot = np.eye(n_classes, dtype="float32")
-    weight = class_weights(train.y, n_classes)
-    batches = Batches(views, onehot[train.y], weight, recipe.batch_size, seed, first_epoch)
+    batches = make_batches(first_epoch=first_epoch)
     callbacks: list = [average] if average else []
     if not frozen:
         callbacks.append(BatchNormStatistics(model, fitted, batches))
     fitted.fit(
         batches,
-        validation_data=(np.asarray(x_val, dtype="float32"), onehot[val.y]),
+        validation_data=InOrder(views, onehot[val.y], _VAL_BATCH, rows=val.rows),
         epochs=stage.epochs,
         initial_epoch=first_epoch,
         shuffle=False,
@@ -115,17 +122,57 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title,
     )
 
 
-def build_optimizer(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), linear warm-up, then cosine to a hundredth of the peak."""
-    total = max(1, stage.epochs * steps)
-    warmup = min(int(stage.warmup * steps), total - 1)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=stage.learning_rate / 20,
-        warmup_target=stage.learning_rate,
-        warmup_steps=warmup,
-        decay_steps=max(1, total - warmup),
-        alpha=0.01,
+def _with_augmentation(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
+    image = keras.Input(model.input_shape[1:], dtype="float32", name="pixels")
+    return keras.Model(image, model(build_augmentation(recipe, seed)(image)))
+
+
+def _compile(fitted: keras.Model, stage: Stage, recipe: Recipe, steps: int) -> None:
+    tracked = {"precision": keras.metrics.Precision, "recall": keras.metrics.Recall}
+    fitted.compile(
+        optimizer=build_optimizer(stage, steps),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        # Not weighted: Once counts every image alike, and leaves out rows that fill a batch.
+        weighted_metrics=[
+            Once(keras.metrics.CategoricalAccuracy(name="accuracy")),
+            *(Once(tracked[name](name=name)) for name in recipe.track),
+        ],
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=stage.weight_decay)
+    fitted.optimizer.build(fitted.trainable_variables)
+
+
+def _with_found_rate(fitted, stage: Stage, recipe: Recipe, batches: Batches, folder: Path) -> Stage:
+    """The stage with the rate that a search found, now or before an interruption."""
+    if not stage.find_rate:
+        return stage
+    file = folder / RATE_FILE
+    if file.exists():
+        found = json.loads(file.read_text())["learning_rate"]
+    else:
+        # A rate that is set from outside needs an optimizer without a schedule.
+        _compile(fitted, replace(stage, schedule="constant"), recipe, len(batches))
+        found = search_rate(fitted, batches, file).learning_rate
+    return replace(stage, learning_rate=found)
+
+
+def build_optimizer(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) or Adam, with the stage's schedule over `steps` an epoch.
+
+    "cosine": linear warm-up, then a cosine to a hundredth of the peak.
+    """
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = stage.learning_rate
+    if stage.schedule == "cosine":
+        total = max(1, stage.epochs * steps)
+        warmup = min(int(stage.warmup * steps), total - 1)
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=stage.learning_rate / 20,
+            warmup_target=stage.learning_rate,
+            warmup_steps=warmup,
+            decay_steps=max(1, total - warmup),
+            alpha=0.01,
+        )
+    if stage.optimizer == "adam":
+        return keras.optimizers.Adam(rate)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

@@ -6,6 +6,7 @@ its answers are stored and only the layers above are run again.
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,13 @@ import numpy as np
 
 from core.augmentation import build_augmentation
 from core.backend import import_openvino
+from core.batches import Reader, forget_array
 from core.console import progress
+from core.conversion import write_openvino
+from core.files import write_bytes
 from core.recipes import Recipe, Stage
 
+PRECISION = "f32"
 _BATCH = 32
 
 
@@ -27,6 +32,8 @@ class FrozenStore:
 
     pixels uint8 (n, size, size); folder: where the outputs are kept. Views of an image are drawn
     for the image and not for the training, so folds share them as they share the pixels.
+    precision: at which OpenVINO computes them, "f32", "bf16" or "f16"; what is served is another
+    matter. A CPU without the half precision that is asked for takes the one it has.
     """
 
     pixels: np.ndarray
@@ -34,52 +41,94 @@ class FrozenStore:
     recipe: Recipe
     seed: int
     title: str
+    precision: str = PRECISION
 
-    def outputs(self, bottom: keras.Model, stage: Stage) -> np.ndarray:
-        """float16 (views, n, ...), memory-mapped; `bottom` must still have its first weights."""
-        file = self.folder / f"{stage.cut}-{stage.views}.npy"
-        if not file.exists():
+    def outputs(
+        self, bottom: keras.Model, stage: Stage, train: np.ndarray, val: np.ndarray
+    ) -> np.ndarray:
+        """float16 (views, n, ...), memory-mapped; `bottom` must still have its first weights.
+
+        Filled in are all views of the rows `train` and the first view of the rows `val`, ints;
+        what an earlier training left there is not computed again, and other rows say nothing.
+        """
+        wanted = np.zeros((stage.views, len(self.pixels)), dtype=bool)
+        wanted[:, train] = wanted[0, val] = True
+        mark = "" if self.precision == PRECISION else f"-{self.precision}"
+        file = self.folder / f"{stage.cut}-{stage.views}{mark}.npy"
+        done_file = file.with_suffix(".done.npy")
+        done = np.load(done_file) if done_file.exists() else np.zeros_like(wanted)
+        if (wanted & ~done).any():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._compute(bottom, stage, file)
+            self._compute(bottom, stage, file, wanted & ~done)
+            written = io.BytesIO()
+            np.save(written, wanted | done)
+            write_bytes(done_file, written.getvalue())
         return np.load(file, mmap_mode="r")
 
-    def _compute(self, bottom: keras.Model, stage: Stage, file: Path) -> None:
-        """Runs the layers in OpenVINO at f32, several times faster than Keras on a CPU."""
+    def _compute(self, bottom: keras.Model, stage: Stage, file: Path, wanted: np.ndarray) -> None:
+        """Runs the layers in OpenVINO, several times faster than Keras on a CPU."""
         model = file.with_suffix(".xml")
-        bottom.export(str(model), format="openvino", verbose=False)
-        settings = {"INFERENCE_PRECISION_HINT": "f32"}
-        compiled = import_openvino().Core().compile_model(str(model), "CPU", settings)
-        n, result = len(self.pixels), None
-        temporary = file.with_name(f".{file.name}.tmp")
+        write_openvino(bottom, model)
+        ov = import_openvino()
+        # Two batches at once, each on its share of the cores, and the next one drawn meanwhile.
+        settings = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": "THROUGHPUT"}
+        queue = ov.AsyncInferQueue(ov.Core().compile_model(str(model), "CPU", settings))
+        shape = (*wanted.shape, *bottom.output_shape[1:])
+        if not file.exists():  # whole or not at all: empty, and as large as it will be
+            temporary = file.with_name(f".{file.name}.tmp")
+            np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+            os.replace(temporary, file)
+        result = np.load(file, mmap_mode="r+")
         what = f"{self.title}: frozen part, {stage.views} views"
-        with progress(stage.views * n, what, "image") as bar:
-            for view, rows, images in augmented_views(
-                self.pixels, self.recipe, stage.views, self.seed
-            ):
-                outputs = compiled(images)[0]
-                if result is None:
-                    shape = (stage.views, n, *outputs.shape[1:])
-                    result = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-                result[view, rows] = outputs
-                bar.update(len(images))
+        with progress(int(wanted.sum()), what, "image") as bar:
+
+            def keep(request, place) -> None:
+                view, rows, number = place
+                result[view, rows] = request.get_output_tensor(0).data
+                if number % 16 == 0:
+                    forget_array(result)
+                bar.update(len(rows))
+
+            queue.set_callback(keep)
+            drawn = augmented_views(self.pixels, self.recipe, stage.views, self.seed, wanted)
+            for number, (view, rows, images) in enumerate(drawn):
+                queue.start_async([images], (view, rows, number))
+            queue.wait_all()
         result.flush()
-        os.replace(temporary, file)
         model.unlink()
         model.with_suffix(".bin").unlink()
 
 
-def augmented_views(pixels: np.ndarray, recipe: Recipe, views: int, seed: int):
+def augmented_views(
+    pixels: np.ndarray, recipe: Recipe, views: int, seed: int, wanted: np.ndarray | None = None
+):
     """Batches (view, rows, images): first the images themselves, then views - 1 altered copies.
 
-    pixels uint8 (n, size, size); rows: slice of them; images float32 (b, size, size, 1), whole
-    numbers 0..255, so that a view is a picture that could have been decoded.
+    pixels uint8 (n, size, size); wanted bool (views, n): which to give (None: all). rows (b,) ints;
+    images float32 (b, size, size, 1), whole numbers 0..255, so that a view is a picture that could
+    have been decoded. How an image is altered depends on seed, view and row, not on who asks.
     """
-    augment = build_augmentation(recipe, seed)
+    reader = Reader(pixels[None, ..., None])
     for view in range(views):
+        held_rows, held = np.empty(0, dtype=int), np.empty((0, *pixels.shape[1:], 1), "float32")
         for start in range(0, len(pixels), _BATCH):
-            rows = slice(start, min(start + _BATCH, len(pixels)))
-            images = np.asarray(pixels[rows], dtype="float32")[..., None]
+            rows = np.arange(start, min(start + _BATCH, len(pixels)))
+            chosen = np.ones(len(rows), dtype=bool) if wanted is None else wanted[view, rows]
+            if not chosen.any():
+                continue
+            images = reader.read(np.zeros_like(rows), rows)
             if view:
+                augment = build_augmentation(recipe, _seed_of(seed, view, start))
                 drawn = keras.ops.convert_to_numpy(augment(images, training=True))
                 images = np.clip(np.rint(drawn), 0, 255)
-            yield view, rows, images
+            held_rows = np.concatenate([held_rows, rows[chosen]])
+            held = np.concatenate([held, images[chosen]])
+            if len(held) >= _BATCH:  # all of one size, for which the engine prepares once
+                yield view, held_rows[:_BATCH], held[:_BATCH]
+                held_rows, held = held_rows[_BATCH:], held[_BATCH:]
+        if len(held):
+            yield view, held_rows, held
+
+
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

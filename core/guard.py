@@ -26,6 +26,7 @@ from core import additions_guard
 from core.artifacts import ArtifactError, Run
 from core.guard_words import Look, explain_facts, looks_like, refusal, synthetic_sentence
 from core.images import Decoded, resize_square
+from core.kept import left_out
 
 CELLS = 8  # of a layout, a side
 FEWEST_GREYS = 8.0  # spread of a layout below which it is not stretched further: a blank stays one
@@ -279,7 +280,9 @@ def load_guard(run: Run) -> Guard | None:
     if found is None:
         return None
     document, arrays = found
-    for model_file, digest in document["model_files"].items():
+    # Whether the model's files are the same is no question where they were not kept.
+    asked = document["model_files"] if document["model"] not in left_out(run) else {}
+    for model_file, digest in asked.items():
         if run.info["files"].get(model_file) != digest:
             raise ArtifactError(
                 f"The guard of run {run.name} was fitted on another {model_file} than the run has; "

@@ -38,6 +38,7 @@ from core.guard_looking import GuardError, Seen, look_at_others, see_images
 from core.guard_trials import LOOKED_AT, Setting
 from core.guard_words import SUBJECTS
 from core.inference import ServedModel, load_model
+from core.kept import left_out, left_out_sentence, need_weights
 from core.listing import find_image
 
 LEVEL = 0.99
@@ -74,6 +75,9 @@ def fit_guard(
     of the best is kept, so fewer directions win a tie. Raises GuardError, ArtifactError and
     InferenceError.
     """
+    need_weights(run)
+    if left_out(run):
+        say(left_out_sentence(run))
     manifest = artifacts.load_manifest(run)
     learned = manifest[manifest["split"] != "test"]
     here = [find_image(root, image_id) is not None for image_id in learned["image_id"]]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.artifacts import Run, model_files
+from core.artifacts import ArtifactError, Run, model_files
 from core.backend import import_openvino
+from core.kept import retrain_command
 from core.receptive import Places, align_maps, find_places
 
 PRECISIONS = ("f32", "bf16", "f16")
@@ -113,11 +114,16 @@ def load_model(run: Run, name: str, alter: Callable[[object], None] | None = Non
     the files stay as they are.
 
     Raises:
-        core.artifacts.ArtifactError: the files are missing or changed.
+        core.artifacts.ArtifactError: the files are missing, changed or were not kept.
         InferenceError: a model that the run does not have, or a file that OpenVINO cannot read.
     """
+    if name not in run.singles:
+        raise InferenceError(f"Run {run.name} has no model {name!r}. It has: {run.singles}.")
     if name not in run.served:
-        raise InferenceError(f"Run {run.name} has no model {name!r}. It has: {run.served}.")
+        raise ArtifactError(
+            f"The weights of {run.title(name)} were not kept in run {run.name}; "
+            f"`{retrain_command(run.info)}` trains it again."
+        )
     xml, _ = model_files(run, name)
     sizes = run.info.get("model_input_size_px", {})
     return compile_model(

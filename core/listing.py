@@ -51,8 +51,9 @@ def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
     path (POSIX, relative to root), label (canonical), original_label, patient_id (never empty:
     `image:<image_id>` where unknown), split_given ("", train, val or test), then every further
     column of metadata.csv under its own name (`metadata_<name>` where ours has that name).
-    attrs: grouping (the rule, in words), skipped (list of {path, reason}), unlisted_n (how many of
-    them are images that metadata.csv does not name). Raises DatasetError if no image can be used.
+    attrs: grouping (the rule, in words), augmented (as the data set says), skipped (list of
+    {path, reason}), unlisted_n (how many of them are images that metadata.csv does not name).
+    Raises DatasetError if no image can be used.
     """
     root = Path(root)
     if not root.is_dir():
@@ -87,7 +88,12 @@ def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
     columns = [*TABLE_COLUMNS, *further]
     table = pd.DataFrame(rows, columns=columns).fillna("").sort_values("image_id", kind="stable")
     table = table.reset_index(drop=True)
-    table.attrs.update(grouping=grouping, skipped=skipped, unlisted_n=len(unlisted))
+    table.attrs.update(
+        grouping=grouping,
+        augmented=dataset.augmented,
+        skipped=skipped,
+        unlisted_n=len(unlisted),
+    )
     return table
 
 

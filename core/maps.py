@@ -20,6 +20,7 @@ from core.artifacts import Run
 from core.console import progress
 from core.explain import stretch_heat
 from core.inference import load_model
+from core.kept import left_out, left_out_sentence, need_weights
 from core.maps_phantoms import Asked, Drawn, ask_all, ask_model, draw_phantoms
 from core.maps_words import ALL, describe_learning, describe_model
 from core.metrics import predicted_index
@@ -73,6 +74,9 @@ def measure_maps(
         return document, pd.DataFrame(columns=TABLE_COLUMNS)
     if per_class < 1:
         raise MapsError(f"At least one phantom a class is needed. Received: {per_class}.")
+    need_weights(run)
+    if left_out(run):
+        say(left_out_sentence(run))
     models = {name: load_model(run, name) for name in run.served}
     sizes = {model.input_size_px for model in models.values()}
     labels = [label for label in run.class_names if label in class_names]
@@ -89,7 +93,7 @@ def measure_maps(
             "pointing": summarise_table(table[table["model"] == name], seed),
             "sanity": None,
         }
-        for name in run.models
+        for name in run.answering
     }
     with progress(len(models) * len(KINDS) * SHUFFLES, "Shuffling weights", "model") as bar:
         for name in models:
@@ -136,7 +140,7 @@ def _score_all(run: Run, asked: dict[str, Asked], drawn: Drawn) -> pd.DataFrame:
     rows = []
     lesions = [i for i, target in enumerate(drawn.targets) if target is not None]
     with progress(len(asked) * len(lesions), "Scoring the maps", "phantom") as bar:
-        for name in run.models:
+        for name in run.answering:
             for i in lesions:
                 rows += _score_phantom(run, name, asked[name], drawn, i)
                 bar.update(1)

@@ -67,7 +67,7 @@ def ask_all(run: Run, models: dict[str, ServedModel], drawn: Drawn) -> dict[str,
     rows = np.arange(len(drawn.labels))
     with progress(len(models) * len(rows), "Asking the models", "phantom") as bar:
         asked = {name: ask_model(model, drawn, rows, bar.update) for name, model in models.items()}
-    for name in run.models:
+    for name in run.answering:
         members = [asked[member] for member in run.members(name)]
         if members:
             asked[name] = _mean_of(members)

@@ -1,25 +1,34 @@
 """The networks: BUILDERS maps a name to a function that returns a keras.Model.
 
 Every model takes grey images, float32 (n, size, size, 1) in 0..255, prepares them itself and
-returns probabilities (n, classes). All end in global average pooling ("features"), dropout and one
-dense softmax layer ("probabilities"), so that a class activation map comes with the same forward
-pass (Zhou et al. 2016, Learning Deep Features for Discriminative Localization, section 2).
+returns probabilities (n, classes) from its last layer, "probabilities"; "features" is the layer
+before it. This project's own end in global average pooling and one dense softmax layer, so that a
+class activation map comes with the same forward pass (Zhou et al. 2016, Learning Deep Features for
+Discriminative Localization, section 2); of the others (core.zoo_models) maps are made by occlusion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 
+from core import zoo_models
 from core.config import ConfigError
+from core.model_parts import (
+    apply_layers,
+    image_input,
+    mobilenetv2_backbone,
+    pooled_head,
+    resnet50_backbone,
+)
 
 Builder = Callable[[int, int, float], keras.Model]
 
 
 def build_cnn(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
     """A small network from scratch: four pairs of convolutions with max pooling between them."""
-    layers: list = [_image_input(image_size_px), keras.layers.Rescaling(1 / 127.5, offset=-1)]
+    layers: list = [image_input(image_size_px), keras.layers.Rescaling(1 / 127.5, offset=-1)]
     for block, filters in enumerate((32, 64, 128, 256), start=1):
         for index in (1, 2):
             name = f"block{block}_{index}"
@@ -36,25 +45,20 @@ def build_cnn(image_size_px: int, n_classes: int, dropout: float) -> keras.Model
                 keras.layers.MaxPooling2D(name=f"block{block}_pool"),
                 keras.layers.SpatialDropout2D(dropout / 4, name=f"block{block}_drop"),
             ]
-    return keras.Sequential([*layers, *_head(n_classes, dropout)], name="cnn")
+    return keras.Sequential([*layers, *pooled_head(n_classes, dropout)], name="cnn")
 
 
 def build_resnet50(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
-    """ResNet50 (He et al. 2016), its ImageNet preparation (BGR means taken off) inside."""
-    means = keras.layers.Normalization(
-        axis=-1, mean=[103.939, 116.779, 123.68], variance=[1.0, 1.0, 1.0], name="imagenet_means"
-    )
-    return _from_application(
-        keras.applications.ResNet50, "resnet50", means, image_size_px, n_classes, dropout
-    )
+    """ResNet50 under global pooling and one dense layer."""
+    image, maps = resnet50_backbone(image_size_px)
+    return keras.Model(image, apply_layers(pooled_head(n_classes, dropout), maps), name="resnet50")
 
 
 def build_mobilenetv2(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
-    """MobileNetV2 (Sandler et al. 2018), its preparation (-1 to 1) inside."""
-    scale = keras.layers.Rescaling(1 / 127.5, offset=-1, name="minus_one_to_one")
-    return _from_application(
-        keras.applications.MobileNetV2, "mobilenetv2", scale, image_size_px, n_classes, dropout
-    )
+    """MobileNetV2 under global pooling and one dense layer."""
+    image, maps = mobilenetv2_backbone(image_size_px)
+    outputs = apply_layers(pooled_head(n_classes, dropout), maps)
+    return keras.Model(image, outputs, name="mobilenetv2")
 
 
 BUILDERS: dict[str, Builder] = {
@@ -62,23 +66,19 @@ BUILDERS: dict[str, Builder] = {
     "resnet50": build_resnet50,
     "mobilenetv2": build_mobilenetv2,
     "mobilenetv2_random": build_mobilenetv2,
+    "fnn": zoo_models.build_fnn,
+    "fnn_remedies": zoo_models.build_fnn,
+    "fnn_ensemble": zoo_models.build_fnn,
+    "cnn_32_64_128": zoo_models.build_cnn_32_64_128,
+    "resnet50_frozen": zoo_models.build_resnet50_frozen,
+    "resnet50_frozen_dropout": zoo_models.build_resnet50_frozen,
+    "mobilenetv2_frozen": zoo_models.build_mobilenetv2_frozen,
+    "mobilenetv2_frozen_dropout": zoo_models.build_mobilenetv2_frozen,
+    "baseline": zoo_models.build_baseline,
+    "model_1": zoo_models.build_model_1,
+    "model_2": zoo_models.build_model_2,
+    "model_3": zoo_models.build_model_3,
 }
-
-# The mean of a run's models; no network of its own.
-ENSEMBLE = "ensemble"
-
-_TITLES = {
-    "cnn": "CNN",
-    "resnet50": "ResNet50",
-    "mobilenetv2": "MobileNetV2",
-    "mobilenetv2_random": "MobileNetV2 control",
-    ENSEMBLE: "Mean of the models",
-}
-
-
-def model_title(name: str) -> str:
-    """The name for people; a model without one of its own is called by its key."""
-    return _TITLES.get(name, name)
 
 
 def build_model(name: str, image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
@@ -88,6 +88,22 @@ def build_model(name: str, image_size_px: int, n_classes: int, dropout: float) -
     return BUILDERS[name](image_size_px, n_classes, dropout)
 
 
+def average_models(models: Sequence[keras.Model], image_size_px: int) -> keras.Model:
+    """One model whose probabilities are the mean of theirs; its features are theirs side by side.
+
+    models: of one architecture, trained apart (Lakshminarayanan et al. 2017, Simple and Scalable
+    Predictive Uncertainty Estimation, section 2.4, without the adversarial training).
+    """
+    image = image_input(image_size_px)
+    parts = []
+    for number, model in enumerate(models, start=1):
+        outputs = [model.get_layer("features").output, model.output]
+        parts.append(keras.Model(model.inputs, outputs, name=f"member{number}")(image))
+    mean = keras.layers.Average(name="mean")([probabilities for _, probabilities in parts])
+    features = keras.layers.Concatenate(name="features")([features for features, _ in parts])
+    return keras.Model(image, {"probabilities": mean, "features": features}, name=models[0].name)
+
+
 def split_model(model: keras.Model, cut: str) -> tuple[keras.Model, keras.Model]:
     """(bottom, top) that share the layers of `model`; `cut` is the last layer of the bottom."""
     edge = model.get_layer(cut).output
@@ -95,15 +111,20 @@ def split_model(model: keras.Model, cut: str) -> tuple[keras.Model, keras.Model]
 
 
 def build_serving_model(model: keras.Model) -> keras.Model:
-    """The model with three outputs: probabilities, class_maps and features.
+    """The model with the outputs probabilities, features and, where there are some, class_maps.
 
     class_maps (n, h, w, classes) are the logits that each place of the last feature map would
-    give alone, so their mean over places is the logit of the image.
+    give alone, so their mean over places is the logit of the image. Only a model that ends in
+    global pooling and one dense layer has them.
     """
     if isinstance(model, keras.Sequential):
         model = _as_functional(model)
+    if isinstance(model.output, dict):  # average_models
+        return model
     pool, dense = model.get_layer("features"), model.get_layer("probabilities")
-    maps = keras.layers.Conv2D(dense.units, 1, name="class_maps")
+    if not isinstance(pool, keras.layers.GlobalAveragePooling2D):
+        return keras.Model(model.inputs, {"probabilities": model.output, "features": pool.output})
+    maps = keras.layers.Conv2D(dense.units, 1, dtype="float32", name="class_maps")
     class_maps = maps(pool.input)
     kernel, bias = dense.get_weights()
     maps.set_weights([kernel[None, None], bias])
@@ -129,30 +150,9 @@ def set_batch_norm(model: keras.Model, *, momentum: float | None = None, frozen:
 
 def _as_functional(model: keras.Sequential) -> keras.Model:
     # Copied layer by layer: a Sequential's own layers keep the tensors of every earlier call.
-    image = outputs = _image_input(model.input_shape[1])
+    image = outputs = image_input(model.input_shape[1])
     for layer in model.layers:
         outputs = type(layer).from_config(layer.get_config())(outputs)
     copy = keras.Model(image, outputs, name=model.name)
     copy.set_weights(model.get_weights())
     return copy
-
-
-def _image_input(image_size_px: int):
-    return keras.Input((image_size_px, image_size_px, 1), dtype="float32", name="image")
-
-
-def _head(n_classes: int, dropout: float) -> list:
-    return [
-        keras.layers.GlobalAveragePooling2D(name="features"),
-        keras.layers.Dropout(dropout, name="head_dropout"),
-        keras.layers.Dense(n_classes, activation="softmax", name="probabilities"),
-    ]
-
-
-def _from_application(application, name, prepare, image_size_px, n_classes, dropout):
-    image = _image_input(image_size_px)
-    prepared = prepare(keras.layers.Concatenate(name="grey_to_rgb")([image] * 3))
-    outputs = application(include_top=False, weights=None, input_tensor=prepared).output
-    for layer in _head(n_classes, dropout):
-        outputs = layer(outputs)
-    return keras.Model(image, outputs, name=name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -41,6 +42,7 @@ _MARGIN_PX = 12
 _ALIKE = 0.9  # correlation of two patches
 _LOCAL_PX = 49  # around a pixel, for its local mean and contrast
 _EDGE_PX = 4
+_FLAT = 0.05  # variance of even detail, which is about 1, below which a tile shows nothing
 _BLOCK = 65_536
 
 
@@ -87,7 +89,7 @@ def describe_picture(pixels: np.ndarray, width: int, height: int) -> Picture:
         if min(small) <= 2 * _MARGIN_PX:
             break
         grey = np.asarray(image.resize(small, Image.Resampling.BILINEAR), np.float32)
-        x, y = _corners(grey, round(_CORNERS * shrink))
+        x, y = find_corners(grey, round(_CORNERS * shrink), _MARGIN_PX)
         patches.append(_cut_patches(grey, x, y))
         places.append(np.stack([x * size[0] / small[0], y * size[1] / small[1]], axis=1))
         levels.append(np.full(len(x), level))
@@ -121,13 +123,16 @@ def find_copies(
     return sorted(found, key=lambda copy: (-copy.correlation, copy.a, copy.b))
 
 
-def _corners(grey: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of the n strongest corners (Harris measure as a ratio: Noble 1988)."""
+def find_corners(grey: np.ndarray, n: int, margin_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of the n strongest corners (Harris measure as a ratio: Noble 1988).
+
+    grey float32 (h, w); none is nearer than margin_px to an edge.
+    """
     dy, dx = np.gradient(gaussian_filter(grey, 1.0, truncate=3))
     xx, xy, yy = (uniform_filter(product, 7) for product in (dx * dx, dx * dy, dy * dy))
     strength = (xx * yy - xy * xy) / (xx + yy + 1e-3)
     inside = np.zeros(strength.shape, dtype=bool)
-    inside[_MARGIN_PX:-_MARGIN_PX, _MARGIN_PX:-_MARGIN_PX] = True
+    inside[margin_px:-margin_px, margin_px:-margin_px] = True
     peaks = inside & (strength == maximum_filter(strength, 9)) & (strength > 1e-2)
     y, x = np.nonzero(peaks)
     strongest = np.argsort(-strength[y, x], kind="stable")[:n]
@@ -191,8 +196,11 @@ def _confirm(
     to_b = _fit_map(a.places[mine], b.places[theirs], scale)
     if to_b is None:
         return None
-    correlation, share = _lay_over(a.grey, b.grey, to_b)
-    return (correlation, share) if correlation > SAME_PICTURE and share > MIN_SHARE else None
+    laid = lay_over(a.grey, b.grey, to_b)
+    if laid.share <= MIN_SHARE:
+        return None
+    correlation = laid.correlation()
+    return (correlation, laid.share) if correlation > SAME_PICTURE else None
 
 
 def _fit_map(p: np.ndarray, q: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
@@ -203,7 +211,15 @@ def _fit_map(p: np.ndarray, q: np.ndarray, scale: np.ndarray) -> np.ndarray | No
     expected = q[:, None] + scale[:, None, None] * (p[None] - p[:, None])
     alike = np.abs(np.log2(scale[:, None] / scale[None])) < 0.4
     agree = (np.abs(expected - q[None]).max(axis=2) < 20) & alike
-    good = agree[agree.sum(axis=1).argmax()]
+    return refine_map(p, q, agree[agree.sum(axis=1).argmax()])
+
+
+def refine_map(p: np.ndarray, q: np.ndarray, good: np.ndarray) -> np.ndarray | None:
+    """The affine map (3, 2), q = [p 1] @ map, fitted to the good pairs of places and to all others
+    that it brings near; None where fewer than MIN_AGREEING do or it deforms beyond reason.
+
+    p, q (m, 2) px; good: bool (m,).
+    """
     places = np.column_stack([p, np.ones(len(p))])
     for tolerance_px in (10, 6, 6):
         if good.sum() < MIN_AGREEING:
@@ -217,29 +233,59 @@ def _fit_map(p: np.ndarray, q: np.ndarray, scale: np.ndarray) -> np.ndarray | No
     return to_q if sane else None
 
 
-def _lay_over(a: np.ndarray, b: np.ndarray, to_b: np.ndarray) -> tuple[float, float]:
-    """Correlation of the detail of a and of b brought onto it, and the share of the smaller."""
+@dataclass(frozen=True)
+class Laid:
+    """One picture and another brought onto it, both float32 (h, w), compared where `inside` is.
+
+    share: of the smaller picture that lies in both.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    inside: np.ndarray
+    share: float
+
+    def correlation(self) -> float:
+        """Of the details of both, over all that is compared."""
+        details = [detail[self.inside] for detail in self._details]
+        first, second = (detail - detail.mean() for detail in details)
+        length = float(np.linalg.norm(first) * np.linalg.norm(second))
+        return float(first @ second) / length if length > 1e-3 else 0.0
+
+    def tiles(self, tile_px: int) -> np.ndarray:
+        """The same (m,) of each square of tile_px that lies inside and has detail in both."""
+        mask = self.inside.astype(np.float32)
+        a, b = (detail * mask for detail in self._details)
+        n, sum_a, sum_b, aa, bb, ab = (
+            _sum_tiles(values, tile_px) for values in (mask, a, b, a * a, b * b, a * b)
+        )
+        n = np.maximum(n, 1)
+        var_a, var_b = (aa - sum_a**2 / n) / n, (bb - sum_b**2 / n) / n
+        use = (n > 0.8 * tile_px**2) & (np.minimum(var_a, var_b) > _FLAT)
+        return ((ab - sum_a * sum_b / n) / n)[use] / np.sqrt(var_a[use] * var_b[use])
+
+    @cached_property
+    def _details(self) -> tuple[np.ndarray, np.ndarray]:
+        return _even_detail(self.first, self.inside), _even_detail(self.second, self.inside)
+
+
+def lay_over(a: np.ndarray, b: np.ndarray, to_b: np.ndarray) -> Laid:
+    """Picture b (h, w) brought onto picture a by the map (3, 2) from places in a to places in b."""
     matrix, offset = to_b[:2, ::-1].T[:, ::-1], to_b[2, ::-1]
     laid = affine_transform(
         b.astype(np.float32), matrix, offset, output_shape=a.shape, order=1, cval=np.nan
     )
     both = ~np.isnan(laid)
-    laid = np.where(both, laid, 0)
     # b in the pixels of a is its area over the map's change of area.
     smaller = min(a.size, b.size / abs(np.linalg.det(to_b[:2])))
-    share = float(both.sum() / smaller)
-    if share <= MIN_SHARE:
-        return 0.0, share
     # What lies outside one picture must not bleed into the comparison.
     inner = binary_erosion(both, iterations=_EDGE_PX)
-    details = [_even_detail(a, inner), _even_detail(laid, inner)]
-    first, second = (detail - detail.mean() for detail in details)
-    length = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return (float(first @ second) / length if length > 1e-3 else 0.0), min(share, 1.0)
+    share = min(float(both.sum() / smaller), 1.0)
+    return Laid(a.astype(np.float32), np.where(both, laid, 0), inner, share)
 
 
 def _even_detail(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """What is left of the pixels inside once the local mean is out, at the same contrast all over.
+    """What is left (h, w) of the pixels inside without their local mean, at one contrast all over.
 
     So neither brightness and contrast nor a curve or equalisation of grey levels matter.
     """
@@ -248,4 +294,11 @@ def _even_detail(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     weight = np.maximum(uniform_filter(mask, _LOCAL_PX), 1e-3)
     detail = smooth - uniform_filter(mask * smooth, _LOCAL_PX) / weight
     spread = uniform_filter(mask * detail**2, _LOCAL_PX) / weight
-    return (detail / (np.sqrt(np.maximum(spread, 0)) + 1))[inside]
+    return detail / (np.sqrt(np.maximum(spread, 0)) + 1)
+
+
+def _sum_tiles(values: np.ndarray, tile_px: int) -> np.ndarray:
+    """Sums over whole squares of tile_px, (h // tile_px, w // tile_px)."""
+    rows, columns = (side // tile_px for side in values.shape)
+    whole = values[: rows * tile_px, : columns * tile_px]
+    return whole.reshape(rows, tile_px, columns, tile_px).sum(axis=(1, 3))

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from core import artifacts
+from core.augmented import KIND as AUGMENTED
+from core.augmented import copies_sentence, count_steps, find_augmented
 from core.cache import PixelCache, build_pixel_cache
 from core.config import Config, ConfigError, cache_root, data_root
 from core.console import progress
+from core.copies import linked_sets
 from core.datasets import Dataset, order_classes, resolve_dataset
 from core.leakage import leak_sentence, measure_split
 from core.manifest import build_manifest, find_duplicates
@@ -20,6 +24,12 @@ from core.resume import begun_init, plan_again
 from core.weights import InitPlan, plan_init
 
 CONTROL = "mobilenetv2_random"
+COPIES_PX = 224  # smaller pictures have too little detail to tell copies by
+LISTED_COPIES = 1000
+SPLIT_ANEW = (
+    "The split was made for these classes alone: an image that is in test here may be in train in "
+    "a run with other classes of the same data set, and the other way round."
+)
 
 
 def find_images(config: Config) -> tuple[Dataset, Path]:
@@ -30,21 +40,63 @@ def find_images(config: Config) -> tuple[Dataset, Path]:
 
 
 def choose_classes(table: pd.DataFrame, classes: tuple[str, ...] | None) -> pd.DataFrame:
-    """Only the rows of `classes` (all where None); attrs are kept."""
+    """Only the rows of `classes` (all where None), labelled by them; attrs are kept.
+
+    One of `classes` is a label of the table, or `name=label+label` for several labels read as one
+    class. attrs["task"] is what `describe_task` says. Raises ConfigError.
+    """
     known = order_classes(table["label"])
-    if classes is not None:
-        missing = [name for name in classes if name not in known]
-        if missing or len(set(classes)) < 2:
-            raise ConfigError(
-                f"--classes needs at least two of {', '.join(known)}. Received: "
-                f"{', '.join(classes)}."
-            )
-        attrs = table.attrs
-        table = table[table["label"].isin(classes)].reset_index(drop=True)
-        table.attrs.update(attrs)
-    elif len(known) < 2:
+    if classes is None and len(known) < 2:
         raise ConfigError(f"The data set has one class only ({known[0]}); training needs two.")
-    return table
+    class_of = _read_classes(classes or tuple(known), known)
+    chosen = table[table["label"].isin(class_of)].reset_index(drop=True)
+    chosen["label"] = chosen["label"].map(class_of).astype(table["label"].dtype)
+    chosen.attrs.update(table.attrs)
+    chosen.attrs["task"] = describe_task(table, chosen, order_classes(chosen["label"]))
+    return chosen
+
+
+def _read_classes(classes: tuple[str, ...], known: list[str]) -> dict[str, str]:
+    """{label of the data set: class}. Raises ConfigError."""
+    class_of: dict[str, str] = {}
+    problem = ""
+    for text in classes:
+        name, _, merged = text.partition("=")
+        labels = merged.split("+") if "=" in text else [name]
+        for label in labels:
+            if label not in known:
+                problem = problem or f"{label!r} is none of them"
+            elif label in class_of:
+                problem = problem or f"{label!r} is named twice"
+            class_of[label] = name
+        if name in known and name not in labels:
+            problem = problem or f"{name!r} would be another class's name"
+    if not problem and ("" in class_of.values() or len(set(class_of.values())) < len(classes)):
+        problem = "each class needs a name of its own"
+    if problem or len(classes) < 2:
+        raise ConfigError(
+            f"--classes needs at least two of {', '.join(known)}, or several read as one, such as "
+            f"other={'+'.join(known[-2:])}{problem and f' ({problem})'}. Received: "
+            f"{','.join(classes)}."
+        )
+    return class_of
+
+
+def describe_task(
+    before: pd.DataFrame, after: pd.DataFrame, class_names: list[str]
+) -> dict[str, Any]:
+    """run.json's `task`: which labels, as published, were read as which class.
+
+    before: the table as listed; after: what `choose_classes` left of it. Returns {"classes",
+    "map": {original label: class}, "left_out": {original label: n images}}.
+    """
+    left_out = before[~before["image_id"].isin(after["image_id"])]["original_label"]
+    pairs = after[["original_label", "label"]].drop_duplicates().sort_values("original_label")
+    return {
+        "classes": list(class_names),
+        "map": dict(zip(pairs["original_label"], pairs["label"], strict=True)),
+        "left_out": {str(k): int(n) for k, n in left_out.value_counts().sort_index().items()},
+    }
 
 
 def plan_models(
@@ -92,8 +144,11 @@ def common_tta(recipes: dict[str, Recipe]) -> str:
 
 
 def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe], say) -> PixelCache:
-    """Every image decoded once, at every size that a recipe wants."""
-    sizes = sorted({recipe.image_size_px for recipe in recipes.values()})
+    """Every image decoded once, at every size that a recipe or the search for copies wants."""
+    sizes = {recipe.image_size_px for recipe in recipes.values()}
+    if table.attrs.get("augmented"):
+        sizes.add(COPIES_PX)
+    sizes = sorted(sizes)
     with progress(len(table), "Decoding images", "image") as bar:
         cache = build_pixel_cache(
             table, root, cache_root() / "pixels", sizes,
@@ -108,13 +163,89 @@ def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe], say) -> 
 
 
 def split_images(cache: PixelCache, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The manifest and the confirmed duplicates whose images it keeps together."""
-    size = min(cache.sizes)
-    pairs = find_duplicates(cache.pixels(size), list(cache.table["image_id"]))
+    """The manifest and the confirmed duplicates whose images it keeps together.
+
+    Augmented copies are looked for where the data set is said to hold some (the table's attrs).
+    attrs of the manifest: grouping (the rule, in words) and caveats (what has to be said of this
+    split beside the data set's own caveats).
+    """
+    table, ids = cache.table, list(cache.table["image_id"])
+    pairs = find_duplicates(cache.pixels(min(cache.sizes)), ids)
+    grouping = str(table.attrs.get("grouping", ""))
+    if len(pairs):
+        grouping += f"; {len(pairs)} pairs of the same or nearly the same picture together"
+    if table.attrs.get("augmented"):
+        with progress(count_steps(len(table)), "Looking for augmented copies", "step") as bar:
+            copies = find_augmented(cache.pixels(max(cache.sizes)), table, bar.update)
+        grouping += f"; {copies_sentence(copies)}"
+        table = join_patients(table, copies)
+        pairs = pd.concat([part for part in (pairs, copies) if len(part)] or [pairs])
+        pairs = pairs.reset_index(drop=True)
     manifest = build_manifest(
-        cache.table, seed=config.seed, split=config.split, folds=config.folds, near_duplicates=pairs
+        table, seed=config.seed, split=config.split, folds=config.folds, near_duplicates=pairs
     )
+    caveats = [moved_sentence(table, manifest), conflict_sentence(manifest, pairs)]
+    merged = any("=" in text for text in config.classes or ())
+    if merged or table.attrs.get("task", {}).get("left_out"):
+        caveats.append(SPLIT_ANEW)
+    manifest.attrs.update(grouping=grouping, caveats=[text for text in caveats if text])
     return manifest, pairs
+
+
+def join_patients(table: pd.DataFrame, copies: pd.DataFrame) -> pd.DataFrame:
+    """The table with one unknown patient (image:<first image_id>) for all copies of an original.
+
+    Whoever it is, it is one: intervals that took each copy for a patient of its own would be
+    too narrow. Patients that are known stay.
+    """
+    place = pd.Index(table["image_id"])
+    links = zip(*(place.get_indexer(copies[f"image_id_{side}"]) for side in "ab"), strict=True)
+    patient = table["patient_id"].astype(object)
+    unknown = patient.str.startswith("image:")
+    number = pd.Series(linked_sets(len(table), links), index=table.index)
+    first = patient[unknown].groupby(number[unknown]).transform("min")
+    return table.assign(patient_id=first.reindex(table.index).fillna(patient))
+
+
+def moved_sentence(table: pd.DataFrame, manifest: pd.DataFrame) -> str:
+    """How many images left the part that the data set gives them, "" where all are in it."""
+    given = table["split_given"].to_numpy()
+    moved = (given != "") & (given != manifest["split"].to_numpy())
+    # Val is cut from the given train part, as was always meant.
+    moved &= manifest["split"].to_numpy() == "test"
+    if not moved.any():
+        return ""
+    n_test, n_given = int((manifest["split"] == "test").sum()), int((given == "test").sum())
+    return (
+        f"Of the images given as train, {int(moved.sum())} stand in test here, because their "
+        f"patient or a copy of them is there: {n_test} test images in place of {n_given}."
+    )
+
+
+def conflict_sentence(manifest: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """How many pairs of the same picture have two labels, "" where none has."""
+    label = manifest.set_index("image_id")["label"]
+    both = [label.reindex(pairs[side]).to_numpy() for side in ("image_id_a", "image_id_b")]
+    rows = np.flatnonzero(both[0] != both[1])
+    if not len(rows):
+        return ""
+    first = pairs.iloc[rows[0]]
+    count = "1 pair" if len(rows) == 1 else f"{len(rows)} pairs"
+    return (
+        f"{count} of the same or nearly the same picture {'has' if len(rows) == 1 else 'have'} two "
+        f"different labels (such as {first['image_id_a']} and {first['image_id_b']}), so labels "
+        "may be wrong."
+    )
+
+
+def list_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
+    """run.json's `near_duplicates`: every duplicate, and of augmented copies the first thousand.
+
+    Which images stay together is in the manifest's group_id, for all of them.
+    """
+    copies = pairs["kind"] == AUGMENTED
+    listed = pd.concat([pairs[~copies], pairs[copies].head(LISTED_COPIES)])
+    return listed.to_dict("records")
 
 
 def check_leakage(manifest: pd.DataFrame, pairs: pd.DataFrame, config: Config, say) -> dict | None:

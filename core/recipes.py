@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from core.model_names import POOLED
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -20,6 +22,10 @@ class Stage:
     without a better validation loss before the stage ends. average: momentum of the moving average
     of the weights that is validated and kept in their place; 0: the weights themselves. keep:
     "best" (the epoch with the lowest validation loss) or "last" (validation is only watched).
+    optimizer: "adamw" or "adam" (weight_decay does not count). schedule: "cosine" as above, or
+    "constant", the peak from the first step on. augment: whether a stage that trains every layer
+    alters its images. min_delta: how much lower a validation loss must be to end the waiting.
+    find_rate: search the peak first (core.rate_search); learning_rate is then what was tried last.
     """
 
     name: str
@@ -32,12 +38,19 @@ class Stage:
     weight_decay: float = 1e-4
     average: float = 0.0
     keep: str = "best"
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    augment: bool = True
+    min_delta: float = 0.0
+    find_rate: bool = False
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides how one model is made from the images, apart from the seed.
 
+    class_weights: every class counts alike in the loss. members: how many are trained apart, each
+    from a seed of its own, and averaged. track: further metrics by epoch, "precision" or "recall".
     tried counts the recipes compared on validation before this one was kept, this one included.
     step_ms: milliseconds of training an image an epoch, whole, on 2 cores at image_size_px.
     """
@@ -53,10 +66,15 @@ class Recipe:
     contrast: float = 0.2
     flip: bool = True
     flip_at_test: bool = True
+    class_weights: bool = True
+    members: int = 1
+    track: tuple[str, ...] = ()
     tried: int = 1
     step_ms: float = 10.0
 
     def __post_init__(self) -> None:
+        if not {stage.optimizer for stage in self.stages} <= {"adamw", "adam"}:
+            raise ValueError("A stage's optimizer is adamw or adam.")
         cuts = [stage.cut for stage in self.stages]
         if None in cuts[:-1]:
             raise ValueError(
@@ -71,8 +89,8 @@ def _whole(epochs: int, learning_rate: float) -> Stage:
 
 
 # A quick run has few steps, in which strongly altered images teach nothing.
-QUICK_PX, QUICK_EPOCHS = 64, 7
-QUICK = {"rotation_deg": 2.0, "zoom": 0.03, "shift": 0.02, "contrast": 0.05, "dropout": 0.2,
+QUICK_PX, QUICK_EPOCHS, QUICK_DROPOUT = 64, 7, 0.2
+QUICK = {"rotation_deg": 2.0, "zoom": 0.03, "shift": 0.02, "contrast": 0.05,
          "label_smoothing": 0.0}  # fmt: skip
 
 # The key is (model, init); a model whose init is not listed uses its "random" recipe.
@@ -107,6 +125,59 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         step_ms=20.0,
     ),
 }
+
+
+# The notebooks' own recipes, as far as they are known (core.zoo_models says what is): Adam at its
+# default rate, no altered images and no class weights unless named. How many epochs the dense and
+# the frozen networks got is this project's choice; none was compared with another.
+_PLAIN = {"optimizer": "adam", "schedule": "constant", "augment": False, "weight_decay": 0.0}
+_NOTEBOOK = {"image_size_px": 112, "dropout": 0.0, "label_smoothing": 0.0, "class_weights": False}
+_REMEDIES = {
+    **_NOTEBOOK,
+    "dropout": 0.5,
+    "stages": (Stage("all layers", 60, 1e-3, schedule="constant", weight_decay=1e-3, patience=8),),
+}
+_FROZEN = {
+    **_NOTEBOOK,
+    "image_size_px": 224,
+    "stages": (
+        Stage("two added layers", 30, 1e-3, cut=POOLED, views=1, patience=8, optimizer="adam",
+              schedule="constant", weight_decay=0.0),
+    ),
+}  # fmt: skip
+
+
+def _fixed(epochs: int) -> tuple[Stage, ...]:
+    # A number of epochs and no early stopping: what stands at the end is kept.
+    return (Stage("all layers", epochs, 1e-3, patience=epochs, keep="last", **_PLAIN),)
+
+
+NOTEBOOK_RECIPES: dict[str, Recipe] = {
+    "fnn": Recipe(**_NOTEBOOK, stages=_fixed(30), step_ms=4.0),
+    "fnn_remedies": Recipe(**_REMEDIES, step_ms=6.0),
+    "fnn_ensemble": Recipe(**_REMEDIES, members=5, step_ms=30.0),
+    "cnn_32_64_128": Recipe(
+        **{**_NOTEBOOK, "dropout": 0.5},
+        stages=(
+            Stage("all layers", 30, 1e-3, patience=6, schedule="constant", augment=False,
+                  weight_decay=1e-3, find_rate=True),
+        ),
+        step_ms=14.0,
+    ),
+    "resnet50_frozen": Recipe(**_FROZEN, step_ms=2.0),
+    "resnet50_frozen_dropout": Recipe(**{**_FROZEN, "dropout": 0.5}, step_ms=2.0),
+    "mobilenetv2_frozen": Recipe(**_FROZEN, step_ms=1.0),
+    "mobilenetv2_frozen_dropout": Recipe(**{**_FROZEN, "dropout": 0.5}, step_ms=1.0),
+    "baseline": Recipe(
+        **_NOTEBOOK, batch_size=64, step_ms=25.0,
+        stages=(Stage("all layers", 50, 1e-3, patience=5, min_delta=1e-2, **_PLAIN),),
+    ),
+    "model_1": Recipe(**_NOTEBOOK, stages=_fixed(10), step_ms=20.0),
+    "model_2": Recipe(
+        **_NOTEBOOK, stages=_fixed(10), track=("precision", "recall"), step_ms=25.0
+    ),
+    "model_3": Recipe(**_NOTEBOOK, stages=_fixed(20), step_ms=25.0),
+}  # fmt: skip
 
 
 # Recipes compared on images outside the test part, and what each brought there: darkcovidnet,
@@ -148,6 +219,8 @@ def find_recipe(model: str, init: str) -> Recipe:
     """The recipe of a model for the init it really got ("imagenet", "random" or "file:NAME")."""
     kind = "random" if init == "random" else "imagenet"
     base = model.removesuffix("_random")  # a control is trained as its model is
+    if base in NOTEBOOK_RECIPES:
+        return NOTEBOOK_RECIPES[base]
     for key in ((base, kind), (base, "random")):
         if key in RECIPES:
             return RECIPES[key]
@@ -156,7 +229,8 @@ def find_recipe(model: str, init: str) -> Recipe:
 
 def recipe_from_json(values: dict) -> Recipe:
     """A recipe as run.json has it; settings that it does not name yet have their defaults."""
-    return Recipe(**{**values, "stages": tuple(Stage(**stage) for stage in values["stages"])})
+    stages = tuple(Stage(**stage) for stage in values["stages"])
+    return Recipe(**{**values, "stages": stages, "track": tuple(values.get("track", ()))})
 
 
 def adapt_recipe(
@@ -169,7 +243,8 @@ def adapt_recipe(
     """
     if quick:
         stages = tuple(replace(s, warmup=min(s.warmup, 1.0)) for s in recipe.stages)
-        recipe = replace(recipe, image_size_px=QUICK_PX, stages=stages, **QUICK)
+        dropout = min(recipe.dropout, QUICK_DROPOUT)
+        recipe = replace(recipe, image_size_px=QUICK_PX, stages=stages, dropout=dropout, **QUICK)
         epochs = QUICK_EPOCHS if epochs is None else epochs
     if epochs is not None:
         recipe = _cap(recipe, epochs)

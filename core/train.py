@@ -21,13 +21,16 @@ from core.describe import (
     describe_run,
     describe_split,
 )
+from core.devices import prepare_devices
 from core.evaluation import score_run
 from core.files import write_json
+from core.fitting import RATE_FILE
 from core.floors import compute_floors
 from core.folds import announce_folds, cross_validate
 from core.inference import measure_latencies_ms
 from core.listing import load_table
-from core.models import BUILDERS, model_title
+from core.model_names import from_scratch, model_title
+from core.models import BUILDERS
 from core.preparing import (
     all_skipped,
     check_leakage,
@@ -35,6 +38,7 @@ from core.preparing import (
     common_tta,
     decode,
     find_images,
+    list_pairs,
     plan_models,
     split_images,
 )
@@ -78,11 +82,13 @@ def train_and_evaluate(
     plans, recipes = plan_models(config, begun, finished)
 
     cache = decode(table, root, recipes, say)
+    cache.table.attrs.update(table.attrs)
     manifest, pairs = split_images(cache, config)
     leakage = check_leakage(manifest, pairs, config, say)
     # Until here nothing was written, so a refusal leaves every run as it was.
     work = open_work_folder(run_dir, config, replace=replace)
     check_images(work, manifest, config.run)
+    devices = prepare_devices(say, config.mixed)
     materials = Materials(
         cache, manifest, order_classes(manifest["label"]), config.split, common_tta(recipes),
         config.seed, work,
@@ -98,7 +104,11 @@ def train_and_evaluate(
             config, dataset, table, manifest, materials.class_names, recipes,
             {name: made["init"] for name, made in facts.items()},
         )  # fmt: skip
-        info |= {"leakage": leakage, "near_duplicates": pairs.to_dict("records")}
+        info |= {
+            "devices": devices,
+            "leakage": leakage,
+            "near_duplicates": list_pairs(pairs),
+        }
         info |= measure_run(run_dir, table, recipes, materials, facts, say)
         run = close_run(run_dir, info, dataset, say)
     else:
@@ -166,7 +176,8 @@ def hold_out(
             "wall_s": time.perf_counter() - started,
         },
         "export_difference": made.difference,
-        "init": "scratch" if name == "cnn" and plan.kind == "random" else plan.kind,
+        "rate_search": [json.loads(f.read_text()) for f in sorted(work.rglob(RATE_FILE))],
+        "init": "scratch" if plan.kind == "random" and from_scratch(name) else plan.kind,
     }
     write_json(done, facts)
     return facts
@@ -196,6 +207,7 @@ def measure_run(
         "skipped_n": len(skipped),
         "floors": floors,
         "export_difference": {name: made["export_difference"] for name, made in facts.items()},
+        "rate_search": {n: made["rate_search"] for n, made in facts.items() if made["rate_search"]},
         "costs": {n: made["cost"] | {"latency_ms": latencies[n]} for n, made in facts.items()},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,17 @@ import pandas as pd
 from core import artifacts
 from core.batches import Images
 from core.cache import PixelCache
+from core.config import MAX_SEED
+from core.conversion import in_float32
 from core.describe import PRECISION
+from core.devices import clear_session
 from core.evaluation import predictions_table
 from core.export import export_model, round_weights
 from core.fitting import fit_model
 from core.frozen import FrozenStore
 from core.inference import ServedModel, compile_model
-from core.models import build_model, model_title
+from core.model_names import model_title
+from core.models import average_models, build_model
 from core.recipes import Recipe
 from core.weights import InitPlan, load_initial_weights
 
@@ -70,8 +75,8 @@ class Trained:
         """Delete what was exported and the checkpoints: of a fold only predictions are kept."""
         for name in artifacts.MODEL_FILES:
             (self.folder / name).unlink()
-        for stage in self.folder.glob("stage*"):
-            shutil.rmtree(stage)
+        for work in (*self.folder.glob("stage*"), *self.folder.glob("member*")):
+            shutil.rmtree(work)
 
 
 def train_once(
@@ -88,29 +93,56 @@ def train_once(
 
     Checkpoints lie in `checkpoints` (default: `folder`); where some are, training goes on.
     """
-    keras.backend.clear_session()
+    clear_session()
     keras.utils.set_random_seed(materials.seed)
     pixels, y = materials.cache.pixels(recipe.image_size_px), materials.y
-    frozen = all(stage.cut is not None for stage in recipe.stages)
     parts = {}
     for split in ("train", "val"):
         rows = np.flatnonzero(part == split)
-        # Frozen stages read the store; the export is held against Keras on a few pictures.
-        whole = np.asarray(pixels[rows[:32]] if frozen else pixels[rows])
-        parts[split] = Images(whole, y[rows], rows)
-    model = build_model(name, recipe.image_size_px, len(materials.class_names), recipe.dropout)
-    if plan.file is not None:
-        load_initial_weights(model, name, plan.file)
-    history = fit_model(
-        model, recipe, parts["train"], parts["val"], len(materials.class_names),
-        checkpoints or folder, seed=materials.seed,
-        title=", ".join(word for word in (model_title(name), what) if word),
-        store=materials.store(name, recipe),
-    )  # fmt: skip
+        # A fit reads the store by row; the export is held against Keras on a few pictures.
+        parts[split] = Images(np.asarray(pixels[rows[:32]]), y[rows], rows)
+    model, history = _fit(name, plan, recipe, materials, parts, checkpoints or folder, what)
+    model = in_float32(model)
     round_weights(model)
     difference = export_model(model, folder, parts["val"].pixels[:32])
     served = serve(folder, name, recipe, materials.tta, materials.class_names)
     return Trained(model, history, served, difference, folder, materials)
+
+
+def _fit(
+    name: str,
+    plan: InitPlan,
+    recipe: Recipe,
+    materials: Materials,
+    parts: dict[str, Images],
+    folder: Path,
+    what: str,
+) -> tuple[keras.Model, pd.DataFrame]:
+    """The fitted model and its history; where a recipe has members, their mean."""
+    n_classes, members, histories = len(materials.class_names), [], []
+    for number in range(recipe.members):
+        seed, of, place = materials.seed, "", folder
+        if recipe.members > 1:
+            # Seeds of other runs are small numbers too; a member's lies far from them.
+            seed, of = (seed + 1000 * number) % MAX_SEED, f"member {number + 1}"
+            place = folder / f"member{number + 1}"
+            keras.utils.set_random_seed(seed)
+        model = build_model(name, recipe.image_size_px, n_classes, recipe.dropout)
+        if plan.file is not None:
+            load_initial_weights(model, name, plan.file)
+        history = fit_model(
+            model, recipe, parts["train"], parts["val"], n_classes, place, seed=seed,
+            title=", ".join(word for word in (model_title(name), what, of) if word),
+            store=materials.store(name, recipe),
+        )  # fmt: skip
+        if of:
+            history["phase"] = f"{of}: " + history["phase"]
+        members.append(model)
+        histories.append(history)
+    for before, history in itertools.pairwise(histories):
+        history["epoch"] += int(before["epoch"].max())
+    whole = members[0] if len(members) == 1 else average_models(members, recipe.image_size_px)
+    return whole, pd.concat(histories, ignore_index=True)
 
 
 def serve(folder: Path, name: str, recipe: Recipe, tta: str, class_names: list[str]) -> ServedModel:

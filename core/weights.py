@@ -12,6 +12,8 @@ from pathlib import Path
 import keras
 
 from core.config import ConfigError
+from core.model_names import BACKBONES
+from core.model_parts import backbone_output
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def plan_init(model: str, init: str, *, download: bool = True) -> InitPlan:
                 f"--init names no file: {init}. Give auto, imagenet, random or a file."
             )
         return InitPlan(f"file:{file.name}", file)
-    known = IMAGENET.get(model)
+    known = IMAGENET.get(BACKBONES.get(model, model))
     if known is None:
         return InitPlan("random")
     file, problem = find_imagenet(known, download=download)
@@ -125,8 +127,7 @@ def load_initial_weights(model: keras.Model, name: str, file: Path) -> None:
     """
     try:
         if file.suffix == ".h5" and not file.name.endswith(".weights.h5"):
-            backbone = keras.Model(model.inputs, model.get_layer("features").input)
-            backbone.load_weights(file)
+            keras.Model(model.inputs, backbone_output(model)).load_weights(file)
         elif file.suffix == ".keras":
             model.set_weights(keras.saving.load_model(file, compile=False).get_weights())
         else:

@@ -16,6 +16,7 @@ PAGES = {
     "trust": ("Trust", ":material/verified_user:"),
     "curves": ("Curves", ":material/stacked_line_chart:"),
     "protocol": ("Protocol", ":material/rule:"),
+    "zoo": ("Zoo", ":material/format_list_numbered:"),
     "training": ("Training", ":material/show_chart:"),
     "data": ("Data", ":material/folder_open:"),
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from core.answering import Answerer, ModelAnswer, PictureAnswer
+from core.answering import NOT_ASKED, Answerer, ModelAnswer, PictureAnswer
 from core.explain import (
     CLASS_ACTIVATION,
     MEAN_OF_MEMBERS,
@@ -18,6 +18,7 @@ from core.explain import (
     overlay,
 )
 from core.images import resize_square
+from core.kept import left_out
 from core.occlusion import occlusion_maps
 from core.phantom import label_synthetic
 from dashboard import loaders, ui
@@ -62,7 +63,9 @@ def own_problems(selection: ui.Selection, answer: PictureAnswer) -> list[str]:
     run = selection.run
     asked = set(asked_models(run, selection.models))
     asked |= {member for model in asked for member in run.members(model)}
-    titles = {run.title(model) for model in asked} | {"Models"}
+    titles = {run.title(model) for model in asked}
+    if not answer.answers or asked & set(left_out(run)):
+        titles.add(NOT_ASKED)
     return [words for title, words in answer.problems.items() if title in titles]
 
 

@@ -4,7 +4,7 @@ Every function takes a `Run` (or a path) and is cached by the run's path togethe
 and size of its run.json, so a run that is trained anew is read anew. Tables that are returned are
 copies that a page may change.
 
-    list_runs() -> list[RunEntry]
+    list_runs() -> list[RunEntry], list_answering(but) -> list[str]   runs with weights
     load_manifest(run), load_skipped(run), load_history(run, model)
     load_prediction_table(run, model, part) -> DataFrame   predictions + patient, path, confidence
     load_metrics(run, model, part) -> dict                  metrics.json, or computed for that part
@@ -58,6 +58,21 @@ _BY_RUN = {Run: run_token}
 def list_runs() -> list[RunEntry]:
     """All runs below the artifacts folder, damaged ones included (not cached: it is quick)."""
     return artifacts.list_runs(config.artifacts_root())
+
+
+def list_answering(but: str = "") -> list[str]:
+    """Names of the runs, without `but`, that have weights to answer with (not cached)."""
+    names = []
+    for entry in list_runs():
+        if entry.problem is not None or entry.name == but:
+            continue
+        try:
+            run = artifacts.open_run(entry.path)
+        except artifacts.ArtifactError:  # damaged since it was listed
+            continue
+        if any((run.path / model / artifacts.MODEL_FILES[0]).is_file() for model in run.served):
+            names.append(entry.name)
+    return names
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=20)
@@ -270,7 +285,7 @@ def load_maps(run: Run) -> dict[str, Any] | None:
 
 def answerer_token(run: Run) -> str:
     """What changes when a model or the guard of a run is written anew, damaged or mended."""
-    files = [run.path / m / name for m in run.served for name in ("model.xml", "model.bin")]
+    files = [run.path / m / name for m in run.served for name in artifacts.MODEL_FILES]
     return " ".join([addition_token(run), *map(_stamp, files)])
 
 
@@ -296,6 +311,6 @@ def load_answerer(run: Run) -> Any:
     try:
         answerer = answering.open_answerer(run, load_model)
     except artifacts.ArtifactError as error:
-        return answering.Answerer(run, {}, None, {"Models": str(error)})
+        return answering.Answerer(run, {}, None, {answering.NOT_ASKED: str(error)})
     answering.warm_up(answerer)
     return answerer

@@ -34,7 +34,9 @@ def preload() -> None:
     if entry is not None:
         start_sandbox()
         try:
-            loaders.load_answerer(artifacts.open_run(entry.path))
+            run = artifacts.open_run(entry.path)
+            if run.served:  # else the page Predict says that nothing can be asked
+                loaders.load_answerer(run)
         except ArtifactError:  # damaged since it was listed
             return
     for module in pkgutil.iter_modules(dashboard.__path__):

@@ -42,6 +42,7 @@ def make_run(
     folds: int = 0,
     tiny_openvino: bool = False,
     ensemble: bool = False,
+    weights: bool = True,
     modality: str = "phantom",
     created: str = "2026-01-31T09:30:00Z",
 ) -> Path:
@@ -52,7 +53,8 @@ def make_run(
     is the same, and pages have no picture to show. n is rounded up to whole patients of each
     class. With `tiny_openvino` each model has a model.xml that predicts (nothing of sense) from
     (n, 64, 64, 1) float32 in 0..255; otherwise no model file is there. With `folds` the run has
-    out-of-fold predictions, with `ensemble` the mean of the models as one more.
+    out-of-fold predictions, with `ensemble` the mean of the models as one more. Without `weights`
+    run.json says that none were kept (and no model file is written).
     """
     folder = Path(folder)
     run_dir = folder / name
@@ -83,6 +85,8 @@ def make_run(
         info["kind"][ENSEMBLE] = "ensemble"
         info["members"] = {ENSEMBLE: names}
         info["display"][ENSEMBLE] = "Mean of the models"
+    if not weights:
+        info["weights"] = dict.fromkeys(names, artifacts.NOT_KEPT)
     rng = np.random.default_rng(seed)
     hardness = rng.normal(0, 1.1, (len(manifest), len(CLASS_NAMES)))
     for number, model in enumerate(models):
@@ -105,7 +109,7 @@ def make_run(
             model,
             f"# {TITLES.get(model, model)}\n\nMade up for tests; it was never trained.\n",
         )
-        if tiny_openvino:
+        if tiny_openvino and weights:
             write_tiny_model(run_dir / model, seed=seed + number)
     costs = {model: _cost(model) for model in names}
     new = score_run(run_dir, info, costs, draws=200)

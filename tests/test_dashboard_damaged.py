@@ -18,7 +18,7 @@ from tests.factory import make_run
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
 PAGES = (
     *("overview", "confusion", "errors", "curves", "protocol", "trust"),
-    *("predict", "training", "data"),
+    *("predict", "zoo", "training", "data"),
 )
 FIRST = "covid/phantom-c0000_0"  # the image in the first row of manifest and predictions
 # Which pages cannot do without a file; Predict says it in the cards below an answer.
@@ -40,6 +40,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_run(root, n=30, images=False, models=("cnn", "resnet50"), folds=3, ensemble=True)
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
     info["leakage"] = {"patients": 1, "images": 2, "share": 0.1, "exact": 0, "near": 0}
+    info["task"] = {"classes": ["a"], "map": {"A": "a"}, "left_out": {"B": 2}}
+    info["weights"] = {"cnn": "kept"}
+    info["devices"] = {"backend": "tensorflow", "kind": "cpu", "n": 1, "distribution": "none"}
+    info["devices"]["precision"] = "float32"
+    info["rate_search"] = {"cnn": [{"learning_rate": 1e-3}]}
     (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
     return run
 

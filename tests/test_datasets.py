@@ -8,7 +8,14 @@ import json
 import pytest
 
 from core.commands_data import add_data_parser
-from core.datasets import KNOWN, DatasetError, canonical_label, order_classes, resolve_dataset
+from core.datasets import (
+    KNOWN,
+    DatasetError,
+    canonical_label,
+    dataset_folder,
+    order_classes,
+    resolve_dataset,
+)
 from tests.files import write_files, write_metadata
 
 # Labels
@@ -78,6 +85,36 @@ def test_synthetic_images_are_phantoms_under_any_name(tmp_path):
     assert "SYNTHETIC" in dataset.title
 
 
+def test_parts_of_one_collection_are_known_by_name(tmp_path):
+    place = tmp_path / "mendeley-8h65ywd2jr"
+    write_files(place, "CT/COVID/a.png", "CT/Non-COVID/b.png")
+    for name in ("mendeley-8h65ywd2jr-ct", str(place / "CT")):
+        dataset, folder = resolve_dataset(name, tmp_path)
+        assert (dataset.name, dataset.modality) == ("mendeley-8h65ywd2jr-ct", "ct")
+        assert folder == place / "CT" == dataset_folder("mendeley-8h65ywd2jr-ct", tmp_path)
+    with pytest.raises(
+        DatasetError, match=r"Data set mendeley-8h65ywd2jr-xray is not in .*: downl"
+    ):
+        resolve_dataset("mendeley-8h65ywd2jr-xray", tmp_path)
+    assert dataset_folder("darkcovidnet", tmp_path) == tmp_path / "darkcovidnet"
+    assert [name for name, known in KNOWN.items() if known.augmented] == [
+        "mendeley-8h65ywd2jr-xray",
+        "mendeley-8h65ywd2jr-ct",
+    ]
+
+
+def test_the_layout_alone_tells_the_parts_and_needs_both(tmp_path):
+    write_files(tmp_path / "one", "CT/COVID/a.png", "CT/NonCOVID/b.png")
+    write_files(tmp_path / "two", "X-ray/COVID/a.png", "X-ray/Normal/b.png", "CT/COVID/c.png")
+    for folder in ("one/CT", "one", "two", "two/X-ray"):
+        assert resolve_dataset(tmp_path / folder, tmp_path)[0].name == folder.split("/")[-1]
+    write_files(tmp_path / "both", "xray/covid/a.png", "xray/NON_covid/b.png")
+    write_files(tmp_path / "both", "ct/Covid/a.png", "ct/non-covid/b.png", "readme.txt")
+    assert resolve_dataset(tmp_path / "both/xray", "")[0].name == "mendeley-8h65ywd2jr-xray"
+    with pytest.raises(DatasetError, match=r"both holds X-rays and CT slices.* or .*both/ct\.$"):
+        resolve_dataset("both", tmp_path)
+
+
 # The command
 
 
@@ -104,5 +141,10 @@ def test_command_lists_and_checks(tmp_path, monkeypatch, capsys):
     assert run_command("nothing", "--json") == 2
     out, err = capsys.readouterr()
     assert json.loads(out)["error"] == err.strip()
+    assert run_command("mendeley-8h65ywd2jr-ct", "--json") == 2
+    assert "cannot be downloaded" in json.loads(capsys.readouterr().out)["error"]
+    write_files(tmp_path / "mendeley-8h65ywd2jr/CT", "COVID/a.png", "Non-COVID/b.png")
+    assert run_command("mendeley-8h65ywd2jr-ct") == 0
+    assert "augmented copies are looked for" in capsys.readouterr().err
     assert run_command("darkcovidnet", "--no-fetch") == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -16,8 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = [
-    "help", "setup", "data", "train-all", "audit", "bench", "report", "torture", "dashboard",
-    "demo", "test", "lint",
+    "help", "setup", "data", "train-all", "train-zoo", "audit", "bench", "report", "torture",
+    "dashboard", "demo", "test", "lint",
 ]  # fmt: skip
 REQUIREMENTS = ("requirements-dashboard.txt", "requirements.txt", "requirements-dev.txt")
 TRAINING_ONLY = {"keras", "tensorflow", "jax", "kagglehub"}
@@ -328,3 +328,11 @@ def test_finds_an_import_inside_a_function(tmp_path: Path):
     file = tmp_path / "lazy.py"
     file.write_text("def f():\n    from keras import ops\n    import core.train as t\n")
     assert imports_of("core.lazy", file) == {"keras", "keras.ops", "core.train"}
+
+
+def test_train_zoo_trains_all_on_the_data_set_into_a_run_of_its_name(checkout: Checkout):
+    calls = checkout.make("train-zoo", "DATASET=phantom")
+    assert calls[-1] == "-m core train --dataset phantom --models zoo --run zoo-phantom"
+    assert checkout.make("train-zoo", "DATASET=phantom") == [], "it is there"
+    calls = checkout.make("train-zoo", "DATASET=phantom", "RUN=z", "MODELS=fnn")
+    assert calls == ["-m core train --dataset phantom --models fnn --run z"]

@@ -1,7 +1,8 @@
 """Recipes: whose is taken, and what a user's wishes change in it."""
 
+from core.model_names import BACKBONES
 from core.models import BUILDERS
-from core.recipes import QUICK_EPOCHS, QUICK_PX, RECIPES, adapt_recipe, find_recipe
+from core.recipes import QUICK_DROPOUT, QUICK_EPOCHS, QUICK_PX, RECIPES, adapt_recipe, find_recipe
 
 
 def test_a_control_is_trained_as_its_model_is_from_the_same_start():
@@ -16,13 +17,15 @@ def test_every_model_has_a_recipe_whose_frozen_stages_come_first():
         for init in ("random", "imagenet"):
             cuts = [stage.cut for stage in find_recipe(name, init).stages]
             assert cuts == sorted(cuts, key=lambda cut: cut is None)
-            assert init == "imagenet" or cuts == [None], "random layers are never frozen"
+            random_layers_train = init == "imagenet" or cuts == [None]
+            assert random_layers_train or name in BACKBONES, "frozen by its name alone"
 
 
 def test_quick_and_epochs_only_ever_shorten():
     for recipe in RECIPES.values():
         quick = adapt_recipe(recipe, image_size_px=None, epochs=None, quick=True)
         assert quick.image_size_px == QUICK_PX
+        assert quick.dropout == min(recipe.dropout, QUICK_DROPOUT)
         for before, after in zip(recipe.stages, quick.stages, strict=True):
             assert after.epochs == min(before.epochs, QUICK_EPOCHS)
         short = adapt_recipe(recipe, image_size_px=96, epochs=2, quick=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.artifacts import ArtifactError
+from core.artifacts import ArtifactError, Run
 from core.images import MAX_BYTES, Decoded, ImageError, read_image
+from core.kept import retrain_command
 from core.phantom import class_names as PHANTOM_CLASSES
 from core.phantom import make_phantom
 from core.zips import MAX_ZIP_BYTES, is_zip
@@ -213,10 +214,27 @@ def show_picture(selection: ui.Selection, upload: uploads.Upload) -> None:
     evidence.show_report(selection, answerer, upload, answer)
 
 
+def show_nothing_kept(run: Run) -> None:
+    """The empty state of a run whose weights were not kept."""
+    others = loaders.list_answering(run.name)
+    sentence = (
+        f"The weights of run **{ui.escape(run.name)}** were not kept, so its models cannot look at "
+        "new pictures; every other page shows the run as it was measured. "
+    )
+    if others:
+        listed = " or ".join(f"**{ui.escape(name)}**" for name in others[:3])
+        sentence += f"To ask models about a picture, choose the run {listed} in the sidebar; "
+    else:
+        sentence += "No other run here can be asked either; "
+    ui.empty_state(f"{sentence}this command trains its models again:", retrain_command(run.info))
+
+
 def draw_page() -> None:
     """The page. In a function: Streamlit keeps a script's globals with its buttons' callbacks, and
     a picture among them would outlive Clear."""
     selection = ui.page_frame("Predict", ":material/upload_file:")
+    if not selection.run.served:
+        show_nothing_kept(selection.run)
     try:
         choose_picture(selection)
     except ArtifactError as error:

@@ -18,7 +18,7 @@ ALWAYS_POOLED = "Out-of-fold answers, whatever part is chosen in the sidebar."
 def train_command(run: Run, name: str, *, split: str = "group", k: int = FOLDS) -> str:
     """The command that makes a run of the same data set with folds."""
     dataset = shlex.quote(str(run.info["dataset"].get("name", "DATASET")))
-    models = ",".join((run.info.get("config") or {}).get("models") or run.served)
+    models = ",".join((run.info.get("config") or {}).get("models") or run.singles)
     command = f"python -m core train --dataset {dataset} --models {models} --folds {k}"
     command += " --split random --allow-leakage" if split == "random" else ""
     return f"{command} --run {name}"

@@ -22,6 +22,7 @@ PAGES = {
     "errors": "Errors",
     "curves": "Curves",
     "protocol": "Protocol",
+    "zoo": "Zoo",
     "trust": "Trust",
     "predict": "Predict",
     "training": "Training",

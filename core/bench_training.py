@@ -1,0 +1,407 @@
+"""Training and evaluation against the usual way, in one process, on the same images.
+
+The usual way is what the field's notebooks do: every epoch decodes the files again, alters each
+image on the CPU (Keras' own ImageDataGenerator, which tensorflow.keras still has), runs the whole
+network, frozen layers included, and is driven by Keras' fit. Both ways get the same network, first
+weights, images, batch size, optimizer, schedule, class weights and number of epochs. As there, the
+usual way reads RGB, the generator's default; here pictures are grey. docs/performance.md tells
+more.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.cache import build_pixel_cache
+from core.config import data_root
+from core.console import say
+from core.datasets import DatasetError, order_classes, resolve_dataset
+from core.listing import load_table
+from core.manifest import build_manifest
+from core.measuring import BenchError, Measured, Measurements
+from core.metrics import compute_metrics
+from core.phantom import write_phantoms
+from core.statistics import bootstrap_intervals
+
+IMAGES = "CXR_BENCH_IMAGES"  # environment: at most so many images, for a quick look
+DATASET = "darkcovidnet"
+EPOCHS, VIEWS, SEED = 10, 2, 0
+FROZEN_PX = 224
+FROZEN = ("mobilenetv2", "resnet50")
+COLD, WARM, WHOLE, ENGINE = 10.0, 20.0, 2.0, 1.3
+TIMES = "x"
+
+
+@dataclass(frozen=True)
+class Task:
+    """The images of a comparison: table (path, label, patient_id, split), below root."""
+
+    table: pd.DataFrame
+    root: Path
+    what: str
+
+    @property
+    def class_names(self) -> list[str]:
+        return order_classes(self.table["label"])
+
+    @property
+    def y(self) -> np.ndarray:
+        return pd.Index(self.class_names).get_indexer(self.table["label"])
+
+    def rows(self, part: str) -> np.ndarray:
+        return np.flatnonzero(self.table["split"] == part)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way's seconds and those of all its cores together, and probabilities of the test rows.
+
+    The second hardly depends on what else the machine does.
+    """
+
+    seconds: float
+    cpu_s: float
+    y_prob: np.ndarray
+
+
+def bench_training(run: str | None) -> Measurements:
+    """Frozen stages and the CNN against the usual way; macro-F1 of both; mixed precision."""
+    del run
+    try:
+        from tensorflow.keras.preprocessing.image import ImageDataGenerator  # noqa: F401
+    except ImportError:
+        note = "the usual way needs TensorFlow, which is not installed"
+        yield Measured("training", "training against the usual way", None, COLD, note, TIMES, True)
+        return
+    with tempfile.TemporaryDirectory() as folder, open_task(Path(folder)) as task:
+        for name in FROZEN:
+            yield from _bench_frozen(task, name, Path(folder))
+        yield from _bench_cnn(task, Path(folder))
+    yield _bench_mixed_precision()
+
+
+def bench_evaluation(run: str | None) -> Measurements:
+    """A served model over a pixel cache against the bare engine on the same float batches."""
+    del run
+    with tempfile.TemporaryDirectory() as folder, open_task(Path(folder)) as task:
+        for name in FROZEN:
+            yield _bench_engine(task, name, Path(folder))
+
+
+@contextmanager
+def open_task(folder: Path) -> Iterator[Task]:
+    """darkcovidnet where it is here, else phantoms written as files below `folder`."""
+    limit = _images_wanted()
+    try:
+        dataset, root = resolve_dataset(DATASET, data_root())
+        kind = f"images of {DATASET}"
+    except DatasetError:
+        per_class = min(130, max(10, (limit or 1125) // 9))
+        root = write_phantoms(folder / "phantoms", patients_per_class=per_class)
+        dataset, root = resolve_dataset(root, data_root())
+        kind = "drawn phantoms"
+    table = load_table(dataset, root)
+    if limit is not None and limit < len(table):
+        table = table.sample(limit, random_state=SEED).sort_index().reset_index(drop=True)
+    split = build_manifest(table, seed=SEED).set_index("image_id")["split"]
+    table["split"] = split.loc[table["image_id"]].to_numpy()
+    yield Task(table, root, f"{len(table):,} {kind}")
+
+
+def _images_wanted() -> int | None:
+    text = os.environ.get(IMAGES, "")
+    if text and not (text.isdecimal() and int(text) >= 60):
+        raise BenchError(f"{IMAGES} must be a whole number of at least 60. Received: {text!r}.")
+    return int(text) if text else None
+
+
+def _bench_frozen(task: Task, name: str, folder: Path) -> Measurements:
+    recipe = _recipe(FROZEN_PX, cut="features", views=VIEWS)
+    common = (
+        f"{name} frozen below its head ({_init(name)}), {EPOCHS} epochs, {VIEWS} views, "
+        f"{FROZEN_PX} px, batch {recipe.batch_size}, {task.what}"
+    )
+    say(f"  the usual way: {common} ...")
+    usual = train_usual(task, name, recipe, folder)
+    yield _score("training", f"macro-F1 the usual way, {common}", task, usual)
+    cache = folder / f"cache-{name}"
+    for precision in ("f32", "bf16"):
+        cold = warm = None
+        if precision == "f32":
+            cold = train_here(task, name, recipe, folder, cache, precision)
+            yield Measured(
+                "training", f"times the usual way, from the files, features at {precision}, "
+                f"{common}", usual.seconds / cold.seconds, COLD,
+                _against(usual, cold), TIMES, True,
+            )  # fmt: skip
+        warm = train_here(task, name, recipe, folder, cache, precision)
+        yield Measured(
+            "training", f"times the usual way, pixel cache warm, features at {precision}, {common}",
+            usual.seconds / warm.seconds, WARM,
+            _against(usual, warm), TIMES, True,
+        )  # fmt: skip
+        yield _score("training", f"macro-F1 here, features at {precision}, {common}", task, warm)
+
+
+def _bench_cnn(task: Task, folder: Path) -> Measurements:
+    from core.recipes import find_recipe
+
+    own = find_recipe("cnn", "random")
+    stage = replace(own.stages[0], epochs=EPOCHS, patience=EPOCHS)
+    recipe = replace(own, stages=(stage,))
+    common = (
+        f"cnn, every layer, {EPOCHS} epochs, {recipe.image_size_px} px, "
+        f"batch {recipe.batch_size}, {task.what}"
+    )
+    say(f"  the usual way: {common} ...")
+    usual = train_usual(task, "cnn", recipe, folder)
+    here = train_here(task, "cnn", recipe, folder, folder / "cache-cnn", "f32")
+    yield Measured(
+        "training", f"times the usual way, from the files, {common}",
+        usual.seconds / here.seconds, WHOLE,
+        _against(usual, here), TIMES, True,
+    )  # fmt: skip
+    yield _score("training", f"macro-F1 the usual way, {common}", task, usual)
+    yield _score("training", f"macro-F1 here, {common}", task, here)
+
+
+def _against(usual: Way, here: Way) -> str:
+    return (
+        f"{usual.seconds:.1f} s against {here.seconds:.1f} s; of CPU time {usual.cpu_s:.0f} s "
+        f"against {here.cpu_s:.0f} s, {usual.cpu_s / here.cpu_s:.1f} times"
+    )
+
+
+def train_usual(task: Task, name: str, recipe, folder: Path) -> Way:
+    """Files -> ImageDataGenerator -> Keras' fit of the whole network, and its predictions."""
+    from tensorflow.keras.preprocessing.image import ImageDataGenerator
+
+    from core.backend import import_keras
+
+    keras = import_keras()
+    from core.batches import class_weights
+    from core.fitting import build_optimizer
+
+    model = _with_three_channels(_first_model(name, recipe, task))
+    stage = recipe.stages[0]
+    if stage.cut is not None:
+        edge = [layer.name for layer in model.layers].index(stage.cut)
+        for layer in model.layers[: edge + 1]:
+            layer.trainable = False
+    # What the generator offers of the recipe; it has no contrast, so none is altered here.
+    altered = ImageDataGenerator(
+        rotation_range=recipe.rotation_deg, zoom_range=recipe.zoom, fill_mode="reflect",
+        width_shift_range=recipe.shift, height_shift_range=recipe.shift,
+        horizontal_flip=recipe.flip,
+    )  # fmt: skip
+    size, names = recipe.image_size_px, task.class_names
+    table = task.table.assign(file=[str(task.root / path) for path in task.table["path"]])
+
+    def flow(generator, part: str, shuffle: bool):
+        return generator.flow_from_dataframe(
+            table[table["split"] == part], x_col="file", y_col="label", classes=names,
+            target_size=(size, size), color_mode="rgb", interpolation="bilinear",
+            class_mode="categorical", batch_size=recipe.batch_size, shuffle=shuffle, seed=SEED,
+            validate_filenames=False,
+        )  # fmt: skip
+
+    started, cpu = time.perf_counter(), time.process_time()
+    train, val = flow(altered, "train", True), flow(ImageDataGenerator(), "val", False)
+    y = task.y[task.rows("train")]
+    weights = class_weights(y, len(names))
+    model.compile(
+        optimizer=build_optimizer(stage, len(train)),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy"],
+    )
+    model.fit(
+        train, validation_data=val, epochs=stage.epochs, verbose=0,
+        class_weight={int(k): float(weights[y == k][0]) for k in np.unique(y)},
+    )  # fmt: skip
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    y_prob = model.predict(flow(ImageDataGenerator(), "test", False), verbose=0)
+    return Way(seconds, cpu_s, y_prob)
+
+
+def train_here(
+    task: Task, name: str, recipe, folder: Path, cache_folder: Path, precision: str
+) -> Way:
+    """Pixel cache -> frozen outputs -> core.fitting, and predictions; everything anew but pixels.
+
+    The seconds include decoding where `cache_folder` lacks the pixels, the export to OpenVINO, its
+    compilation, the frozen outputs of all images and the whole of fit_model.
+    """
+    from core.batches import Images
+    from core.fitting import fit_model
+    from core.frozen import FrozenStore
+
+    model = _first_model(name, recipe, task)
+    size, n_classes = recipe.image_size_px, len(task.class_names)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        started, cpu = time.perf_counter(), time.process_time()
+        fitted_on = np.flatnonzero(task.table["split"] != "test")
+        pixels = _cached(task, fitted_on, cache_folder, size)
+        store = FrozenStore(pixels, Path(work, "frozen"), recipe, SEED, name, precision)
+        parts = []
+        for part in ("train", "val"):
+            rows = np.searchsorted(fitted_on, task.rows(part))
+            parts.append(Images(pixels[:0], task.y[fitted_on[rows]], rows))
+        fit_model(
+            model, recipe, *parts, n_classes, Path(work, "fit"), seed=SEED, title=name, store=store
+        )
+        seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+        pixels = _cached(task, task.rows("test"), cache_folder, size)
+        images = np.asarray(pixels, dtype="float32")[..., None]
+        y_prob = model.predict(images, batch_size=recipe.batch_size, verbose=0)
+    return Way(seconds, cpu_s, y_prob)
+
+
+def _cached(task: Task, rows: np.ndarray, folder: Path, size_px: int) -> np.ndarray:
+    cache = build_pixel_cache(task.table.iloc[rows], task.root, folder, [size_px])
+    if len(cache.skipped):
+        raise BenchError(f"{len(cache.skipped)} images of {task.root.name} could not be read.")
+    return cache.pixels(size_px)
+
+
+def _with_three_channels(model):
+    """The same network for RGB pictures; of the CNN the first convolution is then larger."""
+    from core.backend import import_keras
+
+    keras = import_keras()
+    from core.models import split_model
+
+    if not isinstance(model, keras.Sequential):
+        return split_model(model, "grey_to_rgb")[1]
+    size = model.input_shape[1]
+    layers = [type(layer).from_config(layer.get_config()) for layer in model.layers]
+    return keras.Sequential([keras.Input((size, size, 3)), *layers])
+
+
+def _bench_mixed_precision() -> Measured:
+    """A step of the CNN in float32 against one in mixed_bfloat16, by turns."""
+    from core.backend import import_keras
+
+    keras = import_keras()
+    from core.fused_norm import fused_batch_norm
+    from core.models import build_model
+    from core.recipes import find_recipe
+
+    recipe = find_recipe("cnn", "random")
+    size, batch = recipe.image_size_px, recipe.batch_size
+    rng = np.random.default_rng(SEED)
+    x = rng.integers(0, 256, (batch, size, size, 1)).astype("float32")
+    y = np.eye(3, dtype="float32")[rng.integers(0, 3, batch)]
+    steps: list[Callable[[], object]] = []
+    usual = keras.mixed_precision.dtype_policy()
+    models = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.mixed_precision.set_dtype_policy(policy)
+        model = build_model("cnn", size, 3, recipe.dropout)
+        model.compile(optimizer="adamw", loss="categorical_crossentropy", jit_compile=False)
+        models.append(model)
+        keras.mixed_precision.set_dtype_policy(usual)
+        with fused_batch_norm(model):
+            model.train_on_batch(x, y)
+            model.train_on_batch(x, y)
+        steps.append(lambda model=model: model.train_on_batch(x, y))
+    whole, mixed = median_by_turns(steps, rounds=8)
+    return Measured(
+        "training",
+        f"mixed_bfloat16 against float32, a step of the CNN, {size} px, batch {batch}",
+        whole / mixed, None, f"{1000 * whole:.0f} ms against {1000 * mixed:.0f} ms", TIMES,
+    )  # fmt: skip
+
+
+def _bench_engine(task: Task, name: str, folder: Path) -> Measured:
+    from core.export import export_model, round_weights
+    from core.inference import compile_model
+
+    model = _first_model(name, _recipe(FROZEN_PX), task)
+    cache = build_pixel_cache(task.table, task.root, folder / "cache", [FROZEN_PX])
+    pixels = cache.pixels(FROZEN_PX)[:160]
+    round_weights(model)
+    target = folder / name
+    export_model(model, target, np.asarray(pixels[:4]))
+    served = compile_model(
+        target / "model.xml", name=name, class_names=tuple(task.class_names),
+        input_size_px=FROZEN_PX, tta="flip",
+    )  # fmt: skip
+    batches = []
+    for start in range(0, len(pixels), 32):
+        images = np.asarray(pixels[start : start + 32], dtype="float32")[..., None]
+        batches.append(np.concatenate([images, images[:, :, ::-1]]))
+    request = served.compiled.create_infer_request()
+
+    def bare() -> None:
+        for batch in batches:
+            request.infer(batch)
+
+    engine, whole = median_by_turns([bare, lambda: served.predict(pixels)], rounds=3)
+    return Measured(
+        "evaluation",
+        f"served {name} with mirrored copies over the pixel cache, as a multiple of the bare "
+        f"engine's time, {len(pixels)} {task.what.split(' ', 1)[1]}, {FROZEN_PX} px, f32",
+        whole / engine, ENGINE, f"{whole:.2f} s against {engine:.2f} s", TIMES,
+    )  # fmt: skip
+
+
+def median_by_turns(steps: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Median seconds of each, taking turns, so that other work on the machine meets all alike."""
+    times: list[list[float]] = [[] for _ in steps]
+    for number in range(rounds + 1):
+        for step, seconds in zip(steps, times, strict=True):
+            started = time.perf_counter()
+            step()
+            if number:  # the first turn warms up
+                seconds.append(time.perf_counter() - started)
+    return [float(np.median(seconds)) for seconds in times]
+
+
+def _score(bench: str, what: str, task: Task, way: Way) -> Measured:
+    rows, names = task.rows("test"), task.class_names
+    y = task.y[rows]
+    y_prob = way.y_prob.astype(float)
+    y_prob /= y_prob.sum(axis=1, keepdims=True)
+    groups = task.table["patient_id"].to_numpy()[rows]
+    found = bootstrap_intervals(y, y_prob, groups, names, seed=SEED)["macro_f1"]
+    value = compute_metrics(y, y_prob, names)["macro_f1"]
+    note = f"95% interval {found['low']:.3f} to {found['high']:.3f}, {len(rows)} test images"
+    return Measured(bench, what, float(value), None, note, "of 1")
+
+
+def _recipe(size_px: int, **stage):
+    from core.recipes import Recipe, Stage
+
+    head = Stage("head", EPOCHS, 1e-3, patience=EPOCHS, keep="last", **stage)
+    return Recipe(size_px, (head,))
+
+
+def _init(name: str) -> str:
+    from core.weights import plan_init
+
+    return f"{plan_init(name, 'auto', download=False).kind} weights"
+
+
+def _first_model(name: str, recipe, task: Task):
+    from core.backend import import_keras
+
+    keras = import_keras()
+    from core.models import build_model
+    from core.weights import load_initial_weights, plan_init
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(SEED)
+    model = build_model(name, recipe.image_size_px, len(task.class_names), recipe.dropout)
+    plan = plan_init(name, "auto", download=False)
+    if plan.file is not None:
+        load_initial_weights(model, name, plan.file)
+    return model

@@ -1,0 +1,58 @@
+"""What the networks are called: keys, names for people, and who belongs to the zoo. No Keras."""
+
+from __future__ import annotations
+
+# The mean of a run's own models; no network of its own.
+ENSEMBLE = "ensemble"
+
+OWN = ("cnn", "resnet50", "mobilenetv2")
+# The networks of the field's notebooks, in their own architectures and recipes.
+NOTEBOOK = (
+    *("fnn", "fnn_remedies", "fnn_ensemble", "cnn_32_64_128"),
+    *("resnet50_frozen", "resnet50_frozen_dropout"),
+    *("mobilenetv2_frozen", "mobilenetv2_frozen_dropout"),
+    *("baseline", "model_1", "model_2", "model_3"),
+)
+ZOO = (*OWN, *NOTEBOOK)
+
+# Which ImageNet weights a model takes where it is not called as they are.
+BACKBONES = {name: name.partition("_")[0] for name in NOTEBOOK if "_frozen" in name}
+
+# The layer of a frozen network whose output the added layers read.
+POOLED = "pooled"
+
+_TITLES = {
+    "cnn": "CNN",
+    "resnet50": "ResNet50",
+    "mobilenetv2": "MobileNetV2",
+    "mobilenetv2_random": "MobileNetV2 control",
+    ENSEMBLE: "Mean of the models",
+    "fnn": "FNN, plain",
+    "fnn_remedies": "FNN with remedies",
+    "fnn_ensemble": "FNN, mean of five",
+    "cnn_32_64_128": "CNN 32-64-128",
+    "resnet50_frozen": "ResNet50 frozen",
+    "resnet50_frozen_dropout": "ResNet50 frozen, dropout",
+    "mobilenetv2_frozen": "MobileNetV2 frozen",
+    "mobilenetv2_frozen_dropout": "MobileNetV2 frozen, dropout",
+    "baseline": "Baseline",
+    "model_1": "Model 1",
+    "model_2": "Model 2",
+    "model_3": "Model 3",
+}
+
+
+def model_title(name: str) -> str:
+    """The name for people; a model without one of its own is called by its key."""
+    return _TITLES.get(name, name)
+
+
+def from_scratch(name: str) -> bool:
+    """Whether the network was made for random weights: there are no others for it."""
+    return name == "cnn" or (name in NOTEBOOK and name not in BACKBONES)
+
+
+def expand_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names as asked for, each once, with "zoo" standing for all of ZOO."""
+    found = (part for name in names for part in (ZOO if name == "zoo" else (name,)))
+    return tuple(dict.fromkeys(found))

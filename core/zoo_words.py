@@ -1,0 +1,94 @@
+"""The ranking of core.zoo in plain words, so that no two places can judge differently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from core import verdict
+from core.zoo import Protocol, floors
+
+# Inside a sentence; the names of core.zoo.METRICS begin with a capital.
+METRIC_WORDS = {
+    "macro_f1": "macro-F1",
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+}
+
+
+def headline(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> str:
+    """How many models, on what, and how many cannot be told from the one in front."""
+    n, best = len(ranking), ranking.iloc[0]
+    figure = f"{METRIC_WORDS[metric]} {_percent(best[metric])}{_range(best, metric)}"
+    images = f"the same {protocol.n['test']:,} test images"
+    tied = int(ranking["tied_with_best"].sum())
+    if n == 1:
+        text = f"One model on {protocol.n['test']:,} test images: {best['label']}, {figure}."
+    elif tied == 1:
+        text = (
+            f"{n} models on {images}: {best['label']} leads every other one by more than chance "
+            f"explains, {figure}."
+        )
+    else:
+        if tied == n:
+            which = "none can be told from the one in front"
+        elif ranking["tied_with_best"].iloc[:tied].all():
+            which = f"the first {tied} cannot be told apart"
+        else:
+            others = "1 other" if tied == 2 else f"{tied - 1} others"
+            which = f"{others} cannot be told from the one in front"
+        text = f"{n} models on {images}: {which}. In front is {best['label']}, {figure}."
+    if protocol.leaks:
+        text = f"{protocol.leaks}, so these figures are too high for new patients. {text}"
+    if protocol.first.synthetic:
+        text = f"SYNTHETIC: measured on drawn phantoms. {text}"
+    return text
+
+
+def floors_words(protocol: Protocol, ranking: pd.DataFrame) -> str:
+    """Which models do not beat every shortcut floor; "" where the runs have no floors."""
+    highest = verdict.highest_floors(floors(protocol))
+    if not highest:
+        return ""
+    lost = [row.label for row in ranking.itertuples() if row.floors_lost]
+    n, above = len(ranking), len(ranking) - len(lost)
+    if not lost:
+        text = "Every model is above all shortcuts that need no network"
+    elif not above:
+        text = (
+            "No model is above all shortcuts that need no network, on accuracy and macro-F1 alike"
+        )
+    else:
+        verb = "is" if above == 1 else "are"
+        text = f"Only {above} of {n} models {verb} above all shortcuts that need no network"
+    text += f"; on the same images these reach {highest}."
+    # Titles hold commas of their own.
+    return text + (f" Not above: {'; '.join(lost)}." if lost and above else "")
+
+
+def protocol_words(protocol: Protocol) -> str:
+    """Data set, task, images of each part, split and seed, in a line."""
+    n = protocol.n
+    return (
+        f"{protocol.dataset}; {len(protocol.class_names)} classes "
+        f"({', '.join(protocol.class_names)}); {n['train']:,} training, {n['val']:,} validation "
+        f"and {n['test']:,} test images ({protocol.n_patients:,} test patients); split policy "
+        f"{protocol.split_policy}, seed {protocol.seed}; "
+        f"run{'s' if len(protocol.runs) > 1 else ''} {join([run.name for run in protocol.runs])}"
+    )
+
+
+def join(words: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}\u202f%"
+
+
+def _range(row: pd.Series, metric: str) -> str:
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    return "" if low != low or high != high else f" ({100 * low:.1f} to {100 * high:.1f})"

@@ -1,0 +1,110 @@
+"""Zoo: every model of every run that shares one protocol, ranked, with cost and claims."""
+
+from collections.abc import Iterable
+
+import streamlit as st
+
+from core import zoo, zoo_words
+from core.artifacts import ArtifactError
+from core.metrics import MetricsError
+from core.zoo import METRICS, Protocol, ZooError
+from dashboard import charts_zoo, loaders_zoo, sections_zoo, ui
+
+PROTOCOL_KEY, METRIC_KEY, COST_KEY = "zoo_protocol", "zoo_metric", "zoo_cost"
+COVERS = (
+    "This page covers every run that was split in the same way, whatever run and models are chosen "
+    "in the sidebar."
+)
+
+
+def choose_protocol(protocols: list[Protocol], run_name: str) -> Protocol:
+    """The protocol of the sidebar's run to begin with, where it holds any of the zoo."""
+    by_key = {protocol.key: protocol for protocol in protocols}
+    if len(by_key) == 1:
+        return protocols[0]
+    if st.session_state.get(PROTOCOL_KEY) not in by_key:
+        own = [p for p in protocols if p.has_zoo and any(r.name == run_name for r in p.runs)]
+        st.session_state[PROTOCOL_KEY] = (own or protocols)[0].key
+    key = st.selectbox(
+        "Data set and task",
+        list(by_key),
+        key=PROTOCOL_KEY,
+        format_func=lambda key: protocol_label(by_key[key]),
+        persist_state="session",
+    )
+    return by_key[key]
+
+
+def kept(key: str, options: Iterable[str]) -> str:
+    """What was chosen in a control further down the page, the first option to begin with."""
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = next(iter(options))
+    return st.session_state[key]
+
+
+def protocol_label(protocol: Protocol) -> str:
+    name = str(protocol.first.info["dataset"]["name"])
+    n, classes = len(protocol.entries), " / ".join(protocol.class_names)
+    marked = f" · {protocol.leaks.split(':')[0]}" if protocol.leaks else ""
+    models = f"{n} model{'s' if n != 1 else ''}"
+    return f"{name} · {classes} · {models} in {', '.join(r.name for r in protocol.runs)}{marked}"
+
+
+selection = ui.page_frame("Zoo", ":material/format_list_numbered:")
+found = loaders_zoo.load_protocols()
+if not any(protocol.has_zoo for protocol in found.protocols):
+    for name, problem in found.problems.items():
+        st.error(f"**{ui.escape(name)}**: {ui.escape(problem)}", icon=":material/error:")
+    ui.empty_state(
+        "No run here holds the networks of the field's notebooks, so there is nothing to rank.",
+        "make train-zoo",
+    )
+protocol = choose_protocol(found.protocols, selection.run.name)
+try:
+    whole = loaders_zoo.load_zoo(protocol)
+except (ArtifactError, MetricsError, ZooError) as error:
+    ui.empty_state(str(error))
+
+metric = kept(METRIC_KEY, METRICS)
+ranking = whole.rankings[metric]
+n_text = f"n = {protocol.n['test']:,} test images of {protocol.n_patients:,} patients"
+st.markdown(f"#### {ui.escape(zoo_words.headline(protocol, ranking, metric))}")
+floors_text = zoo_words.floors_words(protocol, ranking)
+if floors_text:
+    st.markdown(f"**Floors.** {ui.escape(floors_text)}")
+st.markdown(f":gray[{ui.escape(zoo_words.protocol_words(protocol))}. {COVERS}]")
+for name, problem in found.problems.items():
+    st.error(
+        f"Run **{ui.escape(name)}** is left out: {ui.escape(problem)}", icon=":material/error:"
+    )
+if protocol.leaks:
+    st.warning(
+        f"{ui.escape(protocol.leaks)}. These figures stand apart from those of clean runs.",
+        icon=":material/warning:",
+    )
+
+st.segmented_control(
+    "Ranked by", list(METRICS), key=METRIC_KEY, required=True,
+    format_func=METRICS.get, persist_state="session",
+)  # fmt: skip
+left, right = st.columns([3, 2], gap="medium")
+floors = charts_zoo.floor_rows(zoo.floors(protocol))
+with left:
+    ui.show_chart(
+        charts_zoo.plot_ranking(ranking, metric, n_text=n_text, floors=floors), key="zoo_ranking"
+    )
+with right:
+    cost = kept(COST_KEY, charts_zoo.COSTS)
+    ui.show_chart(charts_zoo.plot_cost(ranking, metric, cost, n_text=n_text), key="zoo_cost_chart")
+    st.segmented_control(
+        "Cost", list(charts_zoo.COSTS), key=COST_KEY, required=True,
+        format_func=lambda key: charts_zoo.COSTS[key][0], persist_state="session",
+    )  # fmt: skip
+    if not (floors["metric"] == metric).any():
+        st.caption(f"Floors are measured on accuracy and macro-F1, not on {METRICS[metric]}.")
+sections_zoo.show_table(protocol, ranking, metric)
+sections_zoo.show_claims(whole.claims)
+clean = [run for other in found.protocols if not other.leaks for run in other.runs]
+sections_zoo.show_crossing(clean or list(protocol.runs), ranking, metric)
+sections_zoo.show_curves(protocol, ranking, whole.histories)
+sections_zoo.explain()

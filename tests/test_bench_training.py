@@ -1,0 +1,86 @@
+"""Both ways of the comparison are fed alike, and the grown set is really read from the disk."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from core import bench, bench_memory, bench_training
+from core.bench_training import BenchError, open_task
+from core.recipes import Recipe, Stage
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """Sixty phantoms: no data set is where it is looked for."""
+    folder = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_DATA", str(folder / "none"))
+        patch.setenv(bench_training.IMAGES, "60")
+        with open_task(folder) as opened:
+            yield opened
+
+
+def test_a_smaller_run_is_asked_for_in_words_that_are_checked(monkeypatch, task):
+    assert len(task.table) == 60 and task.what == "60 drawn phantoms"
+    assert set(task.table["split"]) == {"train", "val", "test"}
+    for wrong in ("12", "many", "-60"):
+        monkeypatch.setenv(bench_training.IMAGES, wrong)
+        with pytest.raises(BenchError, match="at least 60"):
+            bench_training._images_wanted()
+
+
+def test_both_ways_train_and_answer_about_the_same_test_images(task, tmp_path):
+    pytest.importorskip("tensorflow")
+    stage = Stage("head", 1, 1e-3, cut="features", views=2, keep="last")
+    recipe = Recipe(32, (stage,))
+    usual = bench_training.train_usual(task, "mobilenetv2", recipe, tmp_path)
+    here = bench_training.train_here(
+        task, "mobilenetv2", recipe, tmp_path, tmp_path / "cache", "f32"
+    )
+    assert usual.y_prob.shape == here.y_prob.shape == (len(task.rows("test")), 3)
+    assert usual.seconds > 0 and here.seconds > 0
+    # The same first weights, and a head that a few steps have moved a little.
+    assert usual.y_prob == pytest.approx(here.y_prob, abs=0.2)
+    measured = bench_training._score("training", "macro-F1", task, here)
+    assert 0 <= measured.value <= 1 and "95% interval" in measured.note
+
+
+def test_the_times_are_taken_by_turns():
+    order = []
+    first, second = bench_training.median_by_turns(
+        [lambda: order.append("a"), lambda: order.append("b")], rounds=2
+    )
+    assert order == ["a", "b"] * 3 and first >= 0 and second >= 0
+
+
+def test_the_grown_set_has_as_many_images_and_memory_is_read_from_the_child(
+    task, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
+    monkeypatch.setenv(bench_training.IMAGES, "60")
+    monkeypatch.setattr(bench_memory, "SIZE_PX", 16)
+    file = tmp_path / "pixels.u8"
+    bench_memory.grow_pixels(file, 130, tmp_path)
+    assert file.stat().st_size == 130 * 16 * 16
+    pixels = np.fromfile(file, np.uint8).reshape(130, 16, 16)
+    assert len(np.unique(pixels, axis=0)) > 100, "no two rounds are the same"
+
+
+def test_memory_is_said_in_words_with_its_limit(monkeypatch):
+    found = {
+        n: {"peak_mb": 900.0 + n / 1000, "seconds": n / 100, "wall_s": n / 90}
+        for n in bench_memory.SIZES
+    }
+    monkeypatch.setattr(bench_memory, "measure", lambda n, folder: found[n])
+    results = list(bench.run_benches(["memory"], None, lambda text: None))
+    assert [measured.within for measured in results] == [None, True, True, True]
+    assert "17,099 images" in results[1].what and results[1].unit == "MB"
+
+
+def test_asking_what_there_is_loads_no_engine():
+    code = "import core.bench, sys; print('keras' in sys.modules)"
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
