@@ -25,6 +25,7 @@ from core.answering import Answerer, open_answerer, warm_up
 from core.audit_images import find_images
 from core.checks import headline_models
 from core.config import data_root
+from core.datasets import dataset_folder
 from core.explain import class_heat, overlay
 from core.images import ImageError, read_bytes
 from core.measuring import Measured, Measurements, find_entry
@@ -171,7 +172,7 @@ def answer_one(answerer: Answerer, data: bytes) -> None:
 def load_pictures(run: artifacts.Run, n: int) -> tuple[list[bytes], str]:
     """Files' bytes of up to n of the run's images, test images first, and what they are."""
     manifest = artifacts.load_manifest(run)
-    found = find_images(manifest, data_root() / run.info["dataset"]["name"])
+    found = find_images(manifest, dataset_folder(run.info["dataset"]["name"], data_root()))
     order = manifest.assign(later=manifest["split"] != "test").sort_values("later", kind="stable")
     paths = [found[i] for i in order["image_id"] if found.get(i)]
     pictures = []

@@ -16,6 +16,7 @@ from core.comparisons import compare_models
 from core.config import data_root
 from core.conformal import evaluate_sets, fit_conformal, prediction_sets
 from core.curves import curve_bands
+from core.datasets import dataset_folder
 from core.measuring import Measured, Measurements, find_entry
 from core.statistics import bootstrap_intervals
 
@@ -87,7 +88,7 @@ def bench_audit(run: str | None) -> Measurements:
         yield Measured("audit", what, None, 480.0, "there is no run; `make train-all` makes one")
         return
     opened = artifacts.open_run(entry.path)
-    root = data_root() / opened.info["dataset"]["name"]
+    root = dataset_folder(opened.info["dataset"]["name"], data_root())
     started = time.perf_counter()
     document = audit_run(opened, root, say=lambda text: None)
     seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ from core.additions import load_audit, write_audit
 from core.audit import audit_run
 from core.config import data_root
 from core.console import print_json, say
+from core.datasets import dataset_folder
 from core.inference import PRECISIONS
 from core.kept import check_no_loss
 from core.metrics import COVID
@@ -62,7 +63,7 @@ def run_audit(args: argparse.Namespace) -> int:
             say(f"Source probe: {probe.name}, the one for {name}; --probe takes another.")
     _keep_models(run)
     document = audit_run(
-        run, args.data or data_root() / name,
+        run, args.data or dataset_folder(name, data_root()),
         probe=probe, masks=args.masks, precision=args.precision, say=say,
     )  # fmt: skip
     if args.data and document["blackout"] is None and document["perturbation"] is None:

@@ -13,7 +13,7 @@ from core import additions, artifacts
 from core.answers import open_models
 from core.config import cache_root, data_root
 from core.console import print_json, progress, say
-from core.datasets import Dataset, describe_folder, resolve_dataset
+from core.datasets import Dataset, dataset_folder, describe_folder, resolve_dataset
 from core.evaluation import predictions_table, score_predictions
 from core.external import evaluate_external
 from core.external_set import (
@@ -69,7 +69,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if args.data is None:
         if args.name is not None:
             raise ExternalError("--name is for images from elsewhere: give them with --data.")
-        root = data_root() / run.info["dataset"]["name"]
+        root = dataset_folder(run.info["dataset"]["name"], data_root())
         return _evaluate_own(run, find_own_images(run, describe_folder(root), root), args.json)
     dataset, root = resolve_dataset(args.data, data_root())
     own = find_own_images(run, dataset, root)
@@ -195,7 +195,7 @@ def evaluate_and_keep(
         open_models(run),
         dataset,
         root,
-        own_root=data_root() / run.info["dataset"]["name"],
+        own_root=dataset_folder(run.info["dataset"]["name"], data_root()),
         cache_dir=cache_root(),
         name=None if replace else name,
     )

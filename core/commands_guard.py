@@ -9,6 +9,7 @@ from core.artifacts import Run
 from core.cards import refresh_cards
 from core.config import data_root
 from core.console import print_json, say
+from core.datasets import dataset_folder
 from core.guard import build_guard
 from core.guard_fit import fit_guard
 from core.guard_measure import measure_guard
@@ -41,7 +42,7 @@ def add_guard_parser(subparsers) -> None:
 def run_guard(args: argparse.Namespace) -> int:
     """Exit status 1 when something could not be measured."""
     run = open_named(args.run)
-    root = args.data or data_root() / run.info["dataset"]["name"]
+    root = args.data or dataset_folder(run.info["dataset"]["name"], data_root())
     document, arrays, model = fit_guard(run, root, data_root(), say)
     # Measured as it will be read back, not as it was computed.
     guard = build_guard(document, arrays)

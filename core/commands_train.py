@@ -60,6 +60,11 @@ def add_train_parser(subparsers) -> None:
     parser.add_argument("--epochs", type=int, help="at most so many epochs a stage")
     parser.add_argument("--seed", type=int, default=0, help="of split and training (default: 0)")
     parser.add_argument(
+        "--group-copies", action="store_true",
+        help="look for augmented copies (turned, mirrored, zoomed ...) and keep them together; "
+        "done by itself for data sets known to hold some",
+    )  # fmt: skip
+    parser.add_argument(
         "--mixed", choices=("auto", "on", "off"), default="auto",
         help="half precision (bfloat16): on a GPU (auto), always or never; off for GPUs made "
         "before 2020",
@@ -93,6 +98,7 @@ def run_train(args: argparse.Namespace) -> int:
         quick=args.quick,
         keep_keras=args.keep_keras,
         mixed=args.mixed,
+        group_copies=args.group_copies,
     )
     from core.backend import import_keras
 

@@ -35,7 +35,7 @@ class Config:
     image_size_px and epochs are None where each model's own recipe decides (core.recipes).
     fold_models: the models that are cross-validated, None for all. allow_leakage: score the run
     although patients of its test part are in train, and mark it as leaking. mixed: "auto", "on" or
-    "off" (core.devices).
+    "off" (core.devices). group_copies: look for augmented copies also where none are known of.
     """
 
     dataset: str
@@ -53,6 +53,7 @@ class Config:
     quick: bool = False
     keep_keras: bool = False
     mixed: str = "auto"
+    group_copies: bool = False
 
     def __post_init__(self) -> None:
         if self.split not in ("group", "random"):

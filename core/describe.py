@@ -14,7 +14,7 @@ import pandas as pd
 
 from core import artifacts
 from core.config import Config, config_to_json
-from core.datasets import Dataset
+from core.datasets import KNOWN, Dataset
 from core.devices import list_gpus
 from core.manifest import fingerprint
 from core.model_names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
@@ -117,7 +117,7 @@ def describe_run(
         "recipes": {name: asdict(recipe) for name, recipe in recipes.items()},
         "versions": versions(),
         "hardware": hardware(),
-        "command": command_line(config),
+        "command": command_line(config, dataset.name if dataset.name in KNOWN else ""),
     }
 
 
@@ -144,10 +144,10 @@ def hardware() -> str:
     return f"{model}, {os.cpu_count()} cores, {f'{len(gpus)} GPU' if gpus else 'no GPU used'}"
 
 
-def command_line(config: Config) -> str:
+def command_line(config: Config, dataset: str = "") -> str:
     """The command that makes this run anew, where the data set lies in the data folder."""
     parts = [
-        "python -m core train", f"--dataset {Path(config.dataset).name}",
+        "python -m core train", f"--dataset {dataset or Path(config.dataset).name}",
         f"--models {','.join(config.models)}", f"--run {config.run}",
     ]  # fmt: skip
     if config.classes:
@@ -155,6 +155,7 @@ def command_line(config: Config) -> str:
     if config.fold_models is not None:
         parts.append(f"--fold-models {','.join(config.fold_models)}")
     parts += ["--allow-leakage"] * config.allow_leakage
+    parts += ["--group-copies"] * config.group_copies
     defaults = {"split": "group", "folds": 0}
     defaults |= {"init": "auto", "mixed": "auto", "image_size_px": None, "epochs": None, "seed": 0}
     flags = {"image_size_px": "image-size"}

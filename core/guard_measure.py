@@ -16,7 +16,7 @@ import pandas as pd
 from core import artifacts
 from core.artifacts import Run
 from core.console import progress
-from core.datasets import KNOWN, DatasetError, describe_folder
+from core.datasets import KNOWN, DatasetError, dataset_folder, describe_folder
 from core.groupings import list_columns
 from core.guard import Guard, chords
 from core.guard_fit import REPORT_SEED
@@ -160,7 +160,7 @@ def _elsewhere(
     """
     found = {}
     for name, dataset in KNOWN.items():
-        root = data_root / name
+        root = dataset_folder(name, data_root)
         same = dataset.modality == run.modality and name != run.info["dataset"]["name"]
         if not same or not root.is_dir():
             continue

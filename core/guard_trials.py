@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from core.artifacts import Run
-from core.datasets import KNOWN
+from core.datasets import KNOWN, dataset_folder
 from core.guard_drawings import (
     Draw,
     draw_blank,
@@ -260,11 +260,11 @@ def _other_sets(modality: str) -> Callable[[Setting], Iterator[Trial]]:
 
     def make(setting: Setting) -> Iterator[Trial]:
         names = [name for name, known in KNOWN.items() if known.modality == modality]
-        here = [name for name in names if (setting.data_root / name).is_dir()]
+        here = [name for name in names if dataset_folder(name, setting.data_root).is_dir()]
         if not here:
             raise TrialError(f"none of {', '.join(names)} lies in the folder of data sets")
         for name in here:
-            root = setting.data_root / name
+            root = dataset_folder(name, setting.data_root)
             yield from read_table(root, load_table(KNOWN[name], root))
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def find_images(config: Config) -> tuple[Dataset, Path]:
     """The data set's folder; phantoms are drawn where they are asked for and not there yet."""
     if config.dataset == "phantom":
         write_phantoms(data_root() / "phantom")
-    return resolve_dataset(config.dataset, data_root())
+    dataset, root = resolve_dataset(config.dataset, data_root())
+    return (replace(dataset, augmented=True) if config.group_copies else dataset), root
 
 
 def choose_classes(table: pd.DataFrame, classes: tuple[str, ...] | None) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 from core import artifacts
 from core.cards import write_cards
 from core.config import Config, ConfigError, config_to_json
-from core.datasets import Dataset, order_classes
+from core.datasets import KNOWN, Dataset, order_classes
 from core.describe import (
     announce_models,
     command_line,
@@ -114,7 +114,9 @@ def train_and_evaluate(
     else:
         say(f"The hold-out part of {config.run} is complete; its models stay as they are.")
         check_finished(finished, manifest, run_dir, recipes)
-        info = finished | {"config": config_to_json(config), "command": command_line(config)}
+        known = dataset.name if dataset.name in KNOWN else ""
+        info = finished | {"config": config_to_json(config)}
+        info |= {"command": command_line(config, known)}
     if config.folds:
         announce_folds(config, plans, recipes, len(manifest), finished or {}, say)
         info |= cross_validate(run_dir, config, materials, plans, recipes, finished or {}, say)

@@ -185,7 +185,7 @@ def how_to_fetch(run: Run) -> str:
     name = str(run.info["dataset"].get("name", ""))
     if name not in datasets.KNOWN:
         return "Not on this machine."
-    return f"Not on this machine: `python -m core data {name}` fetches it."
+    return f"Not on this machine: `python -m core data {name}` fetches it or says how to get it."
 
 
 def _go_to(place: int) -> None:

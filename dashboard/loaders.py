@@ -39,6 +39,7 @@ from core import (
     statistics,
 )
 from core.artifacts import Run, RunEntry
+from core.datasets import dataset_folder
 from core.listing import IMAGE_SUFFIXES
 
 
@@ -192,7 +193,7 @@ def find_pictures(run: Run, folder: str = "") -> Pictures:
     bases = [typed_folder(folder)] if folder.strip() else []
     bases.append(config.data_root())
     best = Pictures(None, {}, len(load_manifest(run)))
-    for root in [root for base in bases for root in (base / dataset, base)]:
+    for root in [root for base in bases for root in (dataset_folder(dataset, base), base)]:
         if os.path.isdir(root):  # unlike Path.is_dir, it takes names of any length
             found = _index_pictures(run, str(root.resolve()))
             if len(found) > len(best.found):

@@ -86,7 +86,7 @@ def test_a_package_that_is_not_here_is_named(nowhere, monkeypatch) -> None:
     monkeypatch.setattr(guard_trials.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TrialError, match="the package skimage is not installed"):
         list(KINDS["photos_grey"].make(nowhere))
-    with pytest.raises(TrialError, match="none of ucsd-covid-ct lies in the folder"):
+    with pytest.raises(TrialError, match="none of ucsd-covid-ct, mendeley-8h65ywd2jr-ct lies"):
         list(KINDS["ct"].make(nowhere))
 
 
