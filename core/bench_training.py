@@ -164,14 +164,16 @@ def _bench_cnn(task: Task, folder: Path) -> Measurements:
     )
     say(f"  the usual way: {common} ...")
     usual = train_usual(task, "cnn", recipe, folder)
-    here = train_here(task, "cnn", recipe, folder, folder / "cache-cnn", "f32")
-    yield Measured(
-        "training", f"times the usual way, from the files, {common}",
-        usual.seconds / here.seconds, WHOLE,
-        _against(usual, here), TIMES, True,
-    )  # fmt: skip
     yield _score("training", f"macro-F1 the usual way, {common}", task, usual)
-    yield _score("training", f"macro-F1 here, {common}", task, here)
+    for policy in ("float32", "mixed_bfloat16"):
+        cache = folder / f"cache-cnn-{policy}"
+        here = train_here(task, "cnn", recipe, folder, cache, "f32", policy)
+        yield Measured(
+            "training", f"times the usual way, from the files, steps in {policy}, {common}",
+            usual.seconds / here.seconds, WHOLE,
+            _against(usual, here), TIMES, True,
+        )  # fmt: skip
+        yield _score("training", f"macro-F1 here, steps in {policy}, {common}", task, here)
 
 
 def _against(usual: Way, here: Way) -> str:
@@ -233,18 +235,35 @@ def train_usual(task: Task, name: str, recipe, folder: Path) -> Way:
 
 
 def train_here(
-    task: Task, name: str, recipe, folder: Path, cache_folder: Path, precision: str
+    task: Task,
+    name: str,
+    recipe,
+    folder: Path,
+    cache_folder: Path,
+    precision: str,
+    policy: str = "float32",
 ) -> Way:
     """Pixel cache -> frozen outputs -> core.fitting, and predictions; everything anew but pixels.
+
+    precision: of frozen outputs; policy: Keras' dtype policy for what is trained. Predictions are
+    made in float32 either way.
 
     The seconds include decoding where `cache_folder` lacks the pixels, the export to OpenVINO, its
     compilation, the frozen outputs of all images and the whole of fit_model.
     """
+    from core.backend import import_keras
     from core.batches import Images
+    from core.conversion import in_float32
     from core.fitting import fit_model
     from core.frozen import FrozenStore
 
-    model = _first_model(name, recipe, task)
+    keras = import_keras()
+    usual = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = _first_model(name, recipe, task)
+    finally:
+        keras.config.set_dtype_policy(usual)
     size, n_classes = recipe.image_size_px, len(task.class_names)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         started, cpu = time.perf_counter(), time.process_time()
@@ -261,7 +280,7 @@ def train_here(
         seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
         pixels = _cached(task, task.rows("test"), cache_folder, size)
         images = np.asarray(pixels, dtype="float32")[..., None]
-        y_prob = model.predict(images, batch_size=recipe.batch_size, verbose=0)
+        y_prob = in_float32(model).predict(images, batch_size=recipe.batch_size, verbose=0)
     return Way(seconds, cpu_s, y_prob)
 
 
@@ -395,10 +414,11 @@ def _first_model(name: str, recipe, task: Task):
     from core.backend import import_keras
 
     keras = import_keras()
+    from core.devices import clear_session
     from core.models import build_model
     from core.weights import load_initial_weights, plan_init
 
-    keras.backend.clear_session()
+    clear_session()
     keras.utils.set_random_seed(SEED)
     model = build_model(name, recipe.image_size_px, len(task.class_names), recipe.dropout)
     plan = plan_init(name, "auto", download=False)

@@ -84,3 +84,22 @@ def test_asking_what_there_is_loads_no_engine():
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_the_whole_bench_says_ratios_precisions_and_scores(tmp_path, monkeypatch):
+    """Small enough to say nothing about speed; every line of the real one is there."""
+    pytest.importorskip("tensorflow")
+    monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
+    monkeypatch.setenv(bench_training.IMAGES, "60")
+    monkeypatch.setattr(bench_training, "EPOCHS", 1)
+    monkeypatch.setattr(bench_training, "FROZEN", ("mobilenetv2",))
+    monkeypatch.setattr(bench_training, "FROZEN_PX", 32)
+    monkeypatch.setattr(bench_training, "_bench_mixed_precision", lambda: None)
+    measured = [m for m in bench_training.bench_training(None) if m]
+    ratios = [m for m in measured if m.unit == bench_training.TIMES]
+    assert [m.limit for m in ratios] == [10, 20, 20, 2, 2]
+    assert all(m.value > 0 and m.at_least and "CPU time" in m.note for m in ratios)
+    scores = [m for m in measured if "macro-F1" in m.what]
+    assert len(scores) == 6 and all(0 <= m.value <= 1 for m in scores)
+    for word in ("f32", "bf16", "steps in float32", "steps in mixed_bfloat16"):
+        assert any(word in m.what for m in ratios), word
