@@ -72,6 +72,7 @@ def build_card(
     maps, guard: the documents of maps/ and guard/, None where these were not made.
     """
     title = info["display"][model]
+    images = "chest CT slices" if info["modality"] == "ct" else "chest X-rays"
     rows = [
         ("Accuracy", metrics["accuracy"], "accuracy"),
         ("Macro-F1", metrics["macro_f1"], "macro_f1"),
@@ -97,7 +98,7 @@ def build_card(
 {synthetic if info["modality"] == "phantom" else ""}{leaks}**Research use, not for diagnosis.**
 
 ## Intended use
-Comparing classifiers on one public collection of chest X-rays, teaching, and studying their
+Comparing classifiers on one public collection of {images}, teaching, and studying their
 failures. Not for patients: a high score here can come from traits of the collection instead of the
 lung. Whether it holds on images from elsewhere is on the Trust page, where that was measured.
 

@@ -26,6 +26,22 @@ VERDICT_BADGES = {
 }
 
 
+def show_caveats(protocol: Protocol) -> None:
+    """What is known to be wrong with the images, of all runs; and how they were grouped."""
+    infos = [run.info for run in protocol.runs]
+    caveats = dict.fromkeys(
+        str(text) for info in infos for text in info["dataset"].get("caveats") or []
+    )
+    if not caveats:
+        return
+    with st.container(border=True):
+        st.markdown("**What to know about these images**")
+        st.markdown("\n".join(f"- {ui.escape(text)}" for text in caveats))
+        grouping = str(protocol.first.info.get("grouping") or "")
+        if grouping:
+            st.caption(f"Kept together in the split: {ui.escape(grouping)}.")
+
+
 def show_table(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> None:
     """Every model with its figure, what it costs and how it began; and all figures as CSV."""
     rows = ranking.to_dict("records")

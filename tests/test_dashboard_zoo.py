@@ -212,3 +212,9 @@ def test_every_name_of_the_zoo_can_be_ranked_alone(empty_app):
     assert not app.exception
     assert "One model on 6 test images: FNN, plain" in headline(app)
     assert "Not trained under this protocol" in text(app)
+
+
+def test_what_is_wrong_with_the_images_stands_above_the_ranking(zoo_app):
+    said = text(open_page())
+    assert "SYNTHETIC: drawn phantoms, not images of people." in said
+    assert "Images of one patient (patient_id) stay together." in said

@@ -73,6 +73,7 @@ floors_text = zoo_words.floors_words(protocol, ranking)
 if floors_text:
     st.markdown(f"**Floors.** {ui.escape(floors_text)}")
 st.markdown(f":gray[{ui.escape(zoo_words.protocol_words(protocol))}. {COVERS}]")
+sections_zoo.show_caveats(protocol)
 for name, problem in found.problems.items():
     st.error(
         f"Run **{ui.escape(name)}** is left out: {ui.escape(problem)}", icon=":material/error:"
