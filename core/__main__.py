@@ -16,6 +16,7 @@ from core.commands_predict import add_predict_parser
 from core.commands_slim import add_slim_parser
 from core.commands_train import add_train_parser
 from core.commands_use import add_use_parsers
+from core.commands_zoo import add_zoo_parser
 from core.config import ConfigError
 from core.console import fail
 from core.crossing import CrossError
@@ -36,6 +37,7 @@ from core.panel import AuditError
 from core.phantom import PhantomError
 from core.sanity import SanityError
 from core.subgroups import SubgroupsError
+from core.zoo import ZooError
 
 EXAMPLES = """examples:
   python -m core data darkcovidnet                          fetch and check a data set
@@ -55,7 +57,7 @@ USER_ERRORS = (
     ArtifactError, AuditError, BenchError, ConfigError, CrossError, DatasetError, ExplainError,
     FloatingPointError, FloorsError, GroupingError, GuardError, ImageError, InferenceError,
     LeakageError, ManifestError, MapsError, MetricsError, OcclusionError, OSError, PhantomError,
-    SanityError, SubgroupsError, UsageError,
+    SanityError, SubgroupsError, UsageError, ZooError,
 )  # fmt: skip
 
 
@@ -79,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_predict_parser(subparsers)
     add_use_parsers(subparsers)
     add_cross_parser(subparsers)
+    add_zoo_parser(subparsers)
     add_audit_parser(subparsers)
     add_maps_parser(subparsers)
     add_guard_parser(subparsers)

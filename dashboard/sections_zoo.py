@@ -37,7 +37,7 @@ def show_caveats(protocol: Protocol) -> None:
     with st.container(border=True):
         st.markdown("**What to know about these images**")
         st.markdown("\n".join(f"- {ui.escape(text)}" for text in caveats))
-        grouping = str(protocol.first.info.get("grouping") or "")
+        grouping = str(protocol.first.info.get("grouping") or "").rstrip(".")
         if grouping:
             st.caption(f"Kept together in the split: {ui.escape(grouping)}.")
 

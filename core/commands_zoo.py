@@ -1,0 +1,48 @@
+"""`python -m core zoo`: the models of all runs that share a protocol, ranked, as Markdown."""
+
+from __future__ import annotations
+
+import argparse
+
+from core import artifacts
+from core.artifacts import ArtifactError
+from core.config import artifacts_root
+from core.console import print_json, say
+from core.zoo import ZooError
+from core.zoo_summary import summarise_zoo, zoo_to_json
+
+EXAMPLES = """examples:
+  python -m core zoo
+  python -m core zoo --json
+"""
+
+
+def add_zoo_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command `zoo`."""
+    parser = subparsers.add_parser(
+        "zoo",
+        help="rank the models of every run that shares a protocol, and judge the notebooks' claims",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(func=run_zoo)
+
+
+def run_zoo(args: argparse.Namespace) -> int:
+    """Exit status 1 where a run had to be left out. Raises ZooError with nothing to rank."""
+    runs, left_out = [], 0
+    for entry in artifacts.list_runs(artifacts_root()):
+        try:
+            runs.append(artifacts.open_run(entry.path))
+        except ArtifactError as error:
+            say(f"Run {entry.name} is left out: {error}")
+            left_out = 1
+    documents = zoo_to_json(runs) if args.json else summarise_zoo(runs)
+    if not documents:
+        raise ZooError(
+            f"No run in {artifacts_root()} holds the networks of the field's notebooks; "
+            "`make train-zoo` trains them."
+        )
+    print_json(documents) if args.json else print(documents)
+    return left_out

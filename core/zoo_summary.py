@@ -1,0 +1,113 @@
+"""The zoo in Markdown: for each protocol the ranking, its floors and what the notebooks claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from core import zoo, zoo_words
+from core.artifacts import Run
+from core.files import jsonable
+from core.summary import INIT_WORDS
+from core.zoo import Protocol
+from core.zoo_claims import UNKNOWN, ClaimResult, judge_claims
+
+METRIC = "macro_f1"
+HEAD = (
+    "rank", "model", "init", "macro-F1, %", "accuracy, %", "macro-F1 against the first",
+    "floors not beaten", "parameters, millions", "training, min", "ms",
+)  # fmt: skip
+
+
+def summarise_zoo(runs: Sequence[Run]) -> str:
+    """Markdown; "" where no run holds any of the notebooks' networks.
+
+    Raises ArtifactError, MetricsError or ZooError.
+    """
+    parts = [_protocol_text(protocol) for protocol in zoo.find_protocols(runs) if protocol.has_zoo]
+    return "\n\n".join([*parts, UNKNOWN]) if parts else ""
+
+
+def zoo_to_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The same as plain values: a document a protocol."""
+    documents = []
+    for protocol in zoo.find_protocols(runs):
+        if not protocol.has_zoo:
+            continue
+        answers = zoo.load_answers(protocol)
+        ranking = zoo.rank(protocol, METRIC, answers)
+        claims = judge_claims(protocol, answers)
+        documents.append(
+            {
+                "dataset": protocol.first.info["dataset"]["name"],
+                "classes": list(protocol.class_names),
+                "n": protocol.n,
+                "n_patients": protocol.n_patients,
+                "runs": [run.name for run in protocol.runs],
+                "leaks": protocol.leaks,
+                "headline": zoo_words.headline(protocol, ranking, METRIC),
+                "metric": METRIC,
+                "models": jsonable(ranking.to_dict("records")),
+                "claims": [_claim_to_json(claim) for claim in claims],
+            }
+        )
+    return documents
+
+
+def _protocol_text(protocol: Protocol) -> str:
+    answers = zoo.load_answers(protocol)
+    ranking = zoo.rank(protocol, METRIC, answers)
+    rows = [_row(row) for row in ranking.to_dict("records")]
+    claims = [_claim_line(claim) for claim in judge_claims(protocol, answers)]
+    return "\n\n".join(
+        [
+            f"**{zoo_words.headline(protocol, ranking, METRIC)}**",
+            f"{zoo_words.protocol_words(protocol)}.",
+            "\n".join([_line(HEAD), _line(["---"] * len(HEAD)), *map(_line, rows)]),
+            zoo_words.floors_words(protocol, ranking),
+            "\n".join(claims),
+        ]
+    )
+
+
+def _row(row: dict[str, Any]) -> list[str]:
+    init = "mean" if row["kind"] == "ensemble" else INIT_WORDS.get(row["init"], row["init"])
+    if row["behind"] == 0 and row["rank"] == 1:
+        against = "–"
+    else:
+        against = (
+            f"{100 * row['behind']:.1f} lower ({100 * row['behind_low']:.1f} to "
+            f"{100 * row['behind_high']:.1f}), "
+            f"{'cannot be told' if row['tied_with_best'] else 'behind'}"
+        )
+    return [
+        str(row["rank"]), row["label"], init, _share(row, METRIC), _share(row, "accuracy"), against,
+        str(len(row["floors_lost"])), _number(row["params"] / 1e6, 2),
+        _number(row["train_s"] / 60, 1), _number(row["latency_ms"], 1),
+    ]  # fmt: skip
+
+
+def _claim_line(claim: ClaimResult) -> str:
+    note = f" {claim.note}." if claim.note else ""
+    return f"- {claim.claim.text}: **{claim.verdict}**. {claim.subject}: {claim.measured}.{note}"
+
+
+def _claim_to_json(claim: ClaimResult) -> dict[str, Any]:
+    keys = ("subject", "measured", "verdict", "note", "value", "low", "high")
+    return {"claim": claim.claim.text, **{key: jsonable(getattr(claim, key)) for key in keys}}
+
+
+def _share(row: dict[str, Any], metric: str) -> str:
+    text = f"{100 * row[metric]:.1f}"
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    return text if pd.isna(low) else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
