@@ -130,9 +130,8 @@ def find_protocols(runs: Iterable[Run]) -> list[Protocol]:
                 _leaks(members[0]),
             )
         )
-    return sorted(
-        protocols, key=lambda p: (bool(p.leaks), not p.has_zoo, -len(p.entries), p.dataset)
-    )
+    # Of as many models the one whose run came first: a list of runs has the release in front.
+    return sorted(protocols, key=lambda p: (bool(p.leaks), not p.has_zoo, -len(p.entries)))
 
 
 def protocol_key(run: Run, manifest: pd.DataFrame) -> str:
