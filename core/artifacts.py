@@ -298,12 +298,18 @@ def calibration_part(run: Run, model: str) -> str | None:
 
 
 def load_history(run: Run, model: str) -> pd.DataFrame:
-    """One row an epoch: HISTORY_COLUMNS; empty where the model was not trained in epochs."""
+    """One row an epoch: HISTORY_COLUMNS, and numbers that its recipe tracks besides.
+
+    Empty where the model was not trained in epochs.
+    """
     name = f"{model}/{HISTORY_FILE}"
     if not (run.path / name).is_file():
         return pd.DataFrame(columns=HISTORY_COLUMNS)
     numbers = [column for column in HISTORY_COLUMNS if column != "phase"]
-    return read_csv(run.path, name, HISTORY_COLUMNS, numbers=numbers, filled=["epoch", "seconds"])
+    table = read_csv(run.path, name, HISTORY_COLUMNS, numbers=numbers, filled=["epoch", "seconds"])
+    for column in table.columns.difference(HISTORY_COLUMNS):
+        table[column] = pd.to_numeric(table[column], errors="coerce")
+    return table
 
 
 def load_card(run: Run, model: str) -> str | None:

@@ -24,17 +24,22 @@ CURVES = {
     "accuracy": ("Accuracy", "percent of images", 100.0),
     "lr": ("Learning rate", "learning rate (log scale)", 1.0),
 }
+# What a recipe may track besides; over all classes together, calls above one half counted.
+TRACKED = {
+    "precision": ("Precision", "percent of the calls above one half", 100.0),
+    "recall": ("Sensitivity", "percent of images called above one half", 100.0),
+}
 
 
 def plot_learning_curve(
     history: pd.DataFrame, what: str, *, label: str, colour: str, n_text: str
 ) -> Chart:
-    """One of CURVES by epoch: validation solid, training dotted, phases shaded.
+    """One of CURVES or TRACKED by epoch: validation solid, training dotted, phases shaded.
 
     history: epoch, phase, loss, val_loss, accuracy, val_accuracy, lr, seconds; n_text: such as
     "420 training and 60 validation images".
     """
-    name, axis, scale = CURVES[what]
+    name, axis, scale = (CURVES | TRACKED)[what]
     figure = go.Figure()
     spans = phase_spans(history)
     for place, (phase, first, last) in enumerate(spans):
@@ -57,9 +62,10 @@ def plot_learning_curve(
         )
     lines = [("", "rate", "solid")] if what == "lr" else _TRAIN_VAL
     for prefix, line_name, dash in lines:
-        values = history[f"{prefix}{what}"]
-        if values.isna().all():
+        column = f"{prefix}{what}"
+        if column not in history or history[column].isna().all():
             continue
+        values = history[column]
         figure.add_scatter(
             x=history["epoch"],
             y=scale * values,
@@ -69,7 +75,7 @@ def plot_learning_curve(
             name=line_name,
             customdata=history[["phase"]],
             hovertemplate=f"epoch %{{x}} (%{{customdata[0]}})<br>{line_name} "
-            f"%{{y:.4~g}}{' %' if what == 'accuracy' else ''}<extra></extra>",
+            f"%{{y:.4~g}}{'' if scale == 1 else ' %'}<extra></extra>",
         )
     title = f"{name} of {label} by epoch" + ("" if what == "lr" else f", {n_text}")
     figure.update_xaxes(title="epoch", gridcolor=FAINT, zeroline=False)

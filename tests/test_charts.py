@@ -138,6 +138,14 @@ def test_learning_curves():
     assert [a.text for a in loss.figure.layout.annotations] == ["head", "fine"]
 
 
+def test_what_a_recipe_tracks_has_a_curve_in_percent():
+    history = make_history().assign(val_recall=[0.2, 0.5, 0.75], recall=[0.1, 0.4, 0.9])
+    given = {"label": "Model 2", "colour": "#000000", "n_text": "70 training images"}
+    chart = charts_making.plot_learning_curve(history, "recall", **given)
+    assert list(trace(chart, "validation").y) == [20, 50, 75]
+    assert "best 75 in epoch 3" in chart.alt and chart.title.startswith("Sensitivity of Model 2")
+
+
 def test_a_phase_that_comes_again_is_shaded_again():
     history = make_history().assign(phase=["a", "b", "a"])
     assert charts_making.phase_spans(history) == [("a", 1, 1), ("b", 2, 2), ("a", 3, 3)]

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -108,6 +109,18 @@ def test_an_xray_run_is_not_called_synthetic(empty_app: Path):
     app = open_app("training")
     assert not app.exception
     assert "SYNTHETIC" not in all_text(app)
+
+
+def test_training_shows_what_a_recipe_tracks_and_survives_what_is_no_number(empty_app: Path):
+    run = make_run(empty_app, n=30, images=False, models=("cnn",))
+    file = run / "cnn" / "history.csv"
+    history = pd.read_csv(file)
+    history.assign(precision=0.5, val_precision=0.25, val_recall="much").to_csv(file, index=False)
+    app = open_app("training")
+    assert not app.exception
+    alts = [plot.proto.alt for plot in app.main.get("plotly_chart")]
+    assert len(alts) == 5 and sum("Precision of CNN" in alt for alt in alts) == 1
+    assert any("Sensitivity of CNN" in alt and "no validation figures" in alt for alt in alts)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,10 @@ def show_curves(selection: ui.Selection, model: str, history: pd.DataFrame, n_te
         st.caption("This model was not trained in epochs, so there are no curves.")
         return
     colour = charts.model_style(model, selection.run.models).colour
-    for column, what in zip(st.columns(3), charts_making.CURVES, strict=True):
+    tracked = [what for what in charts_making.TRACKED if f"val_{what}" in history]
+    shown = [*charts_making.CURVES, *tracked]
+    columns = [column for _ in range(0, len(shown), 3) for column in st.columns(3)]
+    for column, what in zip(columns, shown, strict=False):
         with column:
             chart = charts_making.plot_learning_curve(
                 history, what, label=selection.title(model), colour=colour, n_text=n_text
