@@ -72,6 +72,7 @@ def build_card(
     maps, guard: the documents of maps/ and guard/, None where these were not made.
     """
     title = info["display"][model]
+    is_kept = (info.get("weights") or {}).get(model, artifacts.KEPT) == artifacts.KEPT
     images = "chest CT slices" if info["modality"] == "ct" else "chest X-rays"
     rows = [
         ("Accuracy", metrics["accuracy"], "accuracy"),
@@ -134,7 +135,7 @@ Caveats:
 {describe_maps(model, info["name"], maps)}
 
 ## Refusing other pictures
-{describe_guard(info["name"], guard)}
+{describe_guard(info["name"], guard, info["modality"], is_kept)}
 
 ## Limits
 - Leakage, blackout, source probe, perturbation, subgroups and external images: what was measured

@@ -107,11 +107,16 @@ def describe_weights(model: str, info: Mapping[str, Any]) -> str:
 """
 
 
-def describe_guard(run_name: str, document: dict[str, Any] | None) -> str:
-    """What guard/guard.json says, as Markdown."""
+def describe_guard(
+    run_name: str, document: dict[str, Any] | None, modality: str = "xray", kept: bool = True
+) -> str:
+    """What guard/guard.json says, as Markdown; kept: whether the model can still be asked."""
+    if document is None and not kept:
+        return "None was fitted, and without its weights the model answers nothing new."
     if document is None:
+        other = {"ct": "chest CT slice", "phantom": "drawn phantom"}.get(modality, "chest X-ray")
         return (
-            "The model answers for any picture, also for one that is no chest X-ray. "
+            f"The model answers for any picture, also for one that is no {other}. "
             f"`python -m core guard --run {run_name}` fits a guard that refuses others."
         )
     lines = [
