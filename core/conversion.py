@@ -7,12 +7,17 @@ TensorFlow backend, and converted there: same layers, same weights.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from core.backend import import_keras
 from core.inference import InferenceError
@@ -51,6 +56,29 @@ def write_openvino(model: keras.Model, file: Path) -> None:
             f"{model.name} could not be converted to OpenVINO on the TensorFlow backend ({last}); "
             "requirements.txt must be installed whole."
         )
+
+
+def cached_openvino(model: keras.Model, folder: Path) -> Path:
+    """model.xml of the same network with the same weights, converted once and kept in `folder`.
+
+    Networks are the same where their layers with their names, weights, Keras and OpenVINO are.
+    Raises as write_openvino does.
+    """
+    config = model.get_config()
+    config.pop("name", None)  # Keras counts models up
+    digest = hashlib.sha256(json.dumps([config, version("keras"), version("openvino")],
+                                       default=str).encode())  # fmt: skip
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array))
+    file = folder / f"{digest.hexdigest()[:32]}.xml"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            write_openvino(model, Path(work, file.name))
+            # The description comes last: where it is, its weights are.
+            for name in (file.with_suffix(".bin").name, file.name):
+                os.replace(Path(work, name), folder / name)
+    return file
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -17,8 +17,9 @@ import numpy as np
 from core.augmentation import build_augmentation
 from core.backend import import_openvino
 from core.batches import Reader, forget_array
+from core.config import cache_root
 from core.console import progress
-from core.conversion import write_openvino
+from core.conversion import cached_openvino
 from core.files import write_bytes
 from core.recipes import Recipe, Stage
 
@@ -67,8 +68,7 @@ class FrozenStore:
 
     def _compute(self, bottom: keras.Model, stage: Stage, file: Path, wanted: np.ndarray) -> None:
         """Runs the layers in OpenVINO, several times faster than Keras on a CPU."""
-        model = file.with_suffix(".xml")
-        write_openvino(bottom, model)
+        model = cached_openvino(bottom, cache_root() / "graphs")
         ov = import_openvino()
         # Two batches at once, each on its share of the cores, and the next one drawn meanwhile.
         settings = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": "THROUGHPUT"}
@@ -95,8 +95,6 @@ class FrozenStore:
                 queue.start_async([images], (view, rows, number))
             queue.wait_all()
         result.flush()
-        model.unlink()
-        model.with_suffix(".bin").unlink()
 
 
 def augmented_views(

@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from core import callbacks, export, fitting, weights
+from core import callbacks, conversion, export, fitting, weights
+from core.backend import import_openvino
 from core.batches import Batches, Images, class_weights
 from core.callbacks import Recorder, WeightAverage
 from core.config import ConfigError
+from core.conversion import cached_openvino
 from core.export import ExportError, export_model, round_weights
 from core.fitting import fit_model
 from core.frozen import FrozenStore, augmented_views
@@ -406,3 +408,29 @@ def test_a_control_is_random_whatever_is_asked_and_the_cnn_unless_a_file_is_give
 def test_a_file_that_is_not_there_is_one_sentence():
     with pytest.raises(ConfigError, match="names no file"):
         weights.plan_init("cnn_missing", "nowhere.h5")
+
+
+def test_a_network_is_converted_once_and_anew_when_a_weight_changes(tmp_path, monkeypatch):
+    written, write = [], conversion.write_openvino
+
+    def count(model, file):
+        written.append(file)
+        write(model, file)
+
+    monkeypatch.setattr(conversion, "write_openvino", count)
+
+    def convert(seed, change=0.0):
+        keras.utils.clear_session()  # as every training does: layers are counted from 1 again
+        keras.utils.set_random_seed(seed)
+        bottom, _ = split_model(build_model("cnn", 32, 3, 0.0), "block2_pool")
+        bottom.trainable_variables[0].assign_add(np.full((3, 3, 1, 32), change, dtype="float32"))
+        return cached_openvino(bottom, tmp_path / "graphs"), bottom
+
+    first, bottom = convert(0)
+    again, _ = convert(0)
+    other, _ = convert(0, change=1e-3)
+    assert first == again != other and len(written) == 2
+    assert sorted(p.suffix for p in (tmp_path / "graphs").iterdir()) == [".bin"] * 2 + [".xml"] * 2
+    x = np.ones((1, 32, 32, 1), dtype="float32") * 100
+    compiled = import_openvino().Core().compile_model(str(again), "CPU")
+    assert compiled(x)[0] == pytest.approx(np.asarray(bottom(x)), abs=1e-2)
