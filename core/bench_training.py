@@ -138,17 +138,10 @@ def _bench_frozen(task: Task, name: str, folder: Path) -> Measurements:
         cold = warm = None
         if precision == "f32":
             cold = train_here(task, name, recipe, folder, cache, precision)
-            yield Measured(
-                "training", f"times the usual way, from the files, features at {precision}, "
-                f"{common}", usual.seconds / cold.seconds, COLD,
-                _against(usual, cold), TIMES, True,
-            )  # fmt: skip
+            yield _ratio(f"from the files, features at {precision}, {common}", usual, cold, COLD)
         warm = train_here(task, name, recipe, folder, cache, precision)
-        yield Measured(
-            "training", f"times the usual way, pixel cache warm, features at {precision}, {common}",
-            usual.seconds / warm.seconds, WARM,
-            _against(usual, warm), TIMES, True,
-        )  # fmt: skip
+        what = f"pixel cache warm, features at {precision}, {common}"
+        yield _ratio(what, usual, warm, WARM)
         yield _score("training", f"macro-F1 here, features at {precision}, {common}", task, warm)
 
 
@@ -168,19 +161,18 @@ def _bench_cnn(task: Task, folder: Path) -> Measurements:
     for policy in ("float32", "mixed_bfloat16"):
         cache = folder / f"cache-cnn-{policy}"
         here = train_here(task, "cnn", recipe, folder, cache, "f32", policy)
-        yield Measured(
-            "training", f"times the usual way, from the files, steps in {policy}, {common}",
-            usual.seconds / here.seconds, WHOLE,
-            _against(usual, here), TIMES, True,
-        )  # fmt: skip
+        yield _ratio(f"from the files, steps in {policy}, {common}", usual, here, WHOLE)
         yield _score("training", f"macro-F1 here, steps in {policy}, {common}", task, here)
 
 
-def _against(usual: Way, here: Way) -> str:
-    return (
+def _ratio(what: str, usual: Way, here: Way, limit: float) -> Measured:
+    """How many times the seconds of the usual way are those of this project."""
+    note = (
         f"{usual.seconds:.1f} s against {here.seconds:.1f} s; of CPU time {usual.cpu_s:.0f} s "
         f"against {here.cpu_s:.0f} s, {usual.cpu_s / here.cpu_s:.1f} times"
     )
+    ratio = usual.seconds / here.seconds
+    return Measured("training", f"times the usual way, {what}", ratio, limit, note, TIMES, True)
 
 
 def train_usual(task: Task, name: str, recipe, folder: Path) -> Way:

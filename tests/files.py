@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,11 @@ def write_published_layout(file, model):
             group.attrs["weight_names"] = names
             for key, value in zip(names, layer.get_weights(), strict=True):
                 group.create_dataset(key.decode(), data=value)
+
+
+def copy_workplace(whole: Path, folder: Path, monkeypatch) -> None:
+    """Copy runs and data sets made once for many tests to where the commands will look."""
+    shutil.copytree(whole, folder, dirs_exist_ok=True)
+    monkeypatch.setenv("CXR_ARTIFACTS", str(folder / "artifacts"))
+    monkeypatch.setenv("CXR_DATA", str(folder / "data"))
+    monkeypatch.setenv("CXR_CACHE", str(folder / "cache"))

@@ -19,6 +19,7 @@ from core.perturbation import KINDS
 from core.statistics import bootstrap_intervals
 from tests.asked import CLASSES, Rule
 from tests.factory import make_run
+from tests.files import copy_workplace
 from tests.samples import sample
 
 TEST_N = 12
@@ -35,10 +36,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, where the commands look."""
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))
-    monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    copy_workplace(whole, tmp_path, monkeypatch)
     monkeypatch.setattr("core.floors.TREES", 10)
     monkeypatch.setattr("core.panel.DRAWS", 100)
     few = {name: KINDS[name] for name in ("brightness", "jpeg")}

@@ -16,7 +16,7 @@ from core.__main__ import build_parser, main
 from core.config import Config, ConfigError
 from core.export import ExportError
 from tests.factory import make_run
-from tests.files import write_files, write_metadata
+from tests.files import copy_workplace, write_files, write_metadata
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, where the commands look."""
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))
-    monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    copy_workplace(whole, tmp_path, monkeypatch)
     return tmp_path
 
 

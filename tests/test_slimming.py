@@ -25,6 +25,7 @@ from core.summary import summarise_run
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external, change_json
 from tests.factory_guard import add_guard
+from tests.files import copy_workplace
 
 MODELS = ["cnn", "resnet50", "mobilenetv2"]
 AGAIN = "python -m core train --dataset phantom --run demo-again"
@@ -40,10 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))
-    monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    copy_workplace(whole, tmp_path, monkeypatch)
     return tmp_path
 
 
