@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from core.console import say
 from core.datasets import DatasetError, order_classes, resolve_dataset
 from core.listing import load_table
 from core.manifest import build_manifest
-from core.measuring import BenchError, Measured, Measurements
+from core.measuring import BenchError, Measured, Measurements, median_by_turns
 from core.metrics import compute_metrics
 from core.phantom import write_phantoms
 from core.statistics import bootstrap_intervals
@@ -37,6 +37,7 @@ DATASET = "darkcovidnet"
 EPOCHS, VIEWS, SEED = 10, 2, 0
 FROZEN_PX = 224
 FROZEN = ("mobilenetv2", "resnet50")
+STEPPED = ("cnn", "resnet50", "mobilenetv2")
 COLD, WARM, WHOLE, ENGINE = 10.0, 20.0, 2.0, 1.3
 TIMES = "x"
 
@@ -86,7 +87,7 @@ def bench_training(run: str | None) -> Measurements:
         for name in FROZEN:
             yield from _bench_frozen(task, name, Path(folder))
         yield from _bench_cnn(task, Path(folder))
-    yield _bench_mixed_precision()
+    yield from map(_bench_mixed_precision, STEPPED)
 
 
 def bench_evaluation(run: str | None) -> Measurements:
@@ -297,37 +298,18 @@ def _with_three_channels(model):
     return keras.Sequential([keras.Input((size, size, 3)), *layers])
 
 
-def _bench_mixed_precision() -> Measured:
-    """A step of the CNN in float32 against one in mixed_bfloat16, by turns."""
-    from core.backend import import_keras
-
-    keras = import_keras()
-    from core.fused_norm import fused_batch_norm
-    from core.models import build_model
+def _bench_mixed_precision(name: str) -> Measured:
+    """A step of a model trained whole in float32 against one in mixed_bfloat16, by turns."""
+    from core.precision import POLICIES, time_step
     from core.recipes import find_recipe
 
-    recipe = find_recipe("cnn", "random")
-    size, batch = recipe.image_size_px, recipe.batch_size
-    rng = np.random.default_rng(SEED)
-    x = rng.integers(0, 256, (batch, size, size, 1)).astype("float32")
-    y = np.eye(3, dtype="float32")[rng.integers(0, 3, batch)]
-    steps: list[Callable[[], object]] = []
-    usual = keras.mixed_precision.dtype_policy()
-    models = []
-    for policy in ("float32", "mixed_bfloat16"):
-        keras.mixed_precision.set_dtype_policy(policy)
-        model = build_model("cnn", size, 3, recipe.dropout)
-        model.compile(optimizer="adamw", loss="categorical_crossentropy", jit_compile=False)
-        models.append(model)
-        keras.mixed_precision.set_dtype_policy(usual)
-        with fused_batch_norm(model):
-            model.train_on_batch(x, y)
-            model.train_on_batch(x, y)
-        steps.append(lambda model=model: model.train_on_batch(x, y))
-    whole, mixed = median_by_turns(steps, rounds=8)
+    recipe = find_recipe(name, "random")
+    times = time_step(name, recipe, recipe.stages[0], 3, rounds=8)
+    whole, mixed = (times[policy] for policy in POLICIES)
     return Measured(
         "training",
-        f"mixed_bfloat16 against float32, a step of the CNN, {size} px, batch {batch}",
+        f"mixed_bfloat16 against float32, a step of the whole {name}, {recipe.image_size_px} px, "
+        f"batch {recipe.batch_size}",
         whole / mixed, None, f"{1000 * whole:.0f} ms against {1000 * mixed:.0f} ms", TIMES,
     )  # fmt: skip
 
@@ -363,18 +345,6 @@ def _bench_engine(task: Task, name: str, folder: Path) -> Measured:
         f"engine's time, {len(pixels)} {task.what.split(' ', 1)[1]}, {FROZEN_PX} px, f32",
         whole / engine, ENGINE, f"{whole:.2f} s against {engine:.2f} s", TIMES,
     )  # fmt: skip
-
-
-def median_by_turns(steps: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Median seconds of each, taking turns, so that other work on the machine meets all alike."""
-    times: list[list[float]] = [[] for _ in steps]
-    for number in range(rounds + 1):
-        for step, seconds in zip(steps, times, strict=True):
-            started = time.perf_counter()
-            step()
-            if number:  # the first turn warms up
-                seconds.append(time.perf_counter() - started)
-    return [float(np.median(seconds)) for seconds in times]
 
 
 def _score(bench: str, what: str, task: Task, way: Way) -> Measured:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -74,21 +74,12 @@ def fit_model(
 
 def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title, store) -> None:
     started = time.perf_counter()
-    frozen = stage.cut is not None
-    if frozen:
-        # Batch norm stays in inference mode: a few hundred steps cannot re-estimate it.
-        set_batch_norm(model, frozen=True)
-        bottom, top = split_model(model, stage.cut)
-        for layer in top.layers:
-            if not isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = True
-        views = store.outputs(bottom, stage, train.rows, val.rows)
-        fitted = kept = top  # what lies below has its first weights: no need to save them
+    part = part_to_fit(model, recipe, stage, seed)
+    fitted = part.fitted
+    if part.below is not None:
+        views = store.outputs(part.below, stage, train.rows, val.rows)
     else:
-        model.trainable = True
-        set_batch_norm(model, momentum=0.9, frozen=False)
-        fitted = _with_augmentation(model, recipe, seed) if stage.augment else model
-        views, kept = store.pixels[None, ..., None], model
+        views = store.pixels[None, ..., None]
 
     onehot = np.eye(n_classes, dtype="float32")
     weight = np.ones(len(train.y), dtype="float32")
@@ -100,16 +91,16 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title,
     )
     stage = _with_found_rate(fitted, stage, recipe, make_batches(), folder)
     steps = math.ceil(len(train.y) / recipe.batch_size)
-    _compile(fitted, stage, recipe, steps)
+    compile_stage(fitted, stage, recipe, steps)
     prepared_s = time.perf_counter() - started
     average = WeightAverage(fitted, stage.average) if stage.average else None
-    recorder = Recorder(kept, fitted, stage, folder, steps, title, prepared_s, average)
+    recorder = Recorder(part.kept, fitted, stage, folder, steps, title, prepared_s, average)
     first_epoch = recorder.restore()
     if recorder.exhausted():
         return
     batches = make_batches(first_epoch=first_epoch)
     callbacks: list = [average] if average else []
-    if not frozen:
+    if part.below is None:
         callbacks.append(BatchNormStatistics(model, fitted, batches))
     fitted.fit(
         batches,
@@ -122,12 +113,42 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title,
     )
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a stage fits of a model.
+
+    below: the frozen part whose outputs it gets, None where it gets images; kept: the model whose
+    weights change, and so are saved. fitted is the same, after augmentation where there is some.
+    """
+
+    below: keras.Model | None
+    fitted: keras.Model
+    kept: keras.Model
+
+
+def part_to_fit(model: keras.Model, recipe: Recipe, stage: Stage, seed: int) -> Part:
+    """Freeze and free the layers of `model` for a stage; batch norm is set for few steps."""
+    if stage.cut is None:
+        model.trainable = True
+        set_batch_norm(model, momentum=0.9, frozen=False)
+        fitted = _with_augmentation(model, recipe, seed) if stage.augment else model
+        return Part(None, fitted, model)
+    # Batch norm stays in inference mode: a few hundred steps cannot re-estimate it.
+    set_batch_norm(model, frozen=True)
+    below, top = split_model(model, stage.cut)
+    for layer in top.layers:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = True
+    return Part(below, top, top)
+
+
 def _with_augmentation(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
     image = keras.Input(model.input_shape[1:], dtype="float32", name="pixels")
     return keras.Model(image, model(build_augmentation(recipe, seed)(image)))
 
 
-def _compile(fitted: keras.Model, stage: Stage, recipe: Recipe, steps: int) -> None:
+def compile_stage(fitted: keras.Model, stage: Stage, recipe: Recipe, steps: int) -> None:
+    """Optimizer, loss and metrics of a stage that has `steps` steps an epoch."""
     tracked = {"precision": keras.metrics.Precision, "recall": keras.metrics.Recall}
     fitted.compile(
         optimizer=build_optimizer(stage, steps),
@@ -150,7 +171,7 @@ def _with_found_rate(fitted, stage: Stage, recipe: Recipe, batches: Batches, fol
         found = json.loads(file.read_text())["learning_rate"]
     else:
         # A rate that is set from outside needs an optimizer without a schedule.
-        _compile(fitted, replace(stage, schedule="constant"), recipe, len(batches))
+        compile_stage(fitted, replace(stage, schedule="constant"), recipe, len(batches))
         found = search_rate(fitted, batches, file).learning_rate
     return replace(stage, learning_rate=found)
 

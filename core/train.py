@@ -31,6 +31,7 @@ from core.inference import measure_latencies_ms
 from core.listing import load_table
 from core.model_names import from_scratch, model_title
 from core.models import BUILDERS
+from core.precision import choose_precision
 from core.preparing import (
     all_skipped,
     check_leakage,
@@ -88,7 +89,7 @@ def train_and_evaluate(
     # Until here nothing was written, so a refusal leaves every run as it was.
     work = open_work_folder(run_dir, config, replace=replace)
     check_images(work, manifest, config.run)
-    devices = prepare_devices(say, config.mixed)
+    devices = set_devices(config, recipes, manifest, finished, work, say)
     materials = Materials(
         cache, manifest, order_classes(manifest["label"]), config.split, common_tta(recipes),
         config.seed, work,
@@ -126,6 +127,26 @@ def train_and_evaluate(
     shutil.rmtree(replaced_folder(run_dir), ignore_errors=True)
     say(f"Run {run.name} is complete after {(time.perf_counter() - started) / 60:.1f} minutes.")
     return run
+
+
+def set_devices(
+    config: Config,
+    recipes: dict[str, Recipe],
+    manifest: pd.DataFrame,
+    finished: dict[str, Any] | None,
+    work: Path,
+    say,
+) -> dict[str, Any]:
+    """Prepare the devices; returns run.json's `devices`. Folds take the precision of their run."""
+    if config.mixed != "measure":
+        return prepare_devices(say, config.mixed)
+    if finished is not None:
+        found = {"precision": finished["devices"]["precision"]}
+    else:
+        n_train, n_classes = (manifest["split"] == "train").sum(), manifest["label"].nunique()
+        found = choose_precision(recipes, n_classes, int(n_train), work, say)
+    devices = prepare_devices(say, "off" if found["precision"] == "float32" else "on")
+    return devices | ({"measured_s": found["seconds"]} if "seconds" in found else {})
 
 
 def close_run(run_dir: Path, info: dict[str, Any], dataset: Dataset, say) -> artifacts.Run:
