@@ -7,12 +7,12 @@ memory does not grow with the data set.
 from __future__ import annotations
 
 import math
-import mmap
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
+from core.cache import forget_array
 from core.devices import fill_batch, validation_weight
 
 _FORGET_BYTES = 64 * 2**20  # read through a map before its pages are given back
@@ -120,14 +120,3 @@ class Reader:
             forget_array(self.array)
             self.n_read = 0
         return x
-
-
-def forget_array(array: np.ndarray) -> None:
-    """Take the pages of a memory map out of this process; what was written stays in the file.
-
-    Nothing happens to an array that is no memory map or no view of one.
-    """
-    while isinstance(array, np.ndarray):
-        array = array.base
-    if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        array.madvise(mmap.MADV_DONTNEED)

@@ -10,133 +10,192 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from core.cache import build_pixel_cache
 from core.console import say
-from core.measuring import Measured, Measurements
+from core.measuring import Measured, Measurements, describe
 
 SIZES = (1_710, 17_099)
-SIZE_PX = 224
 LIMIT_MB = 2_000  # as the demand says it: 2 GB
-EPOCHS = 2
 MODEL = "mobilenetv2"
+COLOURS = ("#136", "#a60", "#173")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A part of the way from pixels to a model; work(pixels, folder) does it.
+
+    flat: whether its memory must not grow with the images, and its time only in proportion.
+    """
+
+    what: str
+    size_px: int
+    work: Callable[[np.ndarray, Path], None]
+    flat: bool = True
 
 
 def bench_memory(run: str | None) -> Measurements:
-    """Peak memory and time an image of a frozen stage, at n images and at ten times as many."""
+    """Peak memory and time an image of each of JOBS, at n images and at ten times as many."""
     del run
-    with tempfile.TemporaryDirectory() as folder:
-        found = [measure(n, Path(folder)) for n in SIZES]
-    what = f"a frozen stage of {MODEL}, {EPOCHS} epochs, {SIZE_PX} px"
-    for n, one in zip(SIZES, found, strict=True):
+    for name, job in JOBS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            found = [measure(name, n, Path(folder)) for n in SIZES]
+        yield from _compare(job, *found)
+
+
+def _compare(job: Job, few: dict[str, float], many: dict[str, float]) -> Measurements:
+    for n, one in zip(SIZES, (few, many), strict=True):
         limit = LIMIT_MB if n == max(SIZES) else None
-        note = f"{one['seconds']:.0f} s, {1000 * one['seconds'] / n:.2f} ms an image"
+        note = f"{one['seconds']:.1f} s, {1000 * one['seconds'] / n:.2f} ms an image"
         yield Measured(
-            "memory", f"peak RSS, {what}, {n:,} images", one["peak_mb"], limit, note, "MB"
+            "memory", f"peak RSS, {job.what}, {n:,} images", one["peak_mb"], limit, note, "MB"
         )
-    few, many = found
+    limit = 1.1 if job.flat else None
     yield Measured(
-        "memory", f"peak RSS of {SIZES[1]:,} images against {SIZES[0]:,}, {what}",
-        many["peak_mb"] / few["peak_mb"], 1.1, unit="x",
+        "memory", f"peak RSS of {SIZES[1]:,} images against {SIZES[0]:,}, {job.what}",
+        many["peak_mb"] / few["peak_mb"], limit, unit="x",
     )  # fmt: skip
     yield Measured(
-        "memory", f"time an image of {SIZES[1]:,} images against {SIZES[0]:,}, {what}",
-        (many["seconds"] / SIZES[1]) / (few["seconds"] / SIZES[0]), 1.1,
-        f"files read, start of the process included: {many['wall_s']:.0f} s", "x",
+        "memory", f"time an image of {SIZES[1]:,} images against {SIZES[0]:,}, {job.what}",
+        (many["seconds"] / SIZES[1]) / (few["seconds"] / SIZES[0]), limit,
+        f"start of the process included: {many['wall_s']:.0f} s", "x",
     )  # fmt: skip
 
 
-def measure(n: int, folder: Path) -> dict[str, float]:
-    """{peak_mb, seconds, wall_s} of a frozen stage on n images, in a process of its own."""
-    pixels = folder / f"pixels-{n}.u8"
+def measure(name: str, n: int, folder: Path) -> dict[str, float]:
+    """{peak_mb, seconds, wall_s} of one of JOBS on n images, in a process of its own."""
+    file = folder / f"pixels-{n}.u8"
     say(f"  {n:,} images: writing their pixels ...")
-    grow_pixels(pixels, n, folder)
-    say(f"  {n:,} images: a frozen stage ...")
+    grow_pixels(file, n, JOBS[name].size_px, folder)
+    say(f"  {n:,} images: {JOBS[name].what} ...")
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "core.bench_memory", str(pixels), str(n)],
+            [sys.executable, "-m", "core.bench_memory", str(file), str(n), name],
             capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )  # fmt: skip
     finally:
-        pixels.unlink()
+        file.unlink()
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def grow_pixels(file: Path, n: int, folder: Path) -> None:
-    """Write n uint8 images of SIZE_PX: the task's, each time with another brightness."""
+def grow_pixels(file: Path, n: int, size_px: int, folder: Path) -> None:
+    """Write n uint8 images: the task's, over and over, each round brighter than the one before."""
     from core.bench_training import open_task
 
     with open_task(folder) as task:
-        cache = build_pixel_cache(task.table, task.root, folder / "cache", [SIZE_PX])
-        pixels = cache.pixels(SIZE_PX)
+        cache = build_pixel_cache(task.table, task.root, folder / "cache", [size_px])
+        pixels = cache.pixels(size_px)
         with open(file, "wb") as target:
             for row in range(n):
-                number, time = row % len(pixels), row // len(pixels)
-                target.write(np.clip(pixels[number].astype("int16") + time, 0, 255).astype("uint8"))
+                number, again = row % len(pixels), row // len(pixels)
+                target.write(
+                    np.clip(pixels[number].astype("int16") + again, 0, 255).astype("uint8")
+                )
 
 
-def draw_growth(found: dict[int, dict[str, float]]) -> str:
-    """An SVG: peak memory and time against the number of images, both measured points joined.
+def draw_growth(found: dict[str, dict[int, dict[str, float]]]) -> str:
+    """An SVG: peak memory and time of each job against the number of images.
 
-    found: {n: {peak_mb, seconds}}. The straight line through zero is what linear time would be.
+    found: {job: {n: {peak_mb, seconds}}}. A dashed line of time goes through zero and the first
+    point: what linear time would be.
     """
-    most = max(found)
-    seconds = max(one["seconds"] for one in found.values()) * 1.1
+    most = max(n for one in found.values() for n in one)
+    longest = max(m["seconds"] for one in found.values() for m in one.values())
     panels = [
-        ("peak memory, MB (limit: 2,000)", "peak_mb", LIMIT_MB * 1.1, LIMIT_MB),
-        ("time, s (dashed: in proportion)", "seconds", seconds, None),
+        ("peak memory, MB (dashed: the limit)", "peak_mb", LIMIT_MB * 1.1),
+        ("time, s (dashed: in proportion)", "seconds", longest * 1.1),
     ]
+    height = 280 + 18 * len(found)
     lines = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 280" font-family="sans-serif" '
-        'font-size="12" role="img">',
-        "<title>Peak memory and time of a frozen stage against the number of images</title>",
-        '<rect width="720" height="280" fill="white"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" '
+        'font-family="sans-serif" font-size="12" role="img">',
+        "<title>Peak memory and time against the number of images</title>",
+        f'<rect width="720" height="{height}" fill="white"/>',
     ]
-    for index, (title, key, top, limit) in enumerate(panels):
+    for index, (title, key, top) in enumerate(panels):
         left = 60 + 360 * index
 
-        def place(
-            n: float, value: float, left: int = left, top: float = top
-        ) -> tuple[float, float]:
-            return left + 260 * n / most, 230 - 180 * value / top
+        def place(n: float, value: float, left: int = left, top: float = top) -> str:
+            return f"{left + 260 * n / most:.1f},{230 - 180 * value / top:.1f}"
 
-        points = [(n, *place(n, one[key])) for n, one in sorted(found.items())]
-        dashed = [place(0, limit), place(most, limit)] if limit else None
-        if limit is None:
-            first = min(found)
-            rate = found[first][key] / first
-            dashed = [place(0, 0), place(most, rate * most)]
         lines += [
             f'<text x="{left}" y="30" font-weight="bold">{title}</text>',
             f'<path d="M{left} 50V230H{left + 270}" fill="none" stroke="#444"/>',
-            "<path d=\"M{:.1f} {:.1f}L{:.1f} {:.1f}\" stroke=\"#a33\" "
-            "stroke-dasharray=\"5 4\"/>".format(*dashed[0], *dashed[1]),
-            '<polyline fill="none" stroke="#136" stroke-width="2" points="'
-            + " ".join(f"{x:.1f},{y:.1f}" for _, x, y in points) + '"/>',
-        ]  # fmt: skip
-        for n, x, y in points:
-            lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#136"/>')
-            lines.append(f'<text x="{x - 4:.1f}" y="{y - 9:.1f}">{found[n][key]:,.0f}</text>')
-            lines.append(f'<text x="{x - 12:.1f}" y="247">{n:,}</text>')
-        lines.append(f'<text x="{left + 110}" y="268">images</text>')
+            f'<text x="{left + 110}" y="266">images</text>',
+            *(f'<text x="{left + 260 * n / most - 12:.0f}" y="248">{n:,}</text>' for n in SIZES),
+        ]
+        if key == "peak_mb":
+            lines.append(_line([place(0, LIMIT_MB), place(most, LIMIT_MB)], "#a33", dashed=True))
+        for one, colour in zip(found.values(), COLOURS, strict=False):
+            points = [place(n, m[key]) for n, m in sorted(one.items())]
+            lines.append(_line(points, colour))
+            if key == "seconds":
+                n, first = min(one.items())
+                linear = [place(0, 0), place(most, first[key] / n * most)]
+                lines.append(_line(linear, colour, dashed=True))
+            for (_, m), point in zip(sorted(one.items()), points, strict=True):
+                x, y = point.split(",")
+                lines.append(f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"/>')
+                lines.append(
+                    f'<text x="{float(x) - 6:.1f}" y="{float(y) - 8:.1f}" fill="{colour}">'
+                    f"{m[key]:,.0f}</text>"
+                )
+    for row, (name, colour) in enumerate(zip(found, COLOURS, strict=False)):
+        y = 290 + 18 * row
+        lines.append(_line([f"60,{y - 4}", f"84,{y - 4}"], colour))
+        lines.append(f'<text x="92" y="{y}">{JOBS[name].what}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def train_frozen(file: Path, n: int, work: Path) -> dict[str, float]:
-    """A frozen stage on the pixels in `file`; called in a process that does nothing else."""
-    import resource
-    import time
+def _line(points: list[str], colour: str, dashed: bool = False) -> str:
+    more = ' stroke-width="1" stroke-dasharray="5 4"' if dashed else ' stroke-width="2"'
+    return f'<polyline fill="none" stroke="{colour}"{more} points="{" ".join(points)}"/>'
 
-    started = time.perf_counter()
+
+def train_frozen(pixels: np.ndarray, folder: Path) -> None:
+    """A frozen stage: every image through the backbone once, two epochs of the head."""
+    from core.recipes import Recipe, Stage
+
+    head = Stage("head", 2, 1e-3, cut="features", views=1)
+    _train(MODEL, Recipe(pixels.shape[1], (head,)), pixels, folder)
+
+
+def train_whole(pixels: np.ndarray, folder: Path) -> None:
+    """An epoch of the CNN by its own recipe, every layer trained, every image altered."""
+    from core.recipes import find_recipe
+
+    own = find_recipe("cnn", "random")
+    stage = replace(own.stages[0], epochs=1)
+    _train("cnn", replace(own, stages=(stage,)), pixels, folder)
+
+
+def search_duplicates(pixels: np.ndarray, folder: Path) -> None:
+    """Every image against every other; each round of the grown set is a near duplicate."""
+    del folder
+    from core.manifest import find_duplicates
+
+    find_duplicates(pixels, [str(number) for number in range(len(pixels))])
+
+
+JOBS = {
+    "frozen": Job(f"a frozen stage of {MODEL}, 2 epochs, 224 px", 224, train_frozen),
+    "whole": Job("the whole cnn, 1 epoch, 112 px", 112, train_whole),
+    "duplicates": Job("the search for duplicates, 224 px", 224, search_duplicates, flat=False),
+}
+
+
+def _train(name: str, recipe, pixels: np.ndarray, folder: Path) -> None:
     from core.backend import import_keras
 
     keras = import_keras()
@@ -144,18 +203,31 @@ def train_frozen(file: Path, n: int, work: Path) -> dict[str, float]:
     from core.fitting import fit_model
     from core.frozen import FrozenStore
     from core.models import build_model
-    from core.recipes import Recipe, Stage
 
     keras.utils.set_random_seed(0)
-    recipe = Recipe(SIZE_PX, (Stage("head", EPOCHS, 1e-3, cut="features", views=1),))
-    model = build_model(MODEL, SIZE_PX, 3, recipe.dropout)
-    pixels = np.memmap(file, np.uint8, "r", shape=(n, SIZE_PX, SIZE_PX))
+    model = build_model(name, recipe.image_size_px, 3, recipe.dropout)
+    n = len(pixels)
     y = np.arange(n) % 3
     mixed, tenth = np.random.default_rng(0).permutation(n), n // 10
     parts = [Images(pixels[:0], y[r], np.sort(r)) for r in (mixed[tenth:], mixed[:tenth])]
+    store = FrozenStore(pixels, folder / "frozen", recipe, 0, name)
+    fit_model(model, recipe, *parts, 3, folder / "fit", seed=0, title=name, store=store)
+
+
+def _work(name: str, file: Path, n: int) -> dict[str, float]:
+    """One of JOBS on the pixels in `file`; called in a process that does nothing else."""
+    import resource
+
+    started = time.perf_counter()
+    if name != "duplicates":
+        from core.backend import import_keras
+
+        import_keras()
+    job = JOBS[name]
+    pixels = np.memmap(file, np.uint8, "r", shape=(n, job.size_px, job.size_px))
     begun = time.perf_counter()
-    store = FrozenStore(pixels, work / "frozen", recipe, 0, MODEL)
-    fit_model(model, recipe, *parts, 3, work / "fit", seed=0, title=MODEL, store=store)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        job.work(pixels, Path(folder))
     ended = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -166,23 +238,24 @@ def train_frozen(file: Path, n: int, work: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """FILE N: what the child process does. --plot SVG: measure and draw, for the documentation."""
+    """FILE N JOB: what the child process does. --plot SVG: measure and draw, for documentation."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("file", type=Path, nargs="?")
     parser.add_argument("n", type=int, nargs="?")
+    parser.add_argument("job", choices=JOBS, nargs="?")
     parser.add_argument("--plot", type=Path, metavar="SVG")
     args = parser.parse_args()
-    if args.plot:
-        with tempfile.TemporaryDirectory() as folder:
-            found = {n: measure(n, Path(folder)) for n in SIZES}
-        args.plot.write_text(draw_growth(found), encoding="utf-8")
-        print(json.dumps(found))
+    if not args.plot:
+        print(json.dumps(_work(args.job, args.file, args.n)))
         return
-    work = Path(tempfile.mkdtemp(dir=args.file.parent))
-    try:
-        print(json.dumps(train_frozen(args.file, args.n, work)))
-    finally:
-        shutil.rmtree(work)
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for name in JOBS:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = {n: measure(name, n, Path(folder)) for n in SIZES}
+        for measured in _compare(JOBS[name], *found[name].values()):
+            say(describe(measured))
+    args.plot.write_text(draw_growth(found), encoding="utf-8")
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -164,3 +165,14 @@ def _load(
         return Found(sha256, reason=str(error), stat=stat)
     squares = {size: images.resize_square(image.pixels, size) for size in sizes_px}
     return Found(sha256, image.width, image.height, image.format, "", squares, stat)
+
+
+def forget_array(array: np.ndarray) -> None:
+    """Take the pages of a memory map out of this process; what was written stays in the file.
+
+    Nothing happens to an array that is no memory map or no view of one.
+    """
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.madvise(mmap.MADV_DONTNEED)

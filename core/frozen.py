@@ -16,7 +16,8 @@ import numpy as np
 
 from core.augmentation import build_augmentation
 from core.backend import import_openvino
-from core.batches import Reader, forget_array
+from core.batches import Reader
+from core.cache import forget_array
 from core.config import cache_root
 from core.console import progress
 from core.conversion import cached_openvino

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from core import batches
-from core.batches import Batches, InOrder, Reader, forget_array
+from core.batches import Batches, InOrder, Reader
+from core.cache import forget_array
 
 
 @pytest.fixture

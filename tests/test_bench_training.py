@@ -51,23 +51,52 @@ def test_the_grown_set_has_as_many_images_and_memory_is_read_from_the_child(
 ):
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
     monkeypatch.setenv(bench_training.IMAGES, "60")
-    monkeypatch.setattr(bench_memory, "SIZE_PX", 16)
     file = tmp_path / "pixels.u8"
-    bench_memory.grow_pixels(file, 130, tmp_path)
+    bench_memory.grow_pixels(file, 130, 16, tmp_path)
     assert file.stat().st_size == 130 * 16 * 16
     pixels = np.fromfile(file, np.uint8).reshape(130, 16, 16)
     assert len(np.unique(pixels, axis=0)) > 100, "no two rounds are the same"
 
 
-def test_memory_is_said_in_words_with_its_limit(monkeypatch):
-    found = {
-        n: {"peak_mb": 900.0 + n / 1000, "seconds": n / 100, "wall_s": n / 90}
-        for n in bench_memory.SIZES
-    }
-    monkeypatch.setattr(bench_memory, "measure", lambda n, folder: found[n])
+@pytest.fixture
+def measured(monkeypatch):
+    def measure(name, n, folder):
+        more = 1 if bench_memory.JOBS[name].flat else 5
+        return {"peak_mb": 900.0 + more * n / 100, "seconds": n / 100, "wall_s": n / 90}
+
+    monkeypatch.setattr(bench_memory, "measure", measure)
+    return measure
+
+
+def test_memory_is_said_in_words_with_its_limit(measured):
     results = list(bench.run_benches(["memory"], None, lambda text: None))
-    assert [measured.within for measured in results] == [None, True, True, True]
+    assert len(results) == 4 * len(bench_memory.JOBS) == 12
+    within = [result.within for result in results]
+    assert within[:4] == [None, True, False, True], "1,071 MB are more than 1.1 times 917 MB"
+    assert within[8:] == [None, True, None, None], "the search is held to the limit of 2 GB alone"
     assert "17,099 images" in results[1].what and results[1].unit == "MB"
+
+
+def test_the_growth_is_drawn_with_every_job_and_its_figures(measured):
+    from xml.etree import ElementTree
+
+    found = {
+        name: {n: measured(name, n, None) for n in bench_memory.SIZES} for name in bench_memory.JOBS
+    }
+    drawn = ElementTree.fromstring(bench_memory.draw_growth(found))
+    texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {job.what for job in bench_memory.JOBS.values()} <= set(texts)
+    assert {"17,099", "1,071", "1,755"} <= set(texts)
+
+
+@pytest.mark.parametrize("name", ["frozen", "whole", "duplicates"])
+def test_a_job_of_the_memory_bench_runs_in_a_process_of_its_own(name, tmp_path, monkeypatch):
+    """With few images: what comes back is read from that process, not from this one."""
+    monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
+    monkeypatch.setenv(bench_training.IMAGES, "60")
+    found = bench_memory.measure(name, 40, tmp_path)
+    assert 100 < found["peak_mb"] < 4000 and 0 < found["seconds"] <= found["wall_s"]
+    assert not list(tmp_path.glob("pixels-*")), "the grown pixels are not left behind"
 
 
 def test_asking_what_there_is_loads_no_engine():
