@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from core.bench_evaluation import bench_evaluation
 from core.bench_live import bench_fuzz, bench_live, bench_people, bench_zip
 from core.bench_memory import bench_memory
 from core.bench_parts import bench_audit, bench_pages, bench_statistics
-from core.bench_training import bench_evaluation, bench_training
+from core.bench_training import bench_training
 from core.measuring import BenchError, Measured, Measurements, describe
 
 BENCHES: dict[str, Callable[[str | None], Measurements]] = {

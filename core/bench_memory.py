@@ -91,7 +91,7 @@ def measure(name: str, n: int, folder: Path) -> dict[str, float]:
 
 def grow_pixels(file: Path, n: int, size_px: int, folder: Path) -> None:
     """Write n uint8 images: the task's, over and over, each round brighter than the one before."""
-    from core.bench_training import open_task
+    from core.bench_task import open_task
 
     with open_task(folder) as task:
         cache = build_pixel_cache(task.table, task.root, folder / "cache", [size_px])

@@ -1,4 +1,4 @@
-"""Training and evaluation against the usual way, in one process, on the same images.
+"""Training against the usual way, in one process, on the same images.
 
 The usual way is what the field's notebooks do: every epoch decodes the files again, alters each
 image on the CPU (Keras' own ImageDataGenerator, which tensorflow.keras still has), runs the whole
@@ -19,47 +19,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from core.bench_task import FROZEN, FROZEN_PX, SEED, TIMES, Task, first_model, open_task
 from core.cache import build_pixel_cache
-from core.config import data_root
 from core.console import say
-from core.datasets import DatasetError, order_classes, resolve_dataset
-from core.listing import load_table
-from core.manifest import build_manifest
-from core.measuring import BenchError, Measured, Measurements, median_by_turns
+from core.measuring import BenchError, Measured, Measurements
 from core.metrics import compute_metrics
-from core.phantom import write_phantoms
 from core.statistics import bootstrap_intervals
 
-IMAGES = "CXR_BENCH_IMAGES"  # environment: at most so many images, for a quick look
-DATASET = "darkcovidnet"
-EPOCHS, VIEWS, SEED = 10, 2, 0
-FROZEN_PX = 224
-FROZEN = ("mobilenetv2", "resnet50")
+EPOCHS, VIEWS = 10, 2
 STEPPED = ("cnn", "resnet50", "mobilenetv2")
-COLD, WARM, WHOLE, ENGINE = 10.0, 20.0, 2.0, 1.3
-TIMES = "x"
-
-
-@dataclass(frozen=True)
-class Task:
-    """The images of a comparison: table (path, label, patient_id, split), below root."""
-
-    table: pd.DataFrame
-    root: Path
-    what: str
-
-    @property
-    def class_names(self) -> list[str]:
-        return order_classes(self.table["label"])
-
-    @property
-    def y(self) -> np.ndarray:
-        return pd.Index(self.class_names).get_indexer(self.table["label"])
-
-    def rows(self, part: str) -> np.ndarray:
-        return np.flatnonzero(self.table["split"] == part)
+COLD, WARM, WHOLE = 10.0, 20.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -83,46 +53,28 @@ def bench_training(run: str | None) -> Measurements:
         note = "the usual way needs TensorFlow, which is not installed"
         yield Measured("training", "training against the usual way", None, COLD, note, TIMES, True)
         return
-    with tempfile.TemporaryDirectory() as folder, open_task(Path(folder)) as task:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _empty_cache(Path(folder)),
+        open_task(Path(folder)) as task,
+    ):
         for name in FROZEN:
             yield from _bench_frozen(task, name, Path(folder))
         yield from _bench_cnn(task, Path(folder))
     yield from map(_bench_mixed_precision, STEPPED)
 
 
-def bench_evaluation(run: str | None) -> Measurements:
-    """A served model over a pixel cache against the bare engine on the same float batches."""
-    del run
-    with tempfile.TemporaryDirectory() as folder, open_task(Path(folder)) as task:
-        for name in FROZEN:
-            yield _bench_engine(task, name, Path(folder))
-
-
 @contextmanager
-def open_task(folder: Path) -> Iterator[Task]:
-    """darkcovidnet where it is here, else phantoms written as files below `folder`."""
-    limit = _images_wanted()
+def _empty_cache(folder: Path) -> Iterator[None]:
+    """Networks converted by an earlier bench must not make "from the files" look faster."""
+    usual = os.environ.get("CXR_CACHE")
+    os.environ["CXR_CACHE"] = str(folder / "empty")
     try:
-        dataset, root = resolve_dataset(DATASET, data_root())
-        kind = f"images of {DATASET}"
-    except DatasetError:
-        per_class = min(130, max(10, (limit or 1125) // 9))
-        root = write_phantoms(folder / "phantoms", patients_per_class=per_class)
-        dataset, root = resolve_dataset(root, data_root())
-        kind = "drawn phantoms"
-    table = load_table(dataset, root)
-    if limit is not None and limit < len(table):
-        table = table.sample(limit, random_state=SEED).sort_index().reset_index(drop=True)
-    split = build_manifest(table, seed=SEED).set_index("image_id")["split"]
-    table["split"] = split.loc[table["image_id"]].to_numpy()
-    yield Task(table, root, f"{len(table):,} {kind}")
-
-
-def _images_wanted() -> int | None:
-    text = os.environ.get(IMAGES, "")
-    if text and not (text.isdecimal() and int(text) >= 60):
-        raise BenchError(f"{IMAGES} must be a whole number of at least 60. Received: {text!r}.")
-    return int(text) if text else None
+        yield
+    finally:
+        del os.environ["CXR_CACHE"]
+        if usual is not None:
+            os.environ["CXR_CACHE"] = usual
 
 
 def _bench_frozen(task: Task, name: str, folder: Path) -> Measurements:
@@ -139,9 +91,10 @@ def _bench_frozen(task: Task, name: str, folder: Path) -> Measurements:
         cold = warm = None
         if precision == "f32":
             cold = train_here(task, name, recipe, folder, cache, precision)
-            yield _ratio(f"from the files, features at {precision}, {common}", usual, cold, COLD)
+            what = f"from the files, nothing cached, features at {precision}, {common}"
+            yield _ratio(what, usual, cold, COLD)
         warm = train_here(task, name, recipe, folder, cache, precision)
-        what = f"pixel cache warm, features at {precision}, {common}"
+        what = f"pixel cache warm and the network converted, features at {precision}, {common}"
         yield _ratio(what, usual, warm, WARM)
         yield _score("training", f"macro-F1 here, features at {precision}, {common}", task, warm)
 
@@ -186,7 +139,7 @@ def train_usual(task: Task, name: str, recipe, folder: Path) -> Way:
     from core.batches import class_weights
     from core.fitting import build_optimizer
 
-    model = _with_three_channels(_first_model(name, recipe, task))
+    model = _with_three_channels(first_model(name, recipe, task))
     stage = recipe.stages[0]
     if stage.cut is not None:
         edge = [layer.name for layer in model.layers].index(stage.cut)
@@ -241,8 +194,8 @@ def train_here(
     precision: of frozen outputs; policy: Keras' dtype policy for what is trained. Predictions are
     made in float32 either way.
 
-    The seconds include decoding where `cache_folder` lacks the pixels, the export to OpenVINO, its
-    compilation, the frozen outputs of all images and the whole of fit_model.
+    The seconds include decoding where `cache_folder` lacks the pixels, the export to OpenVINO where
+    the cache lacks the network, its compilation, all frozen outputs and the whole of fit_model.
     """
     from core.backend import import_keras
     from core.batches import Images
@@ -254,7 +207,7 @@ def train_here(
     usual = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = _first_model(name, recipe, task)
+        model = first_model(name, recipe, task)
     finally:
         keras.config.set_dtype_policy(usual)
     size, n_classes = recipe.image_size_px, len(task.class_names)
@@ -314,39 +267,6 @@ def _bench_mixed_precision(name: str) -> Measured:
     )  # fmt: skip
 
 
-def _bench_engine(task: Task, name: str, folder: Path) -> Measured:
-    from core.export import export_model, round_weights
-    from core.inference import compile_model
-
-    model = _first_model(name, _recipe(FROZEN_PX), task)
-    cache = build_pixel_cache(task.table, task.root, folder / "cache", [FROZEN_PX])
-    pixels = cache.pixels(FROZEN_PX)[:160]
-    round_weights(model)
-    target = folder / name
-    export_model(model, target, np.asarray(pixels[:4]))
-    served = compile_model(
-        target / "model.xml", name=name, class_names=tuple(task.class_names),
-        input_size_px=FROZEN_PX, tta="flip",
-    )  # fmt: skip
-    batches = []
-    for start in range(0, len(pixels), 32):
-        images = np.asarray(pixels[start : start + 32], dtype="float32")[..., None]
-        batches.append(np.concatenate([images, images[:, :, ::-1]]))
-    request = served.compiled.create_infer_request()
-
-    def bare() -> None:
-        for batch in batches:
-            request.infer(batch)
-
-    engine, whole = median_by_turns([bare, lambda: served.predict(pixels)], rounds=3)
-    return Measured(
-        "evaluation",
-        f"served {name} with mirrored copies over the pixel cache, as a multiple of the bare "
-        f"engine's time, {len(pixels)} {task.what.split(' ', 1)[1]}, {FROZEN_PX} px, f32",
-        whole / engine, ENGINE, f"{whole:.2f} s against {engine:.2f} s", TIMES,
-    )  # fmt: skip
-
-
 def _score(bench: str, what: str, task: Task, way: Way) -> Measured:
     rows, names = task.rows("test"), task.class_names
     y = task.y[rows]
@@ -370,20 +290,3 @@ def _init(name: str) -> str:
     from core.weights import plan_init
 
     return f"{plan_init(name, 'auto', download=False).kind} weights"
-
-
-def _first_model(name: str, recipe, task: Task):
-    from core.backend import import_keras
-
-    keras = import_keras()
-    from core.devices import clear_session
-    from core.models import build_model
-    from core.weights import load_initial_weights, plan_init
-
-    clear_session()
-    keras.utils.set_random_seed(SEED)
-    model = build_model(name, recipe.image_size_px, len(task.class_names), recipe.dropout)
-    plan = plan_init(name, "auto", download=False)
-    if plan.file is not None:
-        load_initial_weights(model, name, plan.file)
-    return model

@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from core import bench, bench_memory, bench_training
-from core.bench_training import BenchError, open_task
+from core import bench, bench_memory, bench_task, bench_training
+from core.bench_task import open_task
+from core.measuring import BenchError
 from core.recipes import Recipe, Stage
 
 
@@ -16,7 +17,7 @@ def task(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXR_DATA", str(folder / "none"))
-        patch.setenv(bench_training.IMAGES, "60")
+        patch.setenv(bench_task.IMAGES, "60")
         with open_task(folder) as opened:
             yield opened
 
@@ -25,9 +26,9 @@ def test_a_smaller_run_is_asked_for_in_words_that_are_checked(monkeypatch, task)
     assert len(task.table) == 60 and task.what == "60 drawn phantoms"
     assert set(task.table["split"]) == {"train", "val", "test"}
     for wrong in ("12", "many", "-60"):
-        monkeypatch.setenv(bench_training.IMAGES, wrong)
+        monkeypatch.setenv(bench_task.IMAGES, wrong)
         with pytest.raises(BenchError, match="at least 60"):
-            bench_training._images_wanted()
+            bench_task._images_wanted()
 
 
 def test_both_ways_train_and_answer_about_the_same_test_images(task, tmp_path):
@@ -50,7 +51,7 @@ def test_the_grown_set_has_as_many_images_and_memory_is_read_from_the_child(
     task, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
-    monkeypatch.setenv(bench_training.IMAGES, "60")
+    monkeypatch.setenv(bench_task.IMAGES, "60")
     file = tmp_path / "pixels.u8"
     bench_memory.grow_pixels(file, 130, 16, tmp_path)
     assert file.stat().st_size == 130 * 16 * 16
@@ -93,7 +94,7 @@ def test_the_growth_is_drawn_with_every_job_and_its_figures(measured):
 def test_a_job_of_the_memory_bench_runs_in_a_process_of_its_own(name, tmp_path, monkeypatch):
     """With few images: what comes back is read from that process, not from this one."""
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
-    monkeypatch.setenv(bench_training.IMAGES, "60")
+    monkeypatch.setenv(bench_task.IMAGES, "60")
     found = bench_memory.measure(name, 40, tmp_path)
     assert 100 < found["peak_mb"] < 4000 and 0 < found["seconds"] <= found["wall_s"]
     assert not list(tmp_path.glob("pixels-*")), "the grown pixels are not left behind"
@@ -111,13 +112,13 @@ def test_the_whole_bench_says_ratios_precisions_and_scores(tmp_path, monkeypatch
     """Small enough to say nothing about speed; every line of the real one is there."""
     pytest.importorskip("tensorflow")
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
-    monkeypatch.setenv(bench_training.IMAGES, "60")
+    monkeypatch.setenv(bench_task.IMAGES, "60")
     monkeypatch.setattr(bench_training, "EPOCHS", 1)
     monkeypatch.setattr(bench_training, "FROZEN", ("mobilenetv2",))
     monkeypatch.setattr(bench_training, "FROZEN_PX", 32)
     monkeypatch.setattr(bench_training, "STEPPED", ())
     measured = list(bench_training.bench_training(None))
-    ratios = [m for m in measured if m.unit == bench_training.TIMES]
+    ratios = [m for m in measured if m.unit == bench_task.TIMES]
     assert [m.limit for m in ratios] == [10, 20, 20, 2, 2]
     assert all(m.value > 0 and m.at_least and "CPU time" in m.note for m in ratios)
     scores = [m for m in measured if "macro-F1" in m.what]

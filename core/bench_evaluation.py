@@ -1,0 +1,56 @@
+"""A served model against the bare engine: what reading, preparing and averaging cost on top."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from core.bench_task import FROZEN, FROZEN_PX, TIMES, Task, first_model, open_task
+from core.cache import build_pixel_cache
+from core.measuring import Measured, Measurements, median_by_turns
+
+LIMIT = 1.3
+
+
+def bench_evaluation(run: str | None) -> Measurements:
+    """A served model over a pixel cache against the bare engine on the same float batches."""
+    del run
+    with tempfile.TemporaryDirectory() as folder, open_task(Path(folder)) as task:
+        for name in FROZEN:
+            yield _bench_engine(task, name, Path(folder))
+
+
+def _bench_engine(task: Task, name: str, folder: Path) -> Measured:
+    from core.export import export_model, round_weights
+    from core.inference import compile_model
+    from core.recipes import Recipe
+
+    model = first_model(name, Recipe(FROZEN_PX, ()), task)
+    cache = build_pixel_cache(task.table, task.root, folder / "cache", [FROZEN_PX])
+    pixels = cache.pixels(FROZEN_PX)[:160]
+    round_weights(model)
+    target = folder / name
+    export_model(model, target, np.asarray(pixels[:4]))
+    served = compile_model(
+        target / "model.xml", name=name, class_names=tuple(task.class_names),
+        input_size_px=FROZEN_PX, tta="flip",
+    )  # fmt: skip
+    batches = []
+    for start in range(0, len(pixels), 32):
+        images = np.asarray(pixels[start : start + 32], dtype="float32")[..., None]
+        batches.append(np.concatenate([images, images[:, :, ::-1]]))
+    request = served.compiled.create_infer_request()
+
+    def bare() -> None:
+        for batch in batches:
+            request.infer(batch)
+
+    engine, whole = median_by_turns([bare, lambda: served.predict(pixels)], rounds=3)
+    return Measured(
+        "evaluation",
+        f"served {name} with mirrored copies over the pixel cache, as a multiple of the bare "
+        f"engine's time, {len(pixels)} {task.what.split(' ', 1)[1]}, {FROZEN_PX} px, f32",
+        whole / engine, LIMIT, f"{whole:.2f} s against {engine:.2f} s", TIMES,
+    )  # fmt: skip
