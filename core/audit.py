@@ -19,6 +19,7 @@ from core import artifacts
 from core.answers import open_models
 from core.audit_images import RunImages, find_images, find_masks, read_images, read_masks
 from core.blackout import FILLS, PARTS, FloorImages, measure_blackout
+from core.checks import NO_BOX
 from core.console import progress
 from core.datasets import DatasetError, describe_folder
 from core.kept import left_out, left_out_sentence
@@ -152,6 +153,9 @@ def _blackout(
     say: Callable[[str], None],
 ) -> dict | None:
     """The blackout test, with masks on the images that have one."""
+    if run.modality == "ct" and masks is None:
+        missing.append(f"The blackout test was left out. {NO_BOX}")
+        return None
     rows, test = images.manifest, images.test_rows
     learned = rows["split"].isin(["train", "val"]).to_numpy()
     if not learned.any():

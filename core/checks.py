@@ -119,11 +119,18 @@ def _check_shape(run: Run, file: str, document: dict[str, Any]) -> None:
         )
 
 
+# Why a blackout test of CT slices needs masks.
+NO_BOX = (
+    "Its box is where the lungs of a frontal chest X-ray lie, and the models read CT slices: give "
+    "a lung mask for each slice (--masks)."
+)
+
 # ------------------------------------------------------------------------------ commands
 
 
-def audit_command(run: Run, *, probe: bool = False) -> str:
-    return f"python -m core audit --run {run.name}" + (" --probe FOLDER" if probe else "")
+def audit_command(run: Run, *, probe: bool = False, masks: bool = False) -> str:
+    more = (" --probe FOLDER" if probe else "") + (" --masks FOLDER" if masks else "")
+    return f"python -m core audit --run {run.name}{more}"
 
 
 def external_command(run: Run) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from core.checks import (
     FAILED,
+    NO_BOX,
     NOT_DONE,
     PASSED,
     POINTS,
@@ -30,11 +31,12 @@ PROBE_PATIENTS = 10  # fewer say nothing either way
 NO_AUDIT = "No audit of this run was made."
 
 
-def _not_audited(evidence: Evidence, key: str, title: str, rule: str, why: str = "") -> Check:
+def _not_audited(
+    evidence: Evidence, key: str, title: str, rule: str, why: str = "", masks: bool = False
+) -> Check:
     sentence = NO_AUDIT if evidence.audit is None else f"The audit left this out.{why}"
-    return Check(
-        key, title, NOT_DONE, sentence, rule, PAGE, "", command=audit_command(evidence.run)
-    )
+    command = audit_command(evidence.run, masks=masks)
+    return Check(key, title, NOT_DONE, sentence, rule, PAGE, "", command=command)
 
 
 # ------------------------------------------------------------------------------ leakage
@@ -107,6 +109,8 @@ def check_blackout(evidence: Evidence) -> Check:
         "95\u202f% interval counted."
     )  # fmt: skip
     section = evidence.section("blackout")
+    if section is None and evidence.run.modality == "ct":
+        return _not_audited(evidence, "blackout", title, rule, f" {NO_BOX}", masks=True)
     if section is None:
         return _not_audited(evidence, "blackout", title, rule)
     found = {}

@@ -16,6 +16,7 @@ from core.additions import load_audit
 from core.audit import open_panel
 from core.panel import Panel, Sample, percent_with_interval
 from core.perturbation import KINDS
+from core.scorecard import NOT_DONE, build_scorecard
 from core.statistics import bootstrap_intervals
 from tests.asked import CLASSES, Rule
 from tests.factory import make_run
@@ -221,6 +222,17 @@ def test_a_probe_that_is_named_is_asked(audit, root):
     assert document["missing"] == []
     # Without --probe the next audit has none, rather than an old answer.
     assert json.loads(audit("--json")[1])["probe"] is None
+
+
+def test_ct_slices_are_not_blacked_out_by_a_box_for_chest_x_rays(audit, root, monkeypatch):
+    monkeypatch.setattr(artifacts.Run, "modality", property(lambda run: "ct"))
+    document = json.loads(audit("--json")[1])
+    assert document["blackout"] is None and document["perturbation"] is not None
+    assert sum("frontal chest X-ray" in line for line in document["missing"]) == 1
+    checks = {check.key: check for check in build_scorecard(run_of(root))}
+    assert checks["blackout"].status == NOT_DONE
+    assert "CT slices" in checks["blackout"].sentence
+    assert checks["blackout"].command.endswith("--masks FOLDER")
 
 
 def test_masks_take_the_place_of_the_box(audit, root):

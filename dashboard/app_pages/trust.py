@@ -6,7 +6,7 @@ from functools import partial
 import streamlit as st
 
 from core.artifacts import ArtifactError
-from core.checks import audit_command
+from core.checks import NO_BOX, audit_command
 from core.leakage import LeakageError
 from core.metrics import MetricsError
 from core.scorecard import FAILED, NOT_DONE, PASSED, Check, scorecard_sentence, sort_checks
@@ -89,8 +89,10 @@ def show_audited(name: str, draw: Callable[[dict], None]) -> None:
         return
     section = evidence.section(name)
     if section is None:
-        command = audit_command(run, probe=name == "probe")
-        show_section(name, sections_trust.not_done, "The audit left this out.", command)
+        no_box = name == "blackout" and run.modality == "ct"
+        command = audit_command(run, probe=name == "probe", masks=no_box)
+        why = f"The audit left this out. {NO_BOX}" if no_box else "The audit left this out."
+        show_section(name, sections_trust.not_done, why, command)
     else:
         show_section(name, draw, section)
 
