@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.model_names import NOTEBOOK, POOLED
-from core.recipes import Recipe, Stage, recipe_from_json
+from core.recipes import TRIALS_DATASET, Recipe, Stage, recipe_from_json
 
 INIT_WORDS = {
     "imagenet": "ImageNet weights, then fine-tuned",
@@ -18,6 +18,13 @@ FROZEN_WORDS = {
     "pretrained weights were to be had, so the layers read what an untrained network makes of an "
     "image",
 }
+
+
+def tried_where(info: dict[str, Any], most: int) -> str:
+    """What follows the number of recipes tried (`most` of a model) where it was on other data."""
+    if most <= 1 or info["dataset"]["name"] == TRIALS_DATASET:
+        return ""
+    return f" (on {TRIALS_DATASET}, none on this data set)"
 
 
 def describe_training(model: str, info: dict[str, Any], cost: dict[str, Any]) -> str:
@@ -48,7 +55,7 @@ def describe_training(model: str, info: dict[str, Any], cost: dict[str, Any]) ->
         )
     lines += [
         f"Seed {info['seed']}, never chosen by its result.",
-        f"Recipes compared on validation: {recipe.tried}.",
+        f"Recipes compared on validation: {recipe.tried}{tried_where(info, recipe.tried)}.",
         f"{cost['params']:,} parameters.",
         f"Training took {cost['train_s'] / 60:.1f} minutes on {info['hardware']}.",
     ]

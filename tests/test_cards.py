@@ -14,6 +14,7 @@ from core.additions_guard import write_guard
 from core.additions_maps import write_maps
 from core.cards import refresh_cards
 from core.cards_measured import describe_guard, describe_maps
+from core.cards_training import tried_where
 from core.maps import measure_maps
 from tests.factory import make_run
 
@@ -162,3 +163,9 @@ def test_runs_without_recipes_keep_their_cards(tmp_path):
     refresh_cards(run)
     assert (run.path / "cnn" / "card.md").read_bytes() == before
     assert artifacts.verify_run(run.path) == []
+
+
+def test_recipes_tried_elsewhere_are_said_to_be():
+    home, away = ({"dataset": {"name": name}} for name in ("darkcovidnet", "ucsd-covid-ct"))
+    assert tried_where(home, 3) == tried_where(away, 1) == ""
+    assert tried_where(away, 3) == " (on darkcovidnet, none on this data set)"

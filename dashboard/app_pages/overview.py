@@ -5,6 +5,7 @@ import streamlit as st
 
 from core import verdict
 from core.artifacts import ArtifactError, load_card
+from core.cards_training import tried_where
 from core.metrics import MetricsError
 from dashboard import charts, loaders, sections_overview, tables, ui
 
@@ -170,11 +171,13 @@ def show_conditions(selection: ui.Selection) -> None:
 
 
 def _recipes_tried(selection: ui.Selection) -> str:
-    tried = selection.run.info.get("recipes_tried")
-    if isinstance(tried, dict):
-        known = [m for m in selection.models if m in tried]
-        tried = ", ".join(f"{selection.title(m)} {tried[m]}" for m in known)
-    return ui.escape(str(tried or "not stated"))
+    info = selection.run.info
+    tried = info.get("recipes_tried")
+    if not isinstance(tried, dict):
+        return ui.escape(str(tried or "not stated"))
+    known = {m: tried[m] for m in selection.models if m in tried}
+    words = ", ".join(f"{selection.title(m)} {n}" for m, n in known.items()) or "not stated"
+    return ui.escape(words + tried_where(info, max(known.values(), default=0)))
 
 
 def show_model_cards(selection: ui.Selection) -> None:
