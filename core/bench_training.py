@@ -53,11 +53,7 @@ def bench_training(run: str | None) -> Measurements:
         note = "the usual way needs TensorFlow, which is not installed"
         yield Measured("training", "training against the usual way", None, COLD, note, TIMES, True)
         return
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _empty_cache(Path(folder)),
-        open_task(Path(folder)) as task,
-    ):
+    with tempfile.TemporaryDirectory() as folder, open_task(Path(folder)) as task:
         for name in FROZEN:
             yield from _bench_frozen(task, name, Path(folder))
         yield from _bench_cnn(task, Path(folder))
@@ -66,9 +62,9 @@ def bench_training(run: str | None) -> Measurements:
 
 @contextmanager
 def _empty_cache(folder: Path) -> Iterator[None]:
-    """Networks converted by an earlier bench must not make "from the files" look faster."""
+    """Networks converted by an earlier training must not make "nothing cached" look faster."""
     usual = os.environ.get("CXR_CACHE")
-    os.environ["CXR_CACHE"] = str(folder / "empty")
+    os.environ["CXR_CACHE"] = str(folder)
     try:
         yield
     finally:
@@ -86,14 +82,13 @@ def _bench_frozen(task: Task, name: str, folder: Path) -> Measurements:
     say(f"  the usual way: {common} ...")
     usual = train_usual(task, name, recipe, folder)
     yield _score("training", f"macro-F1 the usual way, {common}", task, usual)
-    cache = folder / f"cache-{name}"
     for precision in ("f32", "bf16"):
-        cold = warm = None
-        if precision == "f32":
+        cache = folder / f"pixels-{name}-{precision}"
+        with _empty_cache(folder / f"{name}-{precision}"):
             cold = train_here(task, name, recipe, folder, cache, precision)
-            what = f"from the files, nothing cached, features at {precision}, {common}"
-            yield _ratio(what, usual, cold, COLD)
-        warm = train_here(task, name, recipe, folder, cache, precision)
+            warm = train_here(task, name, recipe, folder, cache, precision)
+        what = f"from the files, nothing cached, features at {precision}, {common}"
+        yield _ratio(what, usual, cold, COLD)
         what = f"pixel cache warm and the network converted, features at {precision}, {common}"
         yield _ratio(what, usual, warm, WARM)
         yield _score("training", f"macro-F1 here, features at {precision}, {common}", task, warm)

@@ -25,7 +25,8 @@ from core.files import write_bytes
 from core.recipes import Recipe, Stage
 
 PRECISION = "f32"
-_BATCH = 32
+_BATCH = 32  # images that are read and altered at once
+_ASKED = 4  # of them at once in the engine: their maps stay in the processor's own memory
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ class FrozenStore:
         """Runs the layers in OpenVINO, several times faster than Keras on a CPU."""
         model = cached_openvino(bottom, cache_root() / "graphs")
         ov = import_openvino()
-        # Two batches at once, each on its share of the cores, and the next one drawn meanwhile.
+        # A few at once, each on its share of the cores, and the next ones drawn meanwhile.
         settings = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": "THROUGHPUT"}
-        queue = ov.AsyncInferQueue(ov.Core().compile_model(str(model), "CPU", settings))
+        compiled = ov.Core().compile_model(str(model), "CPU", settings)
+        queue = ov.AsyncInferQueue(compiled, jobs=2 * _BATCH // _ASKED)  # none waits for drawing
         shape = (*wanted.shape, *bottom.output_shape[1:])
         if not file.exists():  # whole or not at all: empty, and as large as it will be
             temporary = file.with_name(f".{file.name}.tmp")
@@ -93,7 +95,9 @@ class FrozenStore:
             queue.set_callback(keep)
             drawn = augmented_views(self.pixels, self.recipe, stage.views, self.seed, wanted)
             for number, (view, rows, images) in enumerate(drawn):
-                queue.start_async([images], (view, rows, number))
+                for start in range(0, len(rows), _ASKED):
+                    part = slice(start, start + _ASKED)
+                    queue.start_async([images[part]], (view, rows[part], number))
             queue.wait_all()
         result.flush()
 

@@ -119,7 +119,7 @@ def test_the_whole_bench_says_ratios_precisions_and_scores(tmp_path, monkeypatch
     monkeypatch.setattr(bench_training, "STEPPED", ())
     measured = list(bench_training.bench_training(None))
     ratios = [m for m in measured if m.unit == bench_task.TIMES]
-    assert [m.limit for m in ratios] == [10, 20, 20, 2, 2]
+    assert [m.limit for m in ratios] == [10, 20, 10, 20, 2, 2]
     assert all(m.value > 0 and m.at_least and "CPU time" in m.note for m in ratios)
     scores = [m for m in measured if "macro-F1" in m.what]
     assert len(scores) == 6 and all(0 <= m.value <= 1 for m in scores)
