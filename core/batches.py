@@ -15,7 +15,8 @@ import numpy as np
 from core.cache import forget_array
 from core.devices import fill_batch, validation_weight
 
-_FORGET_BYTES = 64 * 2**20  # read through a map before its pages are given back
+_FORGET_BYTES = 64 * 2**20  # mapped by reading before the pages are given back
+_AROUND_BYTES = 256 * 2**10  # more than an image: Linux maps the neighbours of a page that is read
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,15 @@ class Reader:
     """
 
     def __init__(self, array: np.ndarray) -> None:
-        self.array, self.n_read = array, 0
+        self.array, self.n_mapped = array, 0
 
     def read(self, views: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """float32 (n, ...): image rows[i] of view views[i]."""
         x = np.empty((len(rows), *self.array.shape[2:]), dtype="float32")
         for place, (view, row) in enumerate(zip(views, rows, strict=True)):
             x[place] = self.array[view, row]
-        self.n_read += x.size * self.array.itemsize
-        if self.n_read > _FORGET_BYTES:
+        self.n_mapped += x.size * self.array.itemsize + len(rows) * _AROUND_BYTES
+        if self.n_mapped > _FORGET_BYTES:
             forget_array(self.array)
-            self.n_read = 0
+            self.n_mapped = 0
         return x

@@ -1,5 +1,7 @@
 """Batches that read a memory map by row."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -76,7 +78,33 @@ def test_pages_are_let_go_of_and_what_was_written_stays(tmp_path, monkeypatch):
     forgotten = []
     monkeypatch.setattr(batches, "forget_array", forgotten.append)
     monkeypatch.setattr(batches, "_FORGET_BYTES", 4 * 4 * 5)
+    monkeypatch.setattr(batches, "_AROUND_BYTES", 0)
     reader = Reader(written)
     for _ in range(6):
         assert reader.read(np.zeros(2, int), np.array([3, 1]))[0, 0] == 15
     assert len(forgotten) == 2  # every third time more than 80 bytes were read
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="asks Linux what is mapped")
+def test_small_images_in_any_order_keep_no_more_of_a_large_file_than_is_said(tmp_path, monkeypatch):
+    """The kernel maps the neighbours of what is read, so counting what is read is not enough."""
+    file, size, n = tmp_path / "pixels.u8", 32, 32_768
+    np.lib.format.open_memmap(file, "w+", np.uint8, (n, size, size))[:] = 7  # 32 MiB
+    pixels = np.load(file, mmap_mode="r")
+    monkeypatch.setattr(batches, "_FORGET_BYTES", 16 * 2**20)
+    reader, mapped = Reader(pixels[None]), []
+    order = np.random.default_rng(0).permutation(n)
+    for chosen in order[:2048].reshape(-1, 16):
+        reader.read(np.zeros(16, int), chosen)
+        mapped.append(_mapped_bytes(file))
+    assert 0 < max(mapped) <= 16 * 2**20
+
+
+def _mapped_bytes(file: Path) -> int:
+    """How much of a file this process has in its memory."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(
+        1024 * int(next(line for line in lines if line.startswith("Rss:")).split()[1])
+        for head in lines
+        if head.endswith(str(file))
+    )
