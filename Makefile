@@ -36,7 +36,7 @@ setup: $(FULL) ## install what training needs into .venv (TensorFlow included)
 data: $(FULL) ## fetch and check a data set (DATASET=darkcovidnet)
 	@$(PY) -m core data "$(DATASET)"
 
-train-all: $(FULL) ## train and evaluate the three models (DATASET=, RUN=, MODELS=, FOLDS=5); goes on where it broke off
+train-all: $(FULL) ## train and evaluate the three models (DATASET=, RUN=, MODELS=, FOLDS=5, MIXED=measure); goes on where it broke off
 	@$(call train,$(DATASET),$(RUN),$(if $(FOLDS),--folds "$(FOLDS)"))
 
 train-zoo: $(FULL) ## train the field's notebooks' models beside ours under one protocol (DATASET=, RUN=zoo-DATASET); no guard, no maps
@@ -81,7 +81,7 @@ DASHBOARD = $(PY) -m dashboard $(if $(PORT),--port "$(PORT)") $(if $(ADDRESS),--
 # $(call fit,data set,run,models,more options): nothing where the run is there, --resume where it
 # broke off; a data set that is not there is fetched first (phantoms are drawn by the training itself).
 define fit
-if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else [ "$(1)" = phantom ] || [ -d "$(1)" ] || [ -d "$(DATA)/$(1)" ] || $(PY) -m core data "$(1)"; $(PY) -m core train --dataset "$(1)" --models "$(3)" --run "$(2)" $(4) $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi
+if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else [ "$(1)" = phantom ] || [ -d "$(1)" ] || [ -d "$(DATA)/$(1)" ] || $(PY) -m core data "$(1)"; $(PY) -m core train --dataset "$(1)" --models "$(3)" --run "$(2)" $(4) $(if $(MIXED),--mixed "$(MIXED)") $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi
 endef
 
 # $(call train,data set,run,more options): the three models, then what is measured of a run.

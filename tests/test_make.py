@@ -177,6 +177,13 @@ def test_train_all_fetches_what_is_not_there(checkout: Checkout):
     assert checkout.done.returncode != 0 and calls == ["-m core data darkcovidnet"]
 
 
+def test_the_precision_of_training_is_handed_on(checkout: Checkout):
+    (checkout.folder / "data" / "mine").mkdir(parents=True)
+    for target in ("train-all", "train-zoo"):
+        calls = checkout.make(target, "DATASET=mine", f"RUN={target}", "MIXED=measure")
+        assert [call.endswith(" --mixed measure") for call in calls].count(True) == 1
+
+
 def test_a_release_that_was_begun_goes_on_past_midnight(checkout: Checkout):
     (checkout.folder / "artifacts" / "release-2020-02-29" / ".work").mkdir(parents=True)
     call = checkout.make("train-all")[-3]
