@@ -147,6 +147,8 @@ def draw_growth(found: dict[str, dict[int, dict[str, float]]]) -> str:
             for (_, m), point in zip(sorted(one.items()), points, strict=True):
                 x, y = point.split(",")
                 lines.append(f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"/>')
+                if m[key] < 0.05 * top:
+                    continue  # figures on top of each other nobody can read
                 lines.append(
                     f'<text x="{float(x) - 6:.1f}" y="{float(y) - 8:.1f}" fill="{colour}">'
                     f"{m[key]:,.0f}</text>"
