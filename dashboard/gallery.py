@@ -167,7 +167,7 @@ def square_thumbnail(
     try:
         pixels = loaders.read_thumbnail(path, THUMBNAIL_PX)
     except ImageError as error:
-        return None, ui.escape(str(error))
+        return None, ui.sentence(str(error))
     square = letterboxed(pixels, THUMBNAIL_PX)
     return (label_synthetic(square) if run.synthetic else square), ""
 
@@ -243,10 +243,10 @@ def _large_picture(selection: ui.Selection, pictures: loaders.Pictures, image_id
     try:
         decoded = read_image(path)
     except ImageError as error:
-        st.caption(f":material/hide_image: {ui.escape(str(error))}")
+        st.caption(f":material/hide_image: {ui.sentence(str(error))}")
         return
     upload = make_upload(path.name, decoded, synthetic=selection.run.synthetic)
     answer = live.ask_models(selection, upload)
     for sentence in live.own_problems(selection, answer):
-        st.caption(f":material/warning: {ui.escape(sentence)}")
+        st.caption(f":material/warning: {ui.sentence(sentence)}")
     live.show_heat(selection, upload, answer, "large")

@@ -21,7 +21,7 @@ REFUSED_BADGE = ":red-badge[:material/block: refused picture]"
 def show_agreement(selection: ui.Selection, upload: Upload, answer: PictureAnswer) -> None:
     """What the models say, in one line; then what the picture's source says."""
     for sentence in live.own_problems(selection, answer):
-        st.warning(ui.escape(sentence), icon=":material/warning:")
+        st.warning(ui.sentence(sentence), icon=":material/warning:")
     if selection.run.synthetic and not upload.decoded.synthetic:
         st.warning(
             "This run learned from drawn phantoms: what it says about a real picture means "
@@ -29,7 +29,7 @@ def show_agreement(selection: ui.Selection, upload: Upload, answer: PictureAnswe
             icon=":material/draw:",
         )
     sentence = agreement_sentence(votes(answer.answers))
-    st.subheader(ui.escape(sentence), anchor=False)
+    st.subheader(ui.sentence(sentence), anchor=False)
     words = [f":red[{REFUSED} These answers mean nothing.]"] if answer.refused else []
     if upload.label is not None:
         what = "drawn as" if upload.decoded.synthetic else "labelled"
@@ -105,7 +105,7 @@ def tested_lines(
     try:
         tested = worth(loaders.load_metrics(selection.run, model), predicted, names)
     except ArtifactError as error:
-        return [ui.escape(str(error))]
+        return [ui.sentence(str(error))]
     return [
         f"Of {says} images it finds {_rate(tested, 'sensitivity', 'n_true')}",
         f"Of its answers {says}, right are {_rate(tested, 'precision', 'n_predicted')}",

@@ -125,7 +125,7 @@ def _show_ended(selection: ui.Selection, held: Batch, progress: Progress) -> Upl
     if progress.state in ENDED:
         st.warning(ENDED[progress.state], icon=":material/warning:")
     for sentence in [*held.notes, *held.answerer.problems.values()]:
-        st.warning(ui.escape(sentence), icon=":material/warning:")
+        st.warning(ui.sentence(sentence), icon=":material/warning:")
     st.caption(
         f"{progress.done} files in {progress.seconds:.0f} s, {progress.rate:.1f} a second. "
         "The files were let go of as they were read; this table is kept until you clear it or "

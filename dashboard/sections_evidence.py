@@ -70,7 +70,7 @@ def map_worth(selection: ui.Selection, model: str) -> tuple[str, str]:
     try:
         document = loaders.load_maps(run)
     except ArtifactError as error:
-        return ui.escape(str(error)), ""
+        return ui.sentence(str(error)), ""
     if document is None:
         command = f"python -m core maps --run {run.name}"
         return f"What this map is worth was not measured in this run: `{command}` does.", ""
@@ -138,7 +138,7 @@ def show_nearest(selection: ui.Selection, answerer: Answerer, answer: PictureAns
     try:
         pictures = gallery.find_pictures(run)
     except ArtifactError as error:
-        st.caption(ui.escape(str(error)))
+        st.caption(ui.sentence(str(error)))
         pictures = None
     missing = False
     with st.grid(min_column_width=NEIGHBOUR_WIDTH_PX, border=True, gap="small"):

@@ -66,7 +66,7 @@ def _say_unguarded(answerer: Answerer) -> None:
     problem = answerer.problems.get("Guard")
     if problem:
         st.warning(
-            f"{ui.escape(problem)} These models answer for any picture.",
+            f"{ui.sentence(problem)} These models answer for any picture.",
             icon=":material/gpp_maybe:",
         )
         return
@@ -86,7 +86,7 @@ def _offer_worth(run: Run) -> None:
         try:
             document = loaders.load_guard_document(run)
         except ArtifactError as error:
-            st.markdown(ui.escape(str(error)))
+            st.markdown(ui.sentence(str(error)))
             return
         if document is None:
             st.markdown("The guard's figures are gone from the run.")

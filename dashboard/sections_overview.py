@@ -29,11 +29,11 @@ def show_links(selection: ui.Selection) -> None:
             counts = verdict.trust_counts(c.status for c in loaders_protocol.load_checks(run))
             link("trust", f"Trust: {counts}", ":material/verified_user:")
         except (ArtifactError, MetricsError) as error:
-            st.error(ui.escape(str(error)), icon=":material/error:")
+            st.error(ui.sentence(str(error)), icon=":material/error:")
         try:
             words = protocol_words(selection)
         except (ArtifactError, MetricsError) as error:
-            words = ui.escape(str(error))
+            words = ui.sentence(str(error))
         link("protocol", "Protocol", ":material/rule:")
         st.markdown(f":gray[{words}]", width="content")
 
@@ -139,7 +139,7 @@ def show_external(selection: ui.Selection, metrics: dict[str, dict]) -> None:
     try:
         documents = loaders_protocol.load_externals(selection.run)
     except ArtifactError as error:
-        st.error(ui.escape(str(error)), icon=":material/error:")
+        st.error(ui.sentence(str(error)), icon=":material/error:")
         return
     if not documents:
         st.markdown(

@@ -63,7 +63,7 @@ def legend(selection: ui.Selection) -> str:
 
 def not_done(sentence: str, command: str = "") -> None:
     """A section that has nothing to show: why, and what would fill it."""
-    st.info(ui.escape(sentence), icon=":material/pending:")
+    st.info(ui.sentence(sentence), icon=":material/pending:")
     if command:
         st.code(command, language="bash", wrap_lines=True)
 

@@ -188,7 +188,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
     try:
         matrices = loaders_zoo.load_matrices(tuple(runs))
     except (ArtifactError, MetricsError, CrossError) as error:
-        st.error(ui.escape(str(error)), icon=":material/error:")
+        st.error(ui.sentence(str(error)), icon=":material/error:")
         return
     ranked = [model for model in ranking["model"].drop_duplicates() if model in matrices]
     models = ranked + [model for model in matrices if model not in ranked]
@@ -234,7 +234,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
             border="horizontal",
         )
     for note in matrix.notes:
-        st.caption(ui.escape(note))
+        st.caption(ui.sentence(note))
 
 
 def crossing_words(matrix: Matrix, metric: str) -> str:

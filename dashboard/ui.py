@@ -115,7 +115,7 @@ def page_frame(title: str, icon: str) -> Selection:
     if drawn.selection is not None:
         st.caption(_run_line(drawn.selection.run))
     if drawn.selection is None:
-        empty_state(drawn.problem, drawn.command)
+        empty_state(sentence(drawn.problem), drawn.command)
     return drawn.selection
 
 
@@ -159,7 +159,7 @@ def _sidebar() -> _Sidebar:
     if damaged:
         with st.expander(_cannot_be_shown(len(damaged)), icon=":material/warning:"):
             for entry in damaged:
-                st.markdown(f"**{escape(entry.name)}**: {entry.problem}")
+                st.markdown(f"**{escape(entry.name)}**: {sentence(entry.problem)}")
     st.caption(f":material/science: {RESEARCH_LINE}")
     return drawn
 
@@ -273,10 +273,24 @@ def with_interval(value: float | None, interval: dict | None, *, as_percent: boo
 
 def escape(text: str) -> str:
     """Text from a file made safe to show inside a line of Markdown."""
-    line = " ".join(str(text).split())
-    line = "".join("\\" + c if c in r"\`*_[]{}<>|~$:#" else c for c in line)
+    line = _escape_characters(" ".join(str(text).split()))
     # "1." and "-" make a list, but only at the start of a line.
     return re.sub(r"^(?:(\d+)([.)])|([-+=]))(?=\s|$|-|=)", r"\1\\\2\3", line)
+
+
+def sentence(text: str) -> str:
+    """The same for a sentence of the program, in which `backticks` enclose a command to copy."""
+    parts = " ".join(str(text).split()).split("`")
+    if len(parts) == 1 or len(parts) % 2 == 0 or not all(parts[1::2]):
+        return escape(text)
+    # Within a pair Markdown reads nothing, outside nothing is left to read.
+    return "`".join(
+        part if place % 2 else _escape_characters(part) for place, part in enumerate(parts)
+    )
+
+
+def _escape_characters(line: str) -> str:
+    return "".join("\\" + c if c in r"\`*_[]{}<>|~$:#" else c for c in line)
 
 
 def shorten(text: str, width: int) -> str:

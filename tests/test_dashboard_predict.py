@@ -566,7 +566,7 @@ def test_damaged_files_are_named_where_they_are_needed(empty_app: Path) -> None:
     assert "demo/cnn/metrics.json is damaged" in cards(app)[0]
     app.segmented_control(key="predict_source").set_value("test").run()
     assert not app.exception
-    assert any("demo/manifest.csv is damaged: it lacks" in i.value for i in app.info)
+    assert any("demo/manifest.csv is damaged: it lacks" in plain(i.value) for i in app.info)
     app.segmented_control(key="predict_source").set_value("upload").run()
     assert not app.exception and sentences(app)[0].startswith("CNN says")
 

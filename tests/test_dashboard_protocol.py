@@ -222,7 +222,7 @@ def test_a_damaged_fold_file_is_a_sentence(empty_app):
     (run.path / "cnn" / FOLDS).write_text("{}")
     app = open_page()
     assert not app.exception
-    assert "folded/cnn/metrics_folds.json is damaged" in app.main.info[0].value
+    assert "folded/cnn/metrics_folds.json is damaged" in plain(app.main.info[0].value)
 
 
 def test_a_damaged_twin_does_not_take_the_page_away(empty_app):

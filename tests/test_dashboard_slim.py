@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,8 @@ def test_models_that_were_kept_answer_and_the_others_are_named_once(empty_app: P
     assert [card.split("**")[1] for card in cards(app)] == ["CNN", "MobileNetV2", "Mean of the 2"]
     warned = [plain(w.value) for w in app.main.warning if "not kept" in w.value]
     assert len(warned) == 1 and "ResNet50 and Mean of the models cannot be asked" in warned[0]
+    code = re.findall("(?<!\\\\)`(.*?)`", app.main.warning[0].value)
+    assert len(code) == 1 and code[0].startswith("python -m core train --dataset phantom ")
     app.sidebar.pills[0].set_value(["cnn"]).run()
     assert not app.exception and not [w for w in app.main.warning if "not kept" in w.value]
 

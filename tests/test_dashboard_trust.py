@@ -161,7 +161,9 @@ def test_a_damaged_audit_is_named(run_dir: Path) -> None:
     add_audit(run_dir)
     change_audit(run_dir, lambda audit: audit["blackout"].update(n="many"))
     app = open_trust()
-    assert "demo/audit/audit.json is damaged: `blackout.n`" in app.main.info[0].value
+    assert "demo/audit/audit.json is damaged: `blackout.n`" in app.main.info[0].value.replace(
+        "\\", ""
+    )
     assert len(app.main) < 5
 
 

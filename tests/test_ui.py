@@ -65,6 +65,17 @@ def test_text_from_files_is_not_markdown():
     assert ui.escape("- x") == r"\- x"
     assert ui.escape("2026-01-31, 1.5 px") == "2026-01-31, 1.5 px"
     assert ui.shorten("abcdefghij", 5) == "ab…ij"
+
+
+def test_commands_in_sentences_stay_commands_and_nothing_else_becomes_markdown():
+    said = "**a**: run `make x_y --run a*b`, then `z`."
+    assert ui.sentence(said) == r"\*\*a\*\*\: run `make x_y --run a*b`, then `z`."
+    for text in ("a ` b *c*", "``` *c*", "*c*", "1. x", "a `` *b*"):
+        assert ui.sentence(text) == ui.escape(text)
+
+
+def test_a_long_name_keeps_both_ends():
+    assert ui.shorten("abcdefghij", 5) == "ab…ij"
     assert ui.shorten("abc", 5) == "abc"
 
 
@@ -201,7 +212,8 @@ def test_no_model_chosen_is_a_sentence(two_runs: Path):
     app = open_app()
     app.sidebar.get("pills")[0].set_value([]).run()
     assert not app.exception
-    assert app.info[0].value == "No model is chosen: choose at least one in the sidebar."
+    said = "No model is chosen: choose at least one in the sidebar."
+    assert app.info[0].value == ui.sentence(said)
 
 
 def test_a_run_that_goes_away_gives_way_to_another(two_runs: Path):

@@ -53,7 +53,7 @@ try:
     answers = join_answers(tables, names)
     pictures = gallery.find_pictures(run)
 except ArtifactError as error:
-    ui.empty_state(str(error))
+    ui.empty_state(ui.sentence(str(error)))
 counts = {model: count_cells(answers, model, names) for model in selection.models}
 
 st.markdown(worst_line(counts, selection))

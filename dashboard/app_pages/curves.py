@@ -107,4 +107,4 @@ try:
     else:
         show_operating(selection)
 except (ArtifactError, MetricsError) as error:
-    ui.empty_state(str(error))
+    ui.empty_state(ui.sentence(str(error)))

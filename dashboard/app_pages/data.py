@@ -49,7 +49,7 @@ def show_picture(pictures: loaders.Pictures, row, *, synthetic: bool) -> None:
     try:
         pixels = loaders.read_thumbnail(path, THUMBNAIL_PX)
     except ImageError as error:
-        st.caption(f":material/broken_image: {ui.escape(str(error))}")
+        st.caption(f":material/broken_image: {ui.sentence(str(error))}")
         return
     kind = "Drawn phantom, SYNTHETIC," if synthetic else "X-ray"
     st.image(
@@ -96,7 +96,7 @@ run = selection.run
 try:
     manifest, skipped = loaders.load_manifest(run), loaders.load_skipped(run)
 except ArtifactError as error:
-    ui.empty_state(str(error))
+    ui.empty_state(ui.sentence(str(error)))
 
 dataset = run.info["dataset"]
 title = ui.escape(str(dataset.get("title") or dataset.get("name", "an unnamed data set")))

@@ -78,7 +78,7 @@ try:
     pictures = gallery.find_pictures(run)
     manifest = loaders.load_manifest(run)
 except ArtifactError as error:
-    ui.empty_state(str(error))
+    ui.empty_state(ui.sentence(str(error)))
 
 st.markdown("  \n".join(lines))
 st.caption(

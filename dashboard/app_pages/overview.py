@@ -194,7 +194,7 @@ try:
     metrics = {model: loaders.load_metrics(run, model, part) for model in models}
     comparisons = loaders.load_comparisons(run, part)
 except (ArtifactError, MetricsError) as error:
-    ui.empty_state(str(error))
+    ui.empty_state(ui.sentence(str(error)))
 labels = {model: selection.label(model) for model in run.models}
 titles = {model: selection.title(model) for model in run.models}
 rows = tables.metric_rows(metrics, run.class_names, labels)

@@ -238,13 +238,13 @@ def draw_page() -> None:
     try:
         choose_picture(selection)
     except ArtifactError as error:
-        ui.empty_state(str(error))
+        ui.empty_state(ui.sentence(str(error)))
     if uploads.any_waiting():
         read_waiting(selection)
         st.rerun()
     problem = uploads.take_problem()
     if problem:
-        st.error(ui.escape(problem), icon=":material/error:")
+        st.error(ui.sentence(problem), icon=":material/error:")
     from_batch = st.session_state.get(FROM_BATCH)
     if sections_batch.has_batch() and (uploads.current() is None or from_batch):
         show_batch(selection)

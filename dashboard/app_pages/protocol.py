@@ -82,7 +82,7 @@ def show_not_done(selection: ui.Selection) -> None:
     for model, reason in pooled.folds_not_done(selection.run).items():
         st.markdown(
             f":material/pending: **{ui.escape(selection.title(model))}: folds not done**, "
-            f"{ui.escape(reason)}."
+            f"{ui.sentence(reason)}."
         )
 
 
@@ -286,7 +286,7 @@ try:
     table_rows = loaders_protocol.load_table_rows(run)
     target = loaders_protocol.load_target(run)
 except (ArtifactError, MetricsError) as error:
-    ui.empty_state(str(error))
+    ui.empty_state(ui.sentence(str(error)))
 if rows.empty:
     st.info(
         "This run was trained on one split, without folds: how much its figures depend on that "
@@ -307,7 +307,7 @@ show_folds(selection, rows, chosen)
 try:
     show_twin(selection)
 except (ArtifactError, MetricsError) as error:
-    st.error(ui.escape(str(error)), icon=":material/error:")
+    st.error(ui.sentence(str(error)), icon=":material/error:")
 show_published(selection, table_rows)
 show_target(target)
 show_trials(selection)

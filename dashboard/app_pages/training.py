@@ -97,7 +97,7 @@ try:
     table = summary(selection, histories)
     splits = loaders.load_manifest(run)["split"].value_counts()
 except ArtifactError as error:
-    ui.empty_state(str(error))
+    ui.empty_state(ui.sentence(str(error)))
 
 n_text = f"{splits.get('train', 0)} training and {splits.get('val', 0)} validation images"
 seconds = [training_seconds(selection, model, history) for model, history in histories.items()]

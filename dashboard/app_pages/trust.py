@@ -45,7 +45,7 @@ def show_check(selection: ui.Selection, check: Check) -> None:
     status, words, where = st.columns([1.2, 9, 2.2], vertical_alignment="top", gap="small")
     label, icon, colour = BADGES[check.status]
     status.badge(label, icon=icon, color=colour)
-    words.markdown(f"**{ui.escape(check.title)}**  \n{ui.escape(check.sentence)}")
+    words.markdown(f"**{ui.escape(check.title)}**  \n{ui.sentence(check.sentence)}")
     with where.container(horizontal=True, vertical_alignment="center", gap="small"):
         show_link(check)
         with st.popover("Rule", icon=":material/rule:", type="tertiary", key=f"rule_{check.key}"):
@@ -104,7 +104,7 @@ try:
     evidence = loaders_trust.load_evidence(run)
     metrics = {model: loaders.load_metrics(run, model) for model in run.models}
 except (ArtifactError, LeakageError, MetricsError) as error:
-    ui.empty_state(str(error))
+    ui.empty_state(ui.sentence(str(error)))
 
 audit = evidence.audit
 st.markdown(f"#### {ui.escape(scorecard_sentence(run, checks))}")
@@ -127,7 +127,7 @@ if audit is None:
         audit_command(run),
     )
 for sentence in (audit or {}).get("missing") or []:
-    st.markdown(f":material/warning: {ui.escape(sentence)}")
+    st.markdown(f":material/warning: {ui.sentence(sentence)}")
 
 
 show_audited("leakage", partial(sections_trust.show_leakage, selection))

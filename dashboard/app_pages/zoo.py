@@ -54,7 +54,7 @@ selection = ui.page_frame("Zoo", ":material/format_list_numbered:")
 found = loaders_zoo.load_protocols()
 if not any(protocol.has_zoo for protocol in found.protocols):
     for name, problem in found.problems.items():
-        st.error(f"**{ui.escape(name)}**: {ui.escape(problem)}", icon=":material/error:")
+        st.error(f"**{ui.escape(name)}**: {ui.sentence(problem)}", icon=":material/error:")
     ui.empty_state(
         "No run here holds the networks of the field's notebooks, so there is nothing to rank.",
         "make train-zoo",
@@ -63,7 +63,7 @@ protocol = choose_protocol(found.protocols, selection.run.name)
 try:
     whole = loaders_zoo.load_zoo(protocol)
 except (ArtifactError, MetricsError, ZooError) as error:
-    ui.empty_state(str(error))
+    ui.empty_state(ui.sentence(str(error)))
 
 metric = kept(METRIC_KEY, METRICS)
 ranking = whole.rankings[metric]
@@ -76,7 +76,7 @@ st.markdown(f":gray[{ui.escape(zoo_words.protocol_words(protocol))}. {COVERS}]")
 sections_zoo.show_caveats(protocol)
 for name, problem in found.problems.items():
     st.error(
-        f"Run **{ui.escape(name)}** is left out: {ui.escape(problem)}", icon=":material/error:"
+        f"Run **{ui.escape(name)}** is left out: {ui.sentence(problem)}", icon=":material/error:"
     )
 if protocol.leaks:
     st.warning(
