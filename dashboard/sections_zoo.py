@@ -267,10 +267,11 @@ def _value(cell: Cell, metric: str) -> float:
 
 
 def _cell_text(cell: Cell, metric: str) -> str:
-    """What stands in the chart's cell: short, since a phone gives it 80 px."""
+    """What stands in the chart's cell: short, since a phone gives it 60 px."""
     value = _value(cell, metric)
     if value == value:
-        between = tables.range_text(*cell.intervals.get(metric, (None, None)))
+        low_to_high = tables.range_text(*cell.intervals.get(metric, (None, None)))
+        between = low_to_high.replace("\u00a0to", "<br>to")
         return f"<b>{100 * value:.1f}</b><br>{between}<br>n = {cell.n:,}"
     if cell.measured and cell.sensitivity:
         found = [f"{name} found<br><b>{100 * s:.1f}</b>" for name, s in cell.sensitivity.items()]
