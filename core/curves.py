@@ -56,34 +56,6 @@ class Curve:
     baseline: float
 
 
-def roc_curve_bands(
-    y_true: np.ndarray,
-    y_prob: np.ndarray,
-    groups: Sequence,
-    class_names: Sequence[str],
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Curve]:
-    """Class -> its ROC curve against the rest; "macro" -> the mean of those. See curve_bands."""
-    return _bands([ROC], y_true, y_prob, groups, class_names, draws, seed, level)[0]
-
-
-def pr_curve_bands(
-    y_true: np.ndarray,
-    y_prob: np.ndarray,
-    groups: Sequence,
-    class_names: Sequence[str],
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Curve]:
-    """Class -> its precision-recall curve; "macro" -> the mean of those. See curve_bands."""
-    return _bands([PR], y_true, y_prob, groups, class_names, draws, seed, level)[0]
-
-
 def curve_bands(
     y_true: np.ndarray,
     y_prob: np.ndarray,
@@ -111,9 +83,31 @@ def curve_bands(
     the classes' bounds. So do the areas: AUC 0 or 1 takes the rarer side's patients, average
     precision 1 those of the class. Raises MetricsError or StatisticsError.
     """
-    roc, precision_recall = _bands(
-        [ROC, PR], y_true, y_prob, groups, class_names, draws, seed, level
-    )
+    check_drawing(draws, level)
+    y_true, y_prob = check_predictions(y_true, y_prob, class_names)
+    n, n_classes = y_prob.shape
+    patient, n_patients = patient_index(groups, n)
+    present = np.bincount(y_true, minlength=n_classes)
+    ranked = [k for k in range(n_classes) if 0 < present[k] < n]
+    if not ranked:
+        return {}, {}
+    steps = [score_steps(y_true == k, y_prob[:, k], patient, n_patients) for k in ranked]
+    cells = max(n, *(len(s.won) for s in steps))
+    read = []  # of one pass over the draws, which serves both kinds and all classes
+    for weights in draw_weights(n_patients, draws, seed, cells=cells):
+        split = [(*s.split(weights), s.won) for s in steps]
+        read.append([[READ[kind](*parts) for parts in split] for kind in READ])
+    result = []
+    for kind, chunks in zip(READ, zip(*read, strict=True), strict=True):
+        drawn = {}
+        for place, k in enumerate(ranked):
+            ys = np.concatenate([chunk[place][0] for chunk in chunks], axis=1)
+            areas = np.concatenate([chunk[place][1] for chunk in chunks])
+            curve = _class_curve(kind, y_true == k, y_prob[:, k], patient, ys, areas, level)
+            drawn[str(class_names[k])] = _Drawn(curve, ys, areas)
+        curves = {name: one.curve for name, one in drawn.items()}
+        result.append(curves | {MACRO: _macro_curve(list(drawn.values()), n_patients, level)})
+    roc, precision_recall = result
     return roc, precision_recall
 
 
@@ -170,44 +164,6 @@ class _Drawn:
     curve: Curve
     ys: np.ndarray
     areas: np.ndarray
-
-
-def _bands(
-    kinds: Sequence[str],
-    y_true: np.ndarray,
-    y_prob: np.ndarray,
-    groups: Sequence,
-    class_names: Sequence[str],
-    draws: int,
-    seed: int,
-    level: float,
-) -> list[dict[str, Curve]]:
-    """The curves of each kind; one pass over the draws serves all kinds and classes."""
-    check_drawing(draws, level)
-    y_true, y_prob = check_predictions(y_true, y_prob, class_names)
-    n, n_classes = y_prob.shape
-    patient, n_patients = patient_index(groups, n)
-    present = np.bincount(y_true, minlength=n_classes)
-    ranked = [k for k in range(n_classes) if 0 < present[k] < n]
-    if not ranked:
-        return [{} for _ in kinds]
-    steps = [score_steps(y_true == k, y_prob[:, k], patient, n_patients) for k in ranked]
-    cells = max(n, *(len(s.won) for s in steps))
-    read = []
-    for weights in draw_weights(n_patients, draws, seed, cells=cells):
-        split = [(*s.split(weights), s.won) for s in steps]
-        read.append([[READ[kind](*parts) for parts in split] for kind in kinds])
-    result = []
-    for kind, chunks in zip(kinds, zip(*read, strict=True), strict=True):
-        drawn = {}
-        for place, k in enumerate(ranked):
-            ys = np.concatenate([chunk[place][0] for chunk in chunks], axis=1)
-            areas = np.concatenate([chunk[place][1] for chunk in chunks])
-            curve = _class_curve(kind, y_true == k, y_prob[:, k], patient, ys, areas, level)
-            drawn[str(class_names[k])] = _Drawn(curve, ys, areas)
-        curves = {name: one.curve for name, one in drawn.items()}
-        result.append(curves | {MACRO: _macro_curve(list(drawn.values()), n_patients, level)})
-    return result
 
 
 def _class_curve(

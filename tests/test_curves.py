@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from statsmodels.stats.proportion import proportion_confint
 
-from core.curves import GRID, MACRO, curve_bands, pr_curve_bands, roc_curve_bands
+from core.curves import GRID, MACRO, curve_bands
 from core.metrics import MetricsError, compute_metrics
 from core.ranks import score_steps, weighted_auc
 from core.resampling import draw_weights
@@ -95,7 +95,7 @@ def test_bands_equal_a_slow_loop_over_the_same_draws():
 
 def test_area_and_interval_are_those_of_metrics_json():
     y_true, y_prob, groups = sample(n=120, n_patients=60, seed=3)
-    roc = roc_curve_bands(y_true, y_prob, groups, NAMES, seed=5)
+    roc = curve_bands(y_true, y_prob, groups, NAMES, seed=5)[0]
     metrics = compute_metrics(y_true, y_prob, NAMES)
     intervals = bootstrap_intervals(y_true, y_prob, groups, NAMES, seed=5)
     for name in NAMES:
@@ -105,15 +105,6 @@ def test_area_and_interval_are_those_of_metrics_json():
     assert roc[MACRO].area == pytest.approx(metrics["auc"])
     macro = (roc[MACRO].area_low, roc[MACRO].area_high)
     assert macro == pytest.approx((intervals["auc"]["low"], intervals["auc"]["high"]))
-
-
-def test_the_two_kinds_alone_are_the_same():
-    data = (*sample(), NAMES)
-    roc, pr = curve_bands(*data, draws=50)
-    for curves, alone in ((roc, roc_curve_bands), (pr, pr_curve_bands)):
-        for name, curve in alone(*data, draws=50).items():
-            assert np.array_equal(curve.low, curves[name].low, equal_nan=True)
-            assert curve.area_high == curves[name].area_high
 
 
 def two_class(is_positive, score):
@@ -127,14 +118,14 @@ def test_hanley_and_mcneils_ratings():
     normal, abnormal = [33, 6, 6, 11, 2], [3, 2, 2, 11, 33]
     rating = np.repeat([1, 2, 3, 4, 5] * 2, normal + abnormal)
     data = two_class(np.repeat([0, 1], [sum(normal), sum(abnormal)]), rating / 6)
-    curve = roc_curve_bands(*data, np.arange(109), ["normal", "abnormal"])["abnormal"]
+    curve = curve_bands(*data, np.arange(109), ["normal", "abnormal"])[0]["abnormal"]
     assert curve.area == pytest.approx(0.893, abs=0.0005)
     assert (curve.area_high - curve.area_low) / (2 * 1.96) == pytest.approx(0.032, abs=0.003)
 
 
 def test_auc_interval_is_delongs_with_one_image_a_patient():
     y_true, y_prob, _ = sample(n=400, seed=2, decimals=6)
-    curve = roc_curve_bands(y_true, y_prob, np.arange(400), NAMES, draws=4000)["covid"]
+    curve = curve_bands(y_true, y_prob, np.arange(400), NAMES, draws=4000)[0]["covid"]
     positive, negative = y_prob[y_true == 0, 0], y_prob[y_true != 0, 0]
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     # DeLong, DeLong & Clarke-Pearson 1988: the variances of the two sides' placements.
@@ -147,20 +138,20 @@ def test_auc_interval_is_delongs_with_one_image_a_patient():
 def test_precision_goes_by_steps_and_not_straight():
     # By falling score: right, wrong, wrong, right. Recall 1/2 at precision 1, then 1 at 2/4.
     data = two_class([1, 0, 0, 1], [0.9, 0.8, 0.7, 0.6])
-    curve = pr_curve_bands(*data, np.arange(4), ["rest", "it"])["it"]
+    curve = curve_bands(*data, np.arange(4), ["rest", "it"])[1]["it"]
     assert curve.y[GRID <= 0.5] == pytest.approx(1)
     assert curve.y[GRID > 0.5] == pytest.approx(0.5)
     assert curve.area == pytest.approx(0.75)
     # At precision 1 one patient was called: Wilson on one. The other way round likewise.
     low = proportion_confint(1, 1, method="wilson")[0]
     assert curve.low[10] <= low + 1e-12 and curve.high[10] == 1
-    missed = pr_curve_bands(*two_class([0, 1], [0.9, 0.8]), [0, 1], ["rest", "it"])["it"]
+    missed = curve_bands(*two_class([0, 1], [0.9, 0.8]), [0, 1], ["rest", "it"])[1]["it"]
     assert missed.y == pytest.approx(0.5)
 
 
 def test_roc_is_straight_through_ties_and_upper_where_it_jumps():
     data = two_class([1, 1, 0, 0], [0.9, 0.5, 0.5, 0.1])
-    curve = roc_curve_bands(*data, np.arange(4), ["rest", "it"])["it"]
+    curve = curve_bands(*data, np.arange(4), ["rest", "it"])[0]["it"]
     assert curve.y[[0, 25, 50, 100]] == pytest.approx([0.5, 0.75, 1, 1])
     assert curve.area == pytest.approx(3.5 / 4)
 
@@ -222,7 +213,7 @@ def test_one_patient_on_a_side_leaves_the_band_undefined():
         for curve in (roc["it"], pr["it"]):
             assert (curve.area_low is None) == alone
             assert np.isnan(curve.low[(curve.y > 0) & (curve.y < 1)]).all() == alone
-    only = roc_curve_bands(*data, list("aaaa"), ["rest", "it"], draws=50)
+    only = curve_bands(*data, list("aaaa"), ["rest", "it"], draws=50)[0]
     assert only["it"].area == 0.75 and only["it"].area_low is only[MACRO].area_low is None
     assert np.isnan(only[MACRO].low[only[MACRO].y < 1]).all()
 
