@@ -100,6 +100,20 @@ def test_a_job_of_the_memory_bench_runs_in_a_process_of_its_own(name, tmp_path, 
     assert not list(tmp_path.glob("pixels-*")), "the grown pixels are not left behind"
 
 
+def test_a_ratio_is_of_medians_and_says_the_spread():
+    def ways(*seconds):
+        return [bench_training.Way(s, 2 * s, np.empty(0)) for s in seconds]
+
+    found = bench_training._ratio("w", ways(90.0, 110.0), ways(4.0, 12.0, 5.0), 20)
+    assert found.value == 20 and found.within and found.at_least
+    assert found.note == (
+        "100.0 s (of 2, 90.0 to 110.0) against 5.0 s (of 3, 4.0 to 12.0); of CPU time 200 s "
+        "against 10 s, 20.0 times"
+    )
+    once = bench_training._ratio("w", ways(3.0), ways(2.0), 2)
+    assert once.value == 1.5 and not once.within and once.note.startswith("3.0 s against 2.0 s;")
+
+
 def test_asking_what_there_is_loads_no_engine():
     code = "import core.bench, sys; print('keras' in sys.modules)"
     import subprocess

@@ -12,6 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import artifacts, zoo, zoo_words
+from core.crossing import Cell
 from core.model_names import NOTEBOOK
 from core.zoo_claims import judge_claims
 from dashboard import sections_zoo
@@ -218,3 +219,9 @@ def test_what_is_wrong_with_the_images_stands_above_the_ranking(zoo_app):
     said = text(open_page())
     assert "SYNTHETIC: drawn phantoms, not images of people." in said
     assert "Images of one patient (patient_id) stay together." in said
+
+
+def test_no_line_of_a_cell_is_wider_than_a_phone_gives_it():
+    cell = Cell("a", "b", n=17_099, macro_f1=1.0, intervals={"macro_f1": (0.868, 1.0)})
+    lines = sections_zoo._cell_text(cell, "macro_f1").split("<br>")
+    assert lines == ["<b>100.0</b>", "86.8", "to\u00a0100.0", "n = 17,099"]

@@ -110,9 +110,19 @@ def test_a_run_records_what_was_measured(timed, tmp_path):
     assert kept["precision"] == MIXED
 
 
-def test_the_times_are_taken_by_turns():
-    order = []
-    first, second = measuring.median_by_turns(
-        [lambda: order.append("a"), lambda: order.append("b")], rounds=2
-    )
-    assert order == ["a", "b"] * 3 and first >= 0 and second >= 0
+def test_the_times_are_medians_taken_by_turns_after_a_warm_up(monkeypatch):
+    now, order = [0.0], []
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now[0])
+
+    def step(name, seconds):
+        waits = iter(seconds)
+
+        def run():
+            order.append(name)
+            now[0] += next(waits)
+
+        return run
+
+    steps = [step("a", [90, 1, 7, 2]), step("b", [80, 5, 3, 4])]
+    assert measuring.median_by_turns(steps, rounds=3) == [2, 4]
+    assert order == ["a", "b"] * 4
