@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -212,12 +213,16 @@ def _fetch_others(
     job: Download,
     threads: int,
 ) -> None:
+    queue = iter(wanted)
     with ThreadPoolExecutor(threads) as pool:
         try:
-            waiting = {pool.submit(fetch, record): record for record in wanted}
+            # No more are asked for at once than threads can fetch: a queue would let the threads
+            # ask on, file after file, before the failures of a dead server have been counted.
+            waiting = {pool.submit(fetch, record): record for record in islice(queue, threads)}
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     settle(waiting.pop(future), future.result)
+                    waiting |= {pool.submit(fetch, record): record for record in islice(queue, 1)}
         except BaseException:  # Ctrl-C as well: the threads must end before this call does
             job.stop.set()
             pool.shutdown(cancel_futures=True)

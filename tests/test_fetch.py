@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import csv
 import hashlib
 import json
@@ -217,23 +218,30 @@ def test_a_file_that_always_breaks_off_stops_short_of_the_name(get, server, tmp_
     assert server.requests == Counter([*PATHS, *[PATHS[0]] * 3])
 
 
-def test_server_down_from_the_start(get, server, tmp_path):
+def test_server_down_from_the_start(get, server, tmp_path, monkeypatch):
     server.shutdown()
     server.server_close()
-    started = time.monotonic()
+    asked, fetch_file = [], fetch.fetch_file
+    monkeypatch.setattr(fetch, "fetch_file", lambda *job: (asked.append(job), fetch_file(*job)))
     with pytest.raises(DatasetError, match=r"No connection to 127.*refused.*make demo") as error:
         get()
-    assert time.monotonic() - started < 3
+    assert len(asked) == 1  # nobody waits for eight refusals
     assert "\n" not in str(error.value)
     assert holds(tmp_path / "data") == set()
 
 
-def test_server_that_goes_down_ends_it_soon(get, server, tmp_path):
+def test_server_that_goes_down_ends_it_soon(get, server, tmp_path, monkeypatch):
     server.faults = {path: ["503", "always"] for path in PATHS[2:]}
+
+    def late(*args, **kwargs):  # the thread that counts failures comes late on a busy machine
+        time.sleep(0.2)
+        return concurrent.futures.wait(*args, **kwargs)
+
+    monkeypatch.setattr(fetch, "wait", late)
     with pytest.raises(DatasetError, match=r"broke off at 2 of 8 .*python -m core data"):
         get(threads=1, retries=0)
-    # The first two files, then two failures in a row with one thread.
-    assert sum(server.requests.values()) <= 5
+    # The first two files, then two failures in a row with one thread, and nothing after them.
+    assert server.requests == Counter(PATHS[:4])
     assert len(holds(tmp_path / "data" / "darkcovidnet.part")) == 2
 
 
@@ -301,7 +309,7 @@ def test_killed_in_mid_file_then_resumed(get, server, records_csv, tmp_path):
         assert server.held.wait(20)
         part = tmp_path / "data" / "darkcovidnet.part"
         in_flight = part / "Pneumonia/.00000001_002.png.part"
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while not in_flight.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
