@@ -18,6 +18,7 @@ from core.conformal import evaluate_sets, fit_conformal, prediction_sets
 from core.curves import curve_bands
 from core.datasets import dataset_folder
 from core.measuring import Measured, Measurements, find_entry
+from core.operating import rates_at
 from core.statistics import bootstrap_intervals
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
@@ -26,7 +27,7 @@ PAGE_LIMIT_S = 0.3
 
 
 def bench_statistics(run: str | None) -> Measurements:
-    """Intervals of 3 models on 1,000 images, and everything for 100,000 predictions."""
+    """Intervals and curves of 3 models on 1,000 images, and everything for 100,000 predictions."""
     del run
     y_true, probs, groups = make_predictions(1000, 3)
     started = time.perf_counter()
@@ -35,6 +36,19 @@ def bench_statistics(run: str | None) -> Measurements:
     yield Measured(
         "statistics", "intervals of every metric, 3 models, 1,000 images, 2,000 draws",
         time.perf_counter() - started, 2.0,
+    )  # fmt: skip
+    started = time.perf_counter()
+    for y_prob in probs.values():
+        curve_bands(y_true, y_prob, groups, CLASS_NAMES)
+    yield Measured(
+        "statistics", "ROC and precision-recall curves with bands, 3 models, 1,000 images",
+        time.perf_counter() - started, 2.0,
+    )  # fmt: skip
+    started = time.perf_counter()
+    rates_at(y_true == 0, probs["model0"][:, 0], groups, threshold=0.4, prevalence=0.02)
+    yield Measured(
+        "statistics", "rates at an operating point that was moved, 1,000 images",
+        time.perf_counter() - started, PAGE_LIMIT_S,
     )  # fmt: skip
     y_true, probs, groups = make_predictions(100_000, 1)
     started = time.perf_counter()

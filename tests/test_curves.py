@@ -1,6 +1,5 @@
 """Curves and their bands, against scikit-learn, slow loops, Hanley & McNeil and DeLong."""
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -285,14 +284,3 @@ def test_bad_input_is_refused_in_one_sentence():
         curve_bands(y_true, y_prob, groups[:-1], NAMES)
     with pytest.raises(MetricsError, match="one column for each"):
         curve_bands(y_true, y_prob, groups, NAMES[:2])
-
-
-def test_curves_of_three_models_of_a_thousand_images_in_two_seconds():
-    models = [sample(n=1000, n_patients=700, seed=seed, decimals=6) for seed in range(3)]
-    seconds = []
-    for _ in range(3):  # the best of three, in processor time: other processes do not count
-        start = time.process_time()
-        for y_true, y_prob, groups in models:
-            curve_bands(y_true, y_prob, groups, NAMES)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 2

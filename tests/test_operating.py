@@ -1,7 +1,5 @@
 """Operating points, against scikit-learn, Altman & Bland's example and every threshold tried."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -215,13 +213,3 @@ def test_order_of_rows_does_not_matter_and_bounds_are_in_order(seed, threshold, 
 def test_unusable_input_is_refused_in_one_sentence(call, says):
     with pytest.raises(MetricsError, match=says):
         call()
-
-
-def test_a_moved_slider_answers_at_once():
-    y_true, y_prob, groups = sample(n=1000, n_patients=700, decimals=6)
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
-        rates_at(y_true == 0, y_prob[:, 0], groups, 0.4, 0.02)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.3

@@ -81,6 +81,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def busy_processes(n: int) -> list[int]:
+    """The workers, once there are n and none is idle."""
+    deadline = time.monotonic() + 20
+    while len(worker_processes()) < n or sandbox._pool._idle:
+        assert time.monotonic() < deadline, "they do not decode"
+        time.sleep(0.02)
+    return worker_processes()
+
+
 def gone_within(pid: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while is_alive(pid) and time.monotonic() < deadline:
@@ -148,19 +157,15 @@ def test_many_people_at_once_each_get_their_own_picture():
     assert max(most) <= sandbox.N_WORKERS
 
 
-def test_overhead_is_small():
+def test_one_process_serves_picture_after_picture():
+    """What keeps the overhead small: a start of Python costs a hundred times a decoding."""
     data = encode(make_phantom("covid", 1, 448).pixels, "JPEG")
-
-    def fastest_ms(decode) -> float:
-        times = []
-        for _ in range(30):
-            start = time.perf_counter()
-            decode(data)
-            times.append((time.perf_counter() - start) * 1000)
-        return min(times)
-
     decode_safely(data)
-    assert fastest_ms(decode_safely) - fastest_ms(decode_image) < 10
+    first = worker_processes()
+    assert len(first) == 1
+    for _ in range(30):
+        decode_safely(data)
+    assert worker_processes() == first
 
 
 # --- limits -----------------------------------------------------------------------------------
@@ -168,9 +173,8 @@ def test_overhead_is_small():
 
 def test_a_picture_that_takes_too_long_names_the_limit(slow, monkeypatch):
     monkeypatch.setattr(sandbox, "SECONDS_A_PICTURE", 1.0)
-    started = time.monotonic()
+    # It would decode for ever, so an answer means that the limit held.
     assert "took longer than 1 seconds, which is the limit" in refused(slow)
-    assert time.monotonic() - started < 5
     assert worker_processes() == []
     assert np.array_equal(decode_safely(encode(GREY, "PNG")).pixels, GREY)
 
@@ -206,27 +210,31 @@ def test_a_worker_killed_while_idle_costs_nothing():
 
 
 def test_one_runaway_does_not_stop_the_others(slow, monkeypatch):
-    monkeypatch.setattr(sandbox, "SECONDS_A_PICTURE", 3.0)
+    monkeypatch.setattr(sandbox, "SECONDS_A_PICTURE", 60.0)
     runaway = threading.Thread(target=lambda: refused(slow))
     runaway.start()
-    time.sleep(0.5)
-    started = time.monotonic()
+    (worker,) = busy_processes(1)
     for _ in range(10):
         decode_safely(encode(GREY, "PNG"))
-    assert time.monotonic() - started < 2.5
-    runaway.join()
+    assert runaway.is_alive() and worker in worker_processes()
+    os.kill(worker, signal.SIGKILL)
+    runaway.join(30)
+    assert not runaway.is_alive()
 
 
 def test_waiting_has_an_end(slow, monkeypatch):
     monkeypatch.setattr(sandbox, "WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(sandbox, "SECONDS_A_PICTURE", 2.0)
+    monkeypatch.setattr(sandbox, "SECONDS_A_PICTURE", 60.0)
     runaways = [threading.Thread(target=lambda: refused(slow)) for _ in range(sandbox.N_WORKERS)]
     for runaway in runaways:
         runaway.start()
-    time.sleep(0.8)
+    workers = busy_processes(sandbox.N_WORKERS)
     assert "kept the decoders busy" in refused(encode(GREY, "PNG"))
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
     for runaway in runaways:
-        runaway.join()
+        runaway.join(30)
+        assert not runaway.is_alive()
 
 
 def test_a_worker_that_has_grown_is_replaced(monkeypatch):
@@ -312,7 +320,7 @@ def test_workers_end_when_their_parent_is_killed(busy, tmp_path):
     finally:
         parent.kill()
         parent.wait()
-    assert gone_within(worker, 5)  # busy: by its own alarm
+    assert gone_within(worker, 20)  # busy: by its own alarm
 
 
 def test_a_page_that_is_main_is_not_run_again(tmp_path):
