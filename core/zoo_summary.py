@@ -27,7 +27,7 @@ def summarise_zoo(runs: Sequence[Run]) -> str:
     Raises ArtifactError, MetricsError or ZooError.
     """
     parts = [_protocol_text(protocol) for protocol in zoo.find_protocols(runs) if protocol.has_zoo]
-    return "\n\n".join([*parts, UNKNOWN]) if parts else ""
+    return "\n\n".join([*parts, UNKNOWN, zoo_words.AGAINST_THE_FIRST]) if parts else ""
 
 
 def zoo_to_json(runs: Sequence[Run]) -> list[dict[str, Any]]:

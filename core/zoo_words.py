@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from core import verdict
+from core.comparisons import ALPHA
+from core.resampling import DRAWS
 from core.zoo import Protocol, floors
 
 # Inside a sentence; the names of core.zoo.METRICS begin with a capital.
@@ -15,6 +17,14 @@ METRIC_WORDS = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
 }
+AGAINST_THE_FIRST = (
+    "**Cannot be told**, in a ranking: each model is held against the first. The difference under "
+    f"the same {DRAWS:,} draws of whole patients gives an interval and a two-sided p; Holm's "
+    "correction is over all models held against the first, so that an interval without 0 may still "
+    f"not be enough. Below {ALPHA:g} the model is behind; otherwise the test cannot tell the two "
+    "apart, which does not show that they are equal. Nor are the others tested among each other. "
+    "The first was found on these same images, which flatters it."
+)
 
 
 def headline(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> str:

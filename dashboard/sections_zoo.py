@@ -14,7 +14,7 @@ from core.crossing import Cell, CrossError, Matrix
 from core.metrics import MetricsError
 from core.model_names import model_title
 from core.zoo import METRICS, Protocol
-from core.zoo_words import METRIC_WORDS
+from core.zoo_words import AGAINST_THE_FIRST, METRIC_WORDS
 from dashboard import charts_zoo, live, loaders_zoo, tables, ui
 
 # Two abreast on a phone.
@@ -313,12 +313,7 @@ def explain() -> None:
             "the classes are the same. Runs that leak or that were split at random stand apart.\n\n"
             "**Intervals** are those of each model's own figures: 95%, by drawing whole patients, "
             "2,000 times.\n\n"
-            "**Cannot be told.** Each model is held against the first: the difference under the "
-            "same 2,000 draws of whole patients gives an interval and a two-sided p; Holm's "
-            "correction is over all models held against the first. Below 0.05 the model is behind; "
-            "otherwise the test cannot tell the two apart, which does not show that they are "
-            "equal. Nor are the others tested among each other. The first was found on these same "
-            "images, which flatters it. The page Overview corrects over every pair of one run and "
+            f"{AGAINST_THE_FIRST} The page Overview corrects over every pair of one run and "
             "swaps patients instead of drawing them, so that a close case can come out otherwise.\n"
             "\n**One training each.** An interval says how the figure moves with other test "
             "patients, not how it would move if the model were trained again.\n\n"
