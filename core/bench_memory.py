@@ -216,10 +216,24 @@ def _train(name: str, recipe, pixels: np.ndarray, folder: Path) -> None:
     fit_model(model, recipe, *parts, 3, folder / "fit", seed=0, title=name, store=store)
 
 
-def _work(name: str, file: Path, n: int) -> dict[str, float]:
-    """One of JOBS on the pixels in `file`; called in a process that does nothing else."""
+def peak_bytes() -> int:
+    """The highest resident memory of this process so far.
+
+    Not getrusage's ru_maxrss where /proc is: Linux hands that one on through fork and exec, so that
+    a process which a large one has started begins with the large one's figure.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     import resource
 
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _work(name: str, file: Path, n: int) -> dict[str, float]:
+    """One of JOBS on the pixels in `file`; called in a process that does nothing else."""
     started = time.perf_counter()
     if name != "duplicates":
         from core.backend import import_keras
@@ -231,9 +245,8 @@ def _work(name: str, file: Path, n: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         job.work(pixels, Path(folder))
     ended = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "peak_mb": peak * 1024 / 1e6,  # Linux counts kibibytes
+        "peak_mb": peak_bytes() / 1e6,
         "seconds": ended - begun,
         "wall_s": ended - started,
     }
