@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,41 +31,35 @@ def bench_statistics(run: str | None) -> Measurements:
     """Intervals and curves of 3 models on 1,000 images, and everything for 100,000 predictions."""
     del run
     y_true, probs, groups = make_predictions(1000, 3)
-    started = time.perf_counter()
-    for y_prob in probs.values():
-        bootstrap_intervals(y_true, y_prob, groups, CLASS_NAMES)
-    yield Measured(
-        "statistics", "intervals of every metric, 3 models, 1,000 images, 2,000 draws",
-        time.perf_counter() - started, 2.0,
+    given = groups, CLASS_NAMES
+    yield _timed(
+        "intervals of every metric, 3 models, 1,000 images, 2,000 draws", 2.0,
+        lambda: [bootstrap_intervals(y_true, y_prob, *given) for y_prob in probs.values()],
     )  # fmt: skip
-    started = time.perf_counter()
-    for y_prob in probs.values():
-        curve_bands(y_true, y_prob, groups, CLASS_NAMES)
-    yield Measured(
-        "statistics", "ROC and precision-recall curves with bands, 3 models, 1,000 images",
-        time.perf_counter() - started, 2.0,
+    yield _timed(
+        "ROC and precision-recall curves with bands, 3 models, 1,000 images", 2.0,
+        lambda: [curve_bands(y_true, y_prob, *given) for y_prob in probs.values()],
     )  # fmt: skip
-    started = time.perf_counter()
-    rates_at(y_true == 0, probs["model0"][:, 0], groups, threshold=0.4, prevalence=0.02)
-    yield Measured(
-        "statistics", "rates at an operating point that was moved, 1,000 images",
-        time.perf_counter() - started, PAGE_LIMIT_S,
+    yield _timed(
+        "rates at an operating point that was moved, 1,000 images", PAGE_LIMIT_S,
+        lambda: rates_at(y_true == 0, probs["model0"][:, 0], groups, 0.4, 0.02),
     )  # fmt: skip
-    y_true, probs, groups = make_predictions(100_000, 1)
-    started = time.perf_counter()
-    all_statistics(y_true, probs["model0"], groups)
-    yield Measured(
-        "statistics",
-        "intervals, curves with bands, calibration and conformal sets, 100,000 predictions",
-        time.perf_counter() - started, 10.0,
+    many_true, many_probs, many_groups = make_predictions(100_000, 1)
+    yield _timed(
+        "intervals, curves with bands, calibration and conformal sets, 100,000 predictions", 10.0,
+        lambda: all_statistics(many_true, many_probs["model0"], many_groups),
     )  # fmt: skip
-    y_true, probs, groups = make_predictions(1000, 3)
-    started = time.perf_counter()
-    compare_models(y_true, probs, groups, CLASS_NAMES)
-    yield Measured(
-        "statistics", "paired tests of 3 models, 1,000 images",
-        time.perf_counter() - started, None,
+    yield _timed(
+        "paired tests of 3 models, 1,000 images", None,
+        lambda: compare_models(y_true, probs, *given),
     )  # fmt: skip
+
+
+def _timed(what: str, limit_s: float | None, work: Callable[[], object]) -> Measured:
+    """The seconds that work() takes."""
+    started = time.perf_counter()
+    work()
+    return Measured("statistics", what, time.perf_counter() - started, limit_s)
 
 
 def all_statistics(y_true: np.ndarray, y_prob: np.ndarray, groups: np.ndarray) -> None:
