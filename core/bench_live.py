@@ -27,8 +27,8 @@ from core.checks import headline_models
 from core.config import data_root
 from core.datasets import dataset_folder
 from core.explain import class_heat, overlay
-from core.images import ImageError, read_bytes
-from core.measuring import Measured, Measurements, find_entry
+from core.images import ImageError, decode_image, read_bytes
+from core.measuring import Measured, Measurements, find_entry, median_by_turns
 from core.phantom import class_names as phantom_classes
 from core.phantom import make_phantom
 from core.sandbox import decode_safely
@@ -51,7 +51,7 @@ print(json.dumps(time.time()))
 
 
 def bench_live(run: str | None) -> Measurements:
-    """From bytes to three predictions with maps: the first after start, then warm ones."""
+    """From bytes to three predictions with maps, at the start and warm; what the sandbox costs."""
     answerer = _open(run)
     if answerer is None:
         yield Measured("live", "answers about one picture", None, 0.15, NO_RUN)
@@ -69,6 +69,12 @@ def bench_live(run: str | None) -> Measurements:
     what = _what(answerer, f"{ONE_BY_ONE} {kind} one after the other")
     yield Measured("live", f"median, {what}", float(np.median(times)), 0.15)
     yield Measured("live", f"95th percentile, {what}", float(np.quantile(times, 0.95)), 0.30)
+    data = pictures[0]
+    apart, here = median_by_turns([lambda: decode_safely(data), lambda: decode_image(data)], 30)
+    yield Measured(
+        "live", f"decoding in a process of its own beside decoding here, one of {kind}",
+        1000 * (apart - here), 10.0, f"{1000 * apart:.1f} ms against {1000 * here:.1f} ms", "ms",
+    )  # fmt: skip
 
 
 def bench_zip(run: str | None) -> Measurements:
