@@ -25,7 +25,7 @@ from core.explain import ExplainError
 from core.floors import FloorsError
 from core.groupings import GroupingError
 from core.guard_looking import GuardError
-from core.images import ImageError
+from core.imageio.decode import ImageError
 from core.inference import InferenceError
 from core.leakage import LeakageError
 from core.manifest import ManifestError

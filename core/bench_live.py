@@ -27,11 +27,11 @@ from core.checks import headline_models
 from core.config import data_root
 from core.datasets import dataset_folder
 from core.explain import class_heat, overlay
-from core.images import ImageError, decode_image, read_bytes
+from core.imageio.decode import ImageError, decode_image, read_bytes
+from core.imageio.sandbox import decode_safely
 from core.measuring import Measured, Measurements, find_entry, median_by_turns
 from core.phantom import class_names as phantom_classes
 from core.phantom import make_phantom
-from core.sandbox import decode_safely
 
 ONE_BY_ONE = 200
 PEOPLE, PEOPLE_S = 20, 60.0

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.cache import build_pixel_cache
 from core.console import say
+from core.imageio.pixel_cache import build_pixel_cache
 from core.measuring import Measured, Measurements, describe
 
 SIZES = (1_710, 17_099)

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from core.bench_task import FROZEN, FROZEN_PX, SEED, TIMES, Task, first_model, open_task
-from core.cache import build_pixel_cache
 from core.console import say
+from core.imageio.pixel_cache import build_pixel_cache
 from core.measuring import BenchError, Measured, Measurements
 from core.metrics import compute_metrics
 from core.statistics import bootstrap_intervals

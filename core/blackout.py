@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from core.floors import THUMBNAIL_PX, grey_histograms, score_floor, thumbnails
-from core.images import resize_square
+from core.imageio.decode import resize_square
 from core.metrics import predicted_index
 from core.panel import Panel, Sample, as_estimate, percent, percent_with_interval
 from core.statistics import wilson_interval

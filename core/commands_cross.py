@@ -17,7 +17,7 @@ from core.crossing import Cell, CrossError, Matrix, build_matrices
 from core.crossing_rows import data_name
 from core.datasets import DatasetError, resolve_dataset
 from core.external_set import find_own_images, name_external
-from core.images import ImageError
+from core.imageio.decode import ImageError
 from core.inference import InferenceError
 from core.kept import left_out_sentence
 from core.manifest import ManifestError

@@ -24,7 +24,7 @@ from core.external_set import (
     name_external,
 )
 from core.external_words import external_lines
-from core.images import ImageError, read_image, resize_square
+from core.imageio.decode import ImageError, read_image, resize_square
 from core.kept import check_no_loss, left_out, left_out_sentence, need_weights
 from core.panel import Panel
 from core.protocol import is_published_set, published_table

@@ -15,7 +15,7 @@ from core.answer_files import FileAnswer, answer_files, file_sources
 from core.answering import NOT_ASKED, Answerer, ModelAnswer, conformal_words, open_answerer
 from core.console import print_json, progress, say
 from core.files import shown_name, write_csv, write_text
-from core.images import ImageError
+from core.imageio.decode import ImageError
 from core.listing import IMAGE_SUFFIXES
 from core.run_names import add_run_argument, open_named
 

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from core import additions, artifacts, external_set, listing
-from core.cache import PixelCache, build_pixel_cache
 from core.console import progress
 from core.datasets import KNOWN, Dataset
 from core.evaluation import predictions_table
@@ -42,6 +41,7 @@ from core.external_scores import (
 )
 from core.external_set import UNREADABLE, ExternalError
 from core.external_words import list_caveats
+from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.kept import left_out, left_out_sentence
 from core.manifest import fingerprint
 from core.overlap import SIDE_PX

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 
-from core.images import resize_square
+from core.imageio.decode import resize_square
 from core.metrics import compute_metrics
 from core.statistics import bootstrap_intervals
 

@@ -17,11 +17,11 @@ import numpy as np
 from core.augmentation import build_augmentation
 from core.backend import import_openvino
 from core.batches import Reader
-from core.cache import forget_array
 from core.config import cache_root
 from core.console import progress
 from core.conversion import cached_openvino
 from core.files import write_bytes
+from core.imageio.pixel_cache import forget_array
 from core.recipes import Recipe, Stage
 
 PRECISION = "f32"

@@ -227,7 +227,7 @@ def _count(result: FuzzResult, recipe: dict[str, Any], outcome: str, why: str) -
 
 def _try(data: bytes, name: str) -> tuple[str, str]:
     """Outcome of one input, and why where it is wrong."""
-    from core.images import ImageError, decode_image
+    from core.imageio.decode import ImageError, decode_image
 
     try:
         if name == "ZIP":
@@ -249,7 +249,7 @@ def _judge_picture(decoded: Any) -> tuple[str, str]:
     import numpy as np
 
     from core.fuzzing_seeds import WHOM
-    from core.images import MAX_PIXELS, MIN_SIDE_PX
+    from core.imageio.decode import MAX_PIXELS, MIN_SIDE_PX
 
     pixels = decoded.pixels
     said = " ".join([decoded.mode, *decoded.facts.values()])
@@ -267,7 +267,7 @@ def _judge_picture(decoded: Any) -> tuple[str, str]:
 
 
 def _try_zip(data: bytes) -> tuple[str, str]:
-    from core.zips import MAX_ENTRY_BYTES, read_zip
+    from core.imageio.zip_archive import MAX_ENTRY_BYTES, read_zip
 
     entries = 0
     for entry in read_zip(data):
@@ -288,11 +288,11 @@ def _try_zip(data: bytes) -> tuple[str, str]:
 
 def _child(left: dict[str, int], seed: int) -> None:
     """Try so many inputs of each format; a line before each, with what makes it, and one after."""
-    import core.dicom  # before memory is limited
+    import core.imageio.dicom  # before memory is limited
     from core.fuzzing_seeds import build_seeds
-    from core.sandbox_worker import limit_process
+    from core.imageio.sandbox_worker import limit_process
 
-    del core.dicom
+    del core.imageio.dicom
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a C library prints must not get in between
     seeds = build_seeds(os.environ.get("CXR_DATA"))

@@ -20,7 +20,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from core.images import ImageError, read_image, resize_square
+from core.imageio.decode import ImageError, read_image, resize_square
 from core.phantom import make_phantom
 
 SEED_PX = 48

@@ -25,7 +25,7 @@ import numpy as np
 from core import additions_guard
 from core.artifacts import ArtifactError, Run
 from core.guard_words import Look, explain_facts, looks_like, refusal, synthetic_sentence
-from core.images import Decoded, resize_square
+from core.imageio.decode import Decoded, resize_square
 from core.kept import left_out
 
 CELLS = 8  # of a layout, a side

@@ -12,7 +12,7 @@ import pandas as pd
 from core.console import progress
 from core.guard import read_layout
 from core.guard_trials import KINDS, Setting, Trial, TrialError
-from core.images import ImageError, read_image, resize_square
+from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference import ServedModel
 from core.listing import find_image
 

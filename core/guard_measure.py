@@ -22,7 +22,7 @@ from core.guard import Guard, chords
 from core.guard_fit import REPORT_SEED
 from core.guard_trials import Setting, Trial, TrialError, kinds_for, read_table
 from core.guard_words import Look
-from core.images import resize_square
+from core.imageio.decode import resize_square
 from core.inference import ServedModel
 from core.listing import find_image, load_table
 from core.resampling import wilson_interval

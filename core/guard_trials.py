@@ -28,7 +28,7 @@ from core.guard_drawings import (
     draw_screenshot,
     draw_texture,
 )
-from core.images import Decoded, ImageError, measure_colour, read_image
+from core.imageio.decode import Decoded, ImageError, measure_colour, read_image
 from core.listing import find_image, load_table
 
 DRAWN_N = 40  # drawings of a kind: fewer could not show 90% even if all were refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from core.images import Decoded
+from core.imageio.decode import Decoded
 
 SUBJECTS = {
     "xray": "a frontal chest X-ray",

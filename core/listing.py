@@ -17,8 +17,8 @@ import pandas as pd
 
 from core.datasets import SOURCES, Dataset, DatasetError, canonical_label, read_text_table
 
-# Wider than what core.images decodes: a file that looks like an image is refused there by name,
-# with its reason, and not lost here.
+# Wider than what core.imageio.decode decodes: a file that looks like an image is refused there by
+# name, with its reason, and not lost here.
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
     | {".dcm", ".dicom"}

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.artifacts import MANIFEST_COLUMNS
-from core.cache import forget_array
+from core.imageio.pixel_cache import forget_array
 
 TEST_FOLDS = 5
 VAL_FRACTION = 0.10

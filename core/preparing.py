@@ -12,11 +12,11 @@ import pandas as pd
 from core import artifacts
 from core.augmented import KIND as AUGMENTED
 from core.augmented import copies_sentence, count_steps, find_augmented
-from core.cache import PixelCache, build_pixel_cache
 from core.config import Config, ConfigError, cache_root, data_root
 from core.console import progress
 from core.copies import linked_sets
 from core.datasets import Dataset, order_classes, resolve_dataset
+from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.leakage import leak_sentence, measure_split
 from core.manifest import build_manifest, find_duplicates
 from core.phantom import write_phantoms

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from core.images import ImageError, read_image, resize_square
+from core.imageio.decode import ImageError, read_image, resize_square
 from core.manifest import find_duplicates
 from core.metrics import COVID, predicted_index
 from core.panel import AuditError, Panel, percent, percent_with_interval

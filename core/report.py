@@ -27,7 +27,7 @@ from core.answering import ModelAnswer, PictureAnswer, conformal_promise, confor
 from core.artifacts import MODEL_FILES, ArtifactError, Run, load_metrics
 from core.checks import FAILED, Check, percent
 from core.guard import Guard
-from core.images import Decoded
+from core.imageio.decode import Decoded
 from core.phantom import NOTICE
 from core.report_images import draw_maps, draw_picture, draw_scale, titles_without_map
 from core.worth import agreement_sentence, votes, worth

@@ -20,7 +20,7 @@ from core.explain import (
     mean_heat,
     overlay,
 )
-from core.images import Decoded
+from core.imageio.decode import Decoded
 from core.phantom import label_synthetic
 
 PICTURE_SIDE_PX, MAP_SIDE_PX = 768, 448

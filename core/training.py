@@ -13,7 +13,6 @@ import pandas as pd
 
 from core import artifacts
 from core.batches import Images
-from core.cache import PixelCache
 from core.config import MAX_SEED
 from core.conversion import in_float32
 from core.describe import PRECISION
@@ -22,6 +21,7 @@ from core.evaluation import predictions_table
 from core.export import export_model, round_weights
 from core.fitting import fit_model
 from core.frozen import FrozenStore
+from core.imageio.pixel_cache import PixelCache
 from core.inference import ServedModel, compile_model
 from core.model_names import model_title
 from core.models import average_models, build_model

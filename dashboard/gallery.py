@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from core import datasets
 from core.artifacts import Run
-from core.images import ImageError, read_image
+from core.imageio.decode import ImageError, read_image
 from core.phantom import label_synthetic
 from dashboard import live, loaders, ui
 from dashboard.charts import model_style

@@ -17,7 +17,7 @@ from core.explain import (
     mean_heat,
     overlay,
 )
-from core.images import resize_square
+from core.imageio.decode import resize_square
 from core.kept import left_out
 from core.occlusion import occlusion_maps
 from core.phantom import label_synthetic

@@ -10,7 +10,7 @@ copies that a page may change.
     load_metrics(run, model, part) -> dict                  metrics.json, or computed for that part
     load_comparisons(run, part) -> list[dict]                every pair of models
     find_pictures(run, folder="") -> Pictures               .find(image_id) -> Path | None
-    read_thumbnail(path, size_px) -> uint8 (h, w)           raises core.images.ImageError
+    read_thumbnail(path, size_px) -> uint8 (h, w)           raises core.imageio.decode.ImageError
     load_model(run, model) -> core.inference.ServedModel    raises ArtifactError, InferenceError
     load_guard_document(run), load_maps(run) -> dict | None figures of guard/ and maps/
     load_answerer(run) -> core.answering.Answerer           all models and the guard, warmed up
@@ -34,12 +34,12 @@ from core import (
     artifacts,
     comparisons,
     config,
-    images,
     metrics,
     statistics,
 )
 from core.artifacts import Run, RunEntry
 from core.datasets import dataset_folder
+from core.imageio import decode
 from core.listing import IMAGE_SUFFIXES
 
 
@@ -245,13 +245,13 @@ def read_thumbnail(path: Path, size_px: int) -> np.ndarray:
     try:
         status = path.stat()
     except OSError as error:
-        raise images.ImageError(f"{path.name} cannot be read: {error.strerror}.") from error
+        raise decode.ImageError(f"{path.name} cannot be read: {error.strerror}.") from error
     return _read_thumbnail(str(path), status.st_mtime_ns, size_px)
 
 
 @st.cache_data(show_spinner=False, max_entries=1000)
 def _read_thumbnail(path: str, modified_ns: int, size_px: int) -> np.ndarray:
-    pixels = images.read_image(Path(path)).pixels
+    pixels = decode.read_image(Path(path)).pixels
     small = Image.fromarray(pixels)
     small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     return np.asarray(small)

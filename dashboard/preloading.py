@@ -23,7 +23,7 @@ def preload() -> None:
 
     Run in a thread beside the server. What cannot be loaded is said by the page, not here.
     """
-    from core.sandbox import start_sandbox
+    from core.imageio.sandbox import start_sandbox
 
     # Out of a page Streamlit warns that no browser will see the spinner.
     name = "streamlit.runtime.scriptrunner_utils.script_run_context"

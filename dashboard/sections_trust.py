@@ -12,7 +12,7 @@ import streamlit as st
 from core import verdict
 from core.checks import external_command
 from core.checks_audit import HALF
-from core.images import ImageError
+from core.imageio.decode import ImageError
 from core.phantom import label_synthetic
 from core.scorecard import Evidence
 from dashboard import answers_trust as answers

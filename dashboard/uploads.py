@@ -13,7 +13,7 @@ import numpy as np
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from core.images import Decoded, ImageError
+from core.imageio.decode import Decoded, ImageError
 
 PICTURE, UPLOADER = "predict_picture", "predict_upload"
 _ROUND, _WAITING, _PROBLEM = "predict_upload_round", "predict_waiting", "predict_problem"
@@ -109,7 +109,7 @@ def any_waiting() -> bool:
 
 def read_upload(name: str, data: bytes) -> Upload:
     """Decode one dropped file, in a process of its own. Raises ImageError."""
-    from core.sandbox import decode_safely
+    from core.imageio.sandbox import decode_safely
 
     return make_upload(name, decode_safely(data), file_sha256=hashlib.sha256(data).hexdigest())
 

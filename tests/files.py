@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from core import images
-from core.images import read_image, resize_square
+from core.imageio import decode as images
+from core.imageio.decode import read_image, resize_square
 
 SIZES = [32, 48]
 

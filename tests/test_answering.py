@@ -17,7 +17,7 @@ from core.answering import (
     warm_up,
 )
 from core.guard import Judgement, Neighbour
-from core.images import Decoded, resize_square
+from core.imageio.decode import Decoded, resize_square
 from core.inference import load_model
 from core.phantom import make_phantom
 from tests.factory import INPUT_SIZE_PX, make_run

@@ -12,9 +12,9 @@ from PIL import Image
 
 from core import augmented
 from core.augmented import copies_sentence, count_steps, find_augmented, name_pairs, vote
-from core.cache import build_pixel_cache
 from core.datasets import DatasetError, resolve_dataset
-from core.images import read_image, resize_square
+from core.imageio.decode import read_image, resize_square
+from core.imageio.pixel_cache import build_pixel_cache
 from core.listing import load_table
 from core.manifest import ManifestError, build_manifest
 from core.phantom import make_phantom

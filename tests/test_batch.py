@@ -20,7 +20,7 @@ from PIL import Image, PngImagePlugin
 from core.answering import BATCH, ModelAnswer, PictureAnswer, open_answerer
 from core.artifacts import open_run
 from core.guard import Judgement
-from core.images import Decoded, ImageError, decode_image
+from core.imageio.decode import Decoded, ImageError, decode_image
 from core.phantom import NOTICE, make_phantom
 from dashboard import batch as batches
 from dashboard import tables, tables_batch

@@ -8,7 +8,7 @@ import pytest
 
 from core import batches
 from core.batches import Batches, InOrder, Reader
-from core.cache import forget_array
+from core.imageio.pixel_cache import forget_array
 
 
 @pytest.fixture

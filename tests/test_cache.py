@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from core import images
-from core.cache import build_pixel_cache
-from core.images import ImageError
+from core.imageio import decode
+from core.imageio.decode import ImageError
+from core.imageio.pixel_cache import build_pixel_cache
 from tests.files import SIZES, check_pixels, write_picture
 
 
@@ -34,7 +34,7 @@ def test_a_second_build_decodes_and_reads_nothing(data, tmp_path, decoded, monke
     build_pixel_cache(table, root, tmp_path / "c", SIZES)
     assert len(decoded) == 40
     with monkeypatch.context() as patch:
-        patch.setattr(images, "read_bytes", lambda path: pytest.fail(f"{path} was read again"))
+        patch.setattr(decode, "read_bytes", lambda path: pytest.fail(f"{path} was read again"))
         again = build_pixel_cache(table, root, tmp_path / "c", SIZES)
         fewer = build_pixel_cache(table, root, tmp_path / "c", SIZES[:1])
     assert len(decoded) == 40
@@ -77,7 +77,7 @@ def test_another_size_or_decoder_version_decodes_again(data, tmp_path, decoded, 
     build_pixel_cache(table, root, tmp_path / "c", [32])
     build_pixel_cache(table, root, tmp_path / "c", [32, 40])
     assert len(decoded) == 80
-    monkeypatch.setattr(images, "DECODER_VERSION", images.DECODER_VERSION + 1)
+    monkeypatch.setattr(decode, "DECODER_VERSION", decode.DECODER_VERSION + 1)
     built = build_pixel_cache(table, root, tmp_path / "c", [32, 40])
     assert len(decoded) == 120
     check_pixels(built, root, [32, 40])

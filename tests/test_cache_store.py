@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import cache, cache_store
-from core.cache import build_pixel_cache
-from core.images import ImageError
+from core.imageio import pixel_cache, pixel_cache_store
+from core.imageio.decode import ImageError
+from core.imageio.pixel_cache import build_pixel_cache
 from tests.files import SIZES, check_pixels, write_picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(data, tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_store.os, "fsync", full)
+        patch.setattr(pixel_cache_store.os, "fsync", full)
         with pytest.raises(ImageError, match="No space left"):
             build_pixel_cache(table, root, tmp_path / "c", SIZES)
     del decoded[:]
@@ -135,7 +135,7 @@ def test_an_index_that_is_only_out_of_reach_is_not_thrown_away(data, tmp_path, m
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "Store", busy)
+        patch.setattr(pixel_cache, "Store", busy)
         with pytest.raises(ImageError, match="disk I/O error"):
             build_pixel_cache(table, root, folder, SIZES)
     assert (folder / "index.sqlite").exists()
@@ -144,14 +144,14 @@ def test_an_index_that_is_only_out_of_reach_is_not_thrown_away(data, tmp_path, m
 BUILD = """
 import sys, time
 import pandas as pd
-from core import images
+from core.imageio import decode
 decode = images.decode_image
 def slow(data):
     time.sleep(0.01)
     return decode(data)
 images.decode_image = slow
 root, folder, step = sys.argv[1:]
-from core.cache import build_pixel_cache
+from core.imageio.pixel_cache import build_pixel_cache
 paths = [f"class {i % 2}/image_{i:02d}.png" for i in range(40)]
 table = pd.DataFrame({"path": paths[:: int(step)]})
 print("start", flush=True)
@@ -195,7 +195,7 @@ def test_the_index_holds_no_row_before_its_pixels(data, tmp_path, monkeypatch):
     events = []
     fsync = os.fsync
     monkeypatch.setattr(
-        cache_store.os, "fsync", lambda handle: (events.append("fsync"), fsync(handle))
+        pixel_cache_store.os, "fsync", lambda handle: (events.append("fsync"), fsync(handle))
     )
     connect = sqlite3.connect
 
@@ -205,7 +205,7 @@ def test_the_index_holds_no_row_before_its_pixels(data, tmp_path, monkeypatch):
             return super().executemany(statement, rows)
 
     monkeypatch.setattr(
-        cache_store.sqlite3, "connect", lambda path: connect(path, factory=Recording)
+        pixel_cache_store.sqlite3, "connect", lambda path: connect(path, factory=Recording)
     )
     build_pixel_cache(table.iloc[:5], root, tmp_path / "c", SIZES)
     assert events == ["fsync", "fsync", "index", "index", "index"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from core import images
+from core.imageio import decode as images
 from core.phantom import make_phantom
 from dashboard import batch as batches
 from dashboard import sections_batch

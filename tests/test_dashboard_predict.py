@@ -16,9 +16,9 @@ from streamlit.testing.v1 import AppTest
 from core import artifacts, inference
 from core.answering import conformal_words, open_answerer
 from core.explain import class_heat, mean_heat, overlay
-from core.images import decode_image
+from core.imageio.decode import decode_image
+from core.imageio.sandbox import decode_safely
 from core.phantom import NOTICE, label_synthetic, make_phantom
-from core.sandbox import decode_safely
 from core.worth import worth
 from dashboard import sections_batch
 from tests.factory import make_run
@@ -232,7 +232,7 @@ def test_uploads_are_decoded_in_a_process_of_their_own(
 ) -> None:
     seen = []
     monkeypatch.setattr(
-        "core.sandbox.decode_safely", lambda data: seen.append(data) or decode_safely(data)
+        "core.imageio.sandbox.decode_safely", lambda data: seen.append(data) or decode_safely(data)
     )
     app = upload(open_page(), "a.png", PHANTOM)
     assert seen == [PHANTOM] and sentences(app)

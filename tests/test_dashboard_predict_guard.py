@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from core import artifacts
 from core.additions_maps import write_maps
 from core.answering import open_answerer
-from core.images import decode_image, read_image
+from core.imageio.decode import decode_image, read_image
 from core.maps import TABLE_COLUMNS
 from core.phantom import NOTICE, make_phantom
 from dashboard import loaders, sections_evidence, ui, uploads

@@ -87,7 +87,7 @@ def test_nothing_is_loaded_ahead_for_a_run_without_weights(
 ) -> None:
     asked = []
     monkeypatch.setattr(loaders, "load_answerer", asked.append)
-    monkeypatch.setattr("core.sandbox.start_sandbox", lambda: None)
+    monkeypatch.setattr("core.imageio.sandbox.start_sandbox", lambda: None)
     monkeypatch.setattr(preloading.gc, "freeze", lambda: None)
     preloading.preload()
     assert asked == []

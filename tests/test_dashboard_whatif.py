@@ -51,7 +51,7 @@ def open_part(upload: uploads.Upload | None = None, **state) -> AppTest:
 
 
 def an_upload(seed: int = 1, *, synthetic: bool = False) -> uploads.Upload:
-    from core.images import Decoded
+    from core.imageio.decode import Decoded
 
     pixels = make_phantom("covid", seed, 120).pixels
     return uploads.make_upload("x.png", Decoded(pixels, 120, 120, "PNG", "L", synthetic=synthetic))

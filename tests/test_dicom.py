@@ -19,13 +19,13 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 
-from core import dicom, dicom_codecs
-from core.dicom_words import OTHER_WORD
 from core.fuzzing_seeds import SYNTAXES, WHOM, encode, make_dicom, pydicom_files
-from core.images import ImageError, decode_image
+from core.imageio import dicom, dicom_codecs
+from core.imageio.decode import ImageError, decode_image
+from core.imageio.dicom_header import OTHER_WORD
 from tests.serving import ROOT
 
-# pytest puts its own filters in place of those of core.dicom.
+# pytest puts its own filters in place of those of core.imageio.dicom.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 RNG = np.random.default_rng(0)
@@ -637,7 +637,7 @@ def test_odd_values_are_neither_warned_about_nor_logged(tmp_path):
     path.write_bytes(data)
     code = (
         "import sys, logging; logging.basicConfig(level=0)\n"
-        "from core.images import ImageError, read_image\n"
+        "from core.imageio.decode import ImageError, read_image\n"
         "try: print(dict(read_image(sys.argv[1]).facts))\n"
         "except ImageError as error: print(error)\n"
     )

@@ -20,7 +20,7 @@ from core.explain import (
     overlay,
     stretch_heat,
 )
-from core.images import resize_square
+from core.imageio.decode import resize_square
 from core.inference import ServedModel
 from core.pointing import find_peak
 from core.receptive import Places, align_maps

@@ -38,7 +38,7 @@ from core.external_scores import (
     score_external,
 )
 from core.external_set import ExternalError, name_external
-from core.images import resize_square
+from core.imageio.decode import resize_square
 from core.overlap import SIDE_PX
 from core.phantom import make_phantom
 from tests.factory import make_run

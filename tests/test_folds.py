@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from core import artifacts, folds
-from core.cache import build_pixel_cache
 from core.config import Config, ConfigError
 from core.datasets import describe_folder
+from core.imageio.pixel_cache import build_pixel_cache
 from core.listing import load_table
 from core.manifest import ManifestError, build_manifest, fold_parts
 from core.phantom import write_phantoms

@@ -11,8 +11,8 @@ import pytest
 from core import fuzzing
 from core.fuzzing import FuzzResult, mutate, rebuild, run_fuzz
 from core.fuzzing_seeds import build_seeds, encode, make_dicom
-from core.images import Decoded, ImageError, decode_image
-from core.zips import read_zip
+from core.imageio.decode import Decoded, ImageError, decode_image
+from core.imageio.zip_archive import read_zip
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "ZIP", "DICOM of pydicom")
 
@@ -94,7 +94,7 @@ class _Fault:
         (tmp_path / "sitecustomize.py").write_text(
             "import os, sys\n"
             "if any('core.fuzzing' in part for part in sys.orig_argv):\n"
-            "    import core.images as images\n"
+            "    import core.imageio.decode as images\n"
             "    right = images.decode_image\n"
             "    def wrong(data):\n"
             f"        {body}\n"

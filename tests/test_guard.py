@@ -20,7 +20,7 @@ from core.guard import CELLS, VARIANTS, Space, load_guard
 from core.guard_fit import set_bounds
 from core.guard_trials import as_decoded
 from core.guard_words import Look, explain_facts
-from core.images import Decoded, read_image, resize_square
+from core.imageio.decode import Decoded, read_image, resize_square
 from core.inference import load_model
 from tests.factory import make_run
 from tests.factory_guard import add_guard

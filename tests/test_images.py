@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from core import images, kinds
-from core.images import ImageError, decode_image, read_image, resize_square
+from core.imageio import decode, file_type
+from core.imageio.decode import ImageError, decode_image, read_image, resize_square
 from tests import hostile
 from tests.hostile import png_header
 
@@ -251,10 +251,10 @@ def test_decompression_bomb_is_refused():
 def test_large_files_are_refused_without_being_read(tmp_path, monkeypatch):
     path = tmp_path / "large.png"
     with path.open("wb") as file:
-        file.truncate(images.MAX_BYTES + 1)
+        file.truncate(decode.MAX_BYTES + 1)
     with pytest.raises(ImageError, match="larger than 64 MiB"):
         read_image(path)
-    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    monkeypatch.setattr(decode, "MAX_BYTES", 100)
     assert "larger than" in refused(encode(GREY))
 
 
@@ -359,7 +359,7 @@ def test_webp_canvas_is_refused_before_pillow_sets_it_aside(monkeypatch):
 )
 def test_webp_sizes_are_read_right(options):
     data = encode(GREY, "WEBP", "RGB", **options)
-    assert kinds.webp_size(data) == (60, 40)
+    assert file_type.webp_size(data) == (60, 40)
 
 
 @contextmanager
@@ -449,7 +449,7 @@ def test_cut_off_at_every_tenth(name, tenth):
 @pytest.mark.parametrize("name", WHOLE)
 def test_polyglots_are_refused_by_both_names(name):
     data = WHOLE[name]
-    kind = kinds.tell_kind(data)
+    kind = file_type.tell_kind(data)
     page = b"<html><body><script>alert(1)</script></body></html>"
     pdf = b"%PDF-1.7\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF\n"
     archive = hostile.zip_of(("a.txt", b"hello"))

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from core.cache import build_pixel_cache
 from core.config import data_root
 from core.copies import linked_sets, spell_out
 from core.datasets import describe_folder
+from core.imageio.pixel_cache import build_pixel_cache
 from core.leakage import LeakageError, find_leaks, leak_sentence, measure_split
 from core.listing import load_table
 from core.manifest import build_manifest, find_duplicates

@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from core.artifacts import MANIFEST_COLUMNS
-from core.cache import build_pixel_cache
 from core.config import data_root
+from core.imageio.pixel_cache import build_pixel_cache
 from core.manifest import (
     ManifestError,
     build_manifest,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from core import overlap
 from core.datasets import KNOWN
-from core.images import read_image, resize_square
+from core.imageio.decode import read_image, resize_square
 from core.listing import load_table
 from core.phantom import make_phantom
 

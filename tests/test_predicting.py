@@ -10,7 +10,7 @@ import pytest
 
 from core import artifacts
 from core.answering import ModelAnswer
-from core.images import Decoded
+from core.imageio.decode import Decoded
 from core.worth import votes
 from dashboard.charts_answers import plot_probabilities
 from dashboard.predicting import asked_models, moved_class, plain_mean, shown_pixels

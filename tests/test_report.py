@@ -23,7 +23,7 @@ from core import artifacts, scorecard
 from core.answering import ModelAnswer, PictureAnswer
 from core.explain import class_heat, overlay
 from core.guard import Guard, Judgement, Neighbour
-from core.images import Decoded
+from core.imageio.decode import Decoded
 from core.phantom import NOTICE, label_synthetic, make_phantom
 from core.report import (
     MAX_NOTE,

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import sandbox
 from core.fuzzing_seeds import encode, make_dicom
-from core.images import MAX_BYTES, ImageError, decode_image
+from core.imageio import sandbox
+from core.imageio.decode import MAX_BYTES, ImageError, decode_image
+from core.imageio.sandbox import close_sandbox, decode_safely, start_sandbox, worker_processes
 from core.phantom import make_phantom
-from core.sandbox import close_sandbox, decode_safely, start_sandbox, worker_processes
 from tests.hostile import many_scans, png_header
 from tests.serving import ROOT
 from tests.uploading import resident_mib
@@ -46,18 +46,18 @@ def refused(data: bytes) -> str:
 # No file within the limits keeps a decoder busy for long, so a worker is given one that does.
 SLOW = b"SLOW"
 PATCH = """
-import core.images, sys
-right = core.images.decode_image
+import core.imageio.decode, sys
+right = core.imageio.decode.decode_image
 def decode(data):
     while data.startswith(b"SLOW"):
         pass
     return right(data)
-core.images.decode_image = decode
-from core.sandbox_worker import main
+core.imageio.decode.decode_image = decode
+from core.imageio.sandbox_worker import main
 main(int(sys.argv[1]), float(sys.argv[2]))
 """
 PATCH_SANDBOX = f"""
-from core import sandbox
+from core.imageio import sandbox
 start = sandbox.subprocess.Popen
 def patched(command, **options):
     at = command.index("-m")
@@ -329,7 +329,7 @@ def test_a_page_that_is_main_is_not_run_again(tmp_path):
     page.write_text(
         "print('drawn')\n"
         "from core.fuzzing_seeds import encode, make_phantom\n"
-        "from core.sandbox import decode_safely\n"
+        "from core.imageio.sandbox import decode_safely\n"
         "print(decode_safely(encode(make_phantom('covid', 1, 48).pixels, 'PNG')).width)\n"
     )
     done = subprocess.run(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from starlette.formparsers import MultiPartParser
 
-from core import dicom, dicom_codecs, images, kinds, sandbox, zips
+from core.imageio import decode, dicom, dicom_codecs, file_type, sandbox, zip_archive
 from dashboard import keeping
 from tests.serving import ROOT
 from tests.uploading import Tab, open_files, resident_mib
@@ -181,7 +181,7 @@ def test_without_a_server_there_is_nothing_to_forget():
 def test_the_server_is_this_machines_own_unless_told():
     server = CONFIG["server"]
     assert server["address"] == "127.0.0.1"
-    assert server["maxUploadSize"] * 2**20 >= max(zips.MAX_ZIP_BYTES, images.MAX_BYTES)
+    assert server["maxUploadSize"] * 2**20 >= max(zip_archive.MAX_ZIP_BYTES, decode.MAX_BYTES)
     assert server.get("enableXsrfProtection", True) is True
     assert CONFIG["browser"]["gatherUsageStats"] is False
 
@@ -193,19 +193,19 @@ def number(value: float) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        f"{images.MAX_BYTES // 2**20} MiB",
-        f"{images.MIN_SIDE_PX} px",
-        f"{number(images.MAX_SIDE_PX)} px",
-        f"{number(images.MAX_PIXELS / 1e6)} million",
-        f"{number(images.MAX_PNG_CHUNKS)} chunks",
-        f"{images.MAX_JPEG_SCANS} scans",
+        f"{decode.MAX_BYTES // 2**20} MiB",
+        f"{decode.MIN_SIDE_PX} px",
+        f"{number(decode.MAX_SIDE_PX)} px",
+        f"{number(decode.MAX_PIXELS / 1e6)} million",
+        f"{number(decode.MAX_PNG_CHUNKS)} chunks",
+        f"{decode.MAX_JPEG_SCANS} scans",
         f"{dicom.MAX_HEADER_BYTES // 2**20} MiB",
         f"{number(dicom.MAX_ELEMENTS)} elements",
         f"{number(dicom_codecs.MAX_TILES)} tiles",
-        f"{zips.MAX_ZIP_BYTES // 2**20} MiB",
-        f"{number(zips.MAX_ENTRIES)} entries",
-        f"{number(zips.MAX_UNPACKED_BYTES // 2**20)} MiB",
-        f"{zips.MAX_RATIO} times",
+        f"{zip_archive.MAX_ZIP_BYTES // 2**20} MiB",
+        f"{number(zip_archive.MAX_ENTRIES)} entries",
+        f"{number(zip_archive.MAX_UNPACKED_BYTES // 2**20)} MiB",
+        f"{zip_archive.MAX_RATIO} times",
         f"{sandbox.SECONDS_A_PICTURE:.0f} s",
         f"{number(sandbox.MEMORY_BYTES // 2**20)} MiB",
         f"{sandbox.WAIT_SECONDS:.0f} s",
@@ -224,5 +224,5 @@ def test_the_tags_in_the_docs_are_those_in_the_code():
 
 
 def test_scans_are_limited_alike_in_both_places():
-    assert dicom_codecs.MAX_SCANS == images.MAX_JPEG_SCANS
-    assert set(kinds.PICTURES) | {"DICOM"} >= {"PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM"}
+    assert dicom_codecs.MAX_SCANS == decode.MAX_JPEG_SCANS
+    assert set(file_type.PICTURES) | {"DICOM"} >= {"PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM"}

@@ -16,7 +16,7 @@ from core.answers import open_models
 from core.artifacts import NOT_KEPT, ArtifactError, open_run, verify_run
 from core.cards_measured import describe_weights
 from core.guard import load_guard
-from core.images import decode_image
+from core.imageio.decode import decode_image
 from core.inference import InferenceError, load_model
 from core.kept import left_out, left_out_sentence, retrain_command
 from core.phantom import make_phantom

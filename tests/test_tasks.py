@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from core import artifacts, preparing
-from core.cache import build_pixel_cache
 from core.config import Config, ConfigError
 from core.datasets import KNOWN, resolve_dataset
+from core.imageio.pixel_cache import build_pixel_cache
 from core.listing import load_table
 from core.manifest import build_manifest
 from core.preparing import (

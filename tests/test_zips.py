@@ -8,9 +8,9 @@ import zipfile
 
 import pytest
 
-from core import zips
-from core.images import ImageError
-from core.zips import Entry, is_zip, read_zip, shown_name
+from core.imageio import zip_archive
+from core.imageio.decode import ImageError
+from core.imageio.zip_archive import Entry, is_zip, read_zip, shown_name
 from tests import hostile
 from tests.hostile import patch_central, patch_end, zip_link, zip_of
 
@@ -88,7 +88,7 @@ def test_names_that_lead_out_or_deceive(name, shown):
 
 def test_names_are_cut_for_showing():
     assert shown_name("a/" * 400 + "b.png").endswith("a/b.png")
-    assert len(shown_name("x" * 60_000)) == zips.MAX_NAME_CHARS
+    assert len(shown_name("x" * 60_000)) == zip_archive.MAX_NAME_CHARS
     assert shown_name("..") == "?"
 
 
@@ -136,8 +136,8 @@ def test_empty_and_damaged_entries_spare_the_others():
 
 
 def test_sizes_are_counted_and_not_believed(monkeypatch):
-    monkeypatch.setattr(zips, "MAX_ENTRY_BYTES", 100_000)
-    monkeypatch.setattr(zips, "MAX_RATIO", 10_000)
+    monkeypatch.setattr(zip_archive, "MAX_ENTRY_BYTES", 100_000)
+    monkeypatch.setattr(zip_archive, "MAX_RATIO", 10_000)
     data = zip_of(("a.png", bytes(200_000)))
     assert "at most 0 MiB" in problem(data)
     # The directory claims 50 bytes: no more than those come out, and the checksum is then wrong.
@@ -149,14 +149,14 @@ def test_sizes_are_counted_and_not_believed(monkeypatch):
 
 
 def test_a_ratio_as_of_a_bomb(monkeypatch):
-    monkeypatch.setattr(zips, "RATIO_FREE_BYTES", 100_000)
+    monkeypatch.setattr(zip_archive, "RATIO_FREE_BYTES", 100_000)
     assert "200 times its packed size" in problem(zip_of(("a.png", bytes(3_000_000))))
     # A small black picture packs as well as a bomb.
     assert entries(zip_of(("a.png", bytes(90_000))))[0].data == bytes(90_000)
 
 
 def test_bytes_in_all_are_counted_and_end_the_archive(monkeypatch):
-    monkeypatch.setattr(zips, "MAX_UNPACKED_BYTES", 250_000)
+    monkeypatch.setattr(zip_archive, "MAX_UNPACKED_BYTES", 250_000)
     content = bytes(range(256)) * 400  # 102,400
     data = zip_of(*((f"{i}.png", content) for i in range(6)))
     found = entries(data)
@@ -192,7 +192,7 @@ def test_a_bomb_stops_long_before_its_end():
 
 def test_unpacking_stops_at_the_limit_and_not_after_it(monkeypatch):
     data = zip_of(("a.png", bytes(60_000_000)))
-    monkeypatch.setattr(zips, "MAX_UNPACKED_BYTES", 1_000_000)
+    monkeypatch.setattr(zip_archive, "MAX_UNPACKED_BYTES", 1_000_000)
     tracemalloc.start()
     try:
         assert "unpacks to more than" in problem(data)
@@ -233,7 +233,7 @@ def test_lists_that_do_not_agree():
 
 def test_archives_that_are_empty_or_too_large(monkeypatch):
     assert "is empty" in refused(zip_of())
-    monkeypatch.setattr(zips, "MAX_ZIP_BYTES", 50)
+    monkeypatch.setattr(zip_archive, "MAX_ZIP_BYTES", 50)
     assert "larger than 0 MiB" in refused(zip_of(("a.png", b"x")))
 
 

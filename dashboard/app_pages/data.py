@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from core.artifacts import ArtifactError
-from core.images import ImageError
+from core.imageio.decode import ImageError
 from core.phantom import label_synthetic
 from dashboard import charts_making, gallery, loaders, tables, ui
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from core import artifacts
 from core.answering import Answerer, PictureAnswer, conformal_words, open_answerer
-from core.images import decode_image, read_image
+from core.imageio.decode import decode_image, read_image
 from core.worth import agreement_sentence, votes
 from tests.factory import CLASS_NAMES
 from tests.uploading import open_files

@@ -1,9 +1,9 @@
 """Decode pictures in processes of their own, each picture with a time and a memory limit.
 
-Workers are started with subprocess and spoken to over pipes (core/sandbox_worker.py), not with
-multiprocessing: Streamlit replaces `__main__` by the page, which multiprocessing's "spawn" would
-run again in every worker, and "fork" copies a server that has threads. They live on from picture
-to picture, so that a picture costs a copy over a pipe and not a start of Python.
+Workers are started with subprocess and spoken to over pipes (core/imageio/sandbox_worker.py), not
+with multiprocessing: Streamlit replaces `__main__` by the page, which multiprocessing's "spawn"
+would run again in every worker, and "fork" copies a server that has threads. They live on from
+picture to picture, so that a picture costs a copy over a pipe and not a start of Python.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE_PX, Decoded, ImageError
-from core.sandbox_worker import LENGTH, MAX_HEADER_BYTES, READY, read_exactly
+from core.imageio.decode import MAX_BYTES, MAX_PIXELS, MIN_SIDE_PX, Decoded, ImageError
+from core.imageio.sandbox_worker import LENGTH, MAX_HEADER_BYTES, READY, read_exactly
 
 N_WORKERS = 2
 SECONDS_A_PICTURE = 20.0
@@ -31,7 +31,7 @@ START_SECONDS = 30.0
 WAIT_SECONDS = 120.0
 # A worker that holds more than this when it is done makes room for a fresh one.
 MAX_RESIDENT_BYTES = 512 * 1024 * 1024
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
 
 
@@ -47,7 +47,7 @@ class _Worker:
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-s", "-B", "-m", "core.sandbox_worker"),
+                *(sys.executable, "-s", "-B", "-m", "core.imageio.sandbox_worker"),
                 *(str(MEMORY_BYTES), str(SECONDS_A_PICTURE)),
             ],
             cwd=_ROOT,
@@ -202,14 +202,14 @@ _pool = _Pool()
 
 
 def decode_safely(data: bytes) -> Decoded:
-    """What core.images.decode_image gives, decoded in a worker process. Raises ImageError.
+    """What core.imageio.decode.decode_image gives, decoded in a worker process. Raises ImageError.
 
     For bytes from strangers: a decoder that runs away, eats memory or crashes costs this one
     picture a sentence and nobody else anything. Any number of threads may call it at once;
     N_WORKERS pictures are decoded at a time and the others wait.
     """
     if not 0 < len(data) <= MAX_BYTES:
-        from core.images import decode_image
+        from core.imageio.decode import decode_image
 
         return decode_image(data)  # says so before it looks at anything
     started = time.monotonic()

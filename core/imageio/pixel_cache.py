@@ -1,6 +1,6 @@
 """The pixel cache: each picture decoded and resized once, then read as memory-mapped uint8.
 
-`core.cache_store` keeps the files.
+`core.imageio.pixel_cache_store` keeps the files.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core import images
-from core.cache_store import Found, Store, discard, file_stat, locked
+from core.imageio import decode
+from core.imageio.pixel_cache_store import Found, Store, discard, file_stat, locked
 
 _BATCH = 32
 
@@ -44,7 +44,7 @@ class PixelCache:
     def pixels(self, size_px: int) -> np.ndarray:
         """Read-only uint8 (n, size_px, size_px) on the disk, in the order of `table`."""
         if size_px not in self._files:
-            raise images.ImageError(
+            raise decode.ImageError(
                 f"The cache was built for {list(self.sizes)} px. Received: {size_px}; "
                 "build it with that size too."
             )
@@ -69,7 +69,7 @@ def build_pixel_cache(
     """
     sizes_px = sorted({int(size) for size in sizes_px})
     if not sizes_px or sizes_px[0] < 1:
-        raise images.ImageError(f"The cache needs sizes of at least 1 px. Received: {sizes_px}.")
+        raise decode.ImageError(f"The cache needs sizes of at least 1 px. Received: {sizes_px}.")
     table = table.reset_index(drop=True)
     try:
         with locked(Path(cache_dir)) as folder:
@@ -81,7 +81,7 @@ def build_pixel_cache(
                 discard(folder)
                 return _build(table, Path(root), folder, sizes_px, progress)
     except (OSError, sqlite3.Error) as error:
-        raise images.ImageError(
+        raise decode.ImageError(
             f"The pixel cache in {cache_dir} cannot be used ({error}); "
             "free space there, delete that folder or point CXR_CACHE at another one."
         ) from error
@@ -152,18 +152,18 @@ def _load(
     """Read, and decode unless the content is known under another name. Runs in a thread."""
     try:
         stat = file_stat(root, path)
-        data = images.read_bytes(root / path)
-    except images.ImageError as error:
+        data = decode.read_bytes(root / path)
+    except decode.ImageError as error:
         return Found(reason=str(error))  # not remembered: the file may be readable next time
     sha256 = hashlib.sha256(data).hexdigest()
     known = missing(sha256)
     if known is not None:
         return Found(known.sha256, known.width, known.height, known.format, known.reason, stat=stat)
     try:
-        image = images.decode_image(data)
-    except images.ImageError as error:
+        image = decode.decode_image(data)
+    except decode.ImageError as error:
         return Found(sha256, reason=str(error), stat=stat)
-    squares = {size: images.resize_square(image.pixels, size) for size in sizes_px}
+    squares = {size: decode.resize_square(image.pixels, size) for size in sizes_px}
     return Found(sha256, image.width, image.height, image.format, "", squares, stat)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
-from core.kinds import DICOM, PICTURES, second_kind, tell_kind, webp_size
+from core.imageio.file_type import DICOM, PICTURES, second_kind, tell_kind, webp_size
 
 MAX_SIDE_PX = 20_000
 MAX_PIXELS = 50_000_000
@@ -98,7 +98,7 @@ def decode_image(data: bytes) -> Decoded:
     8-bit pictures keep their grey levels (colour by ITU-R 601 luma; transparency over black; CMYK
     through RGB). Deeper ones (16-bit, 32-bit, float) are scaled linearly so that their own
     smallest value becomes 0 and their largest 255: no percentiles, no window, no clipping. DICOM
-    is shown as its header says (core/dicom.py).
+    is shown as its header says (core/imageio/dicom.py).
     """
     _check_bytes(len(data))
     kind = tell_kind(data)
@@ -109,7 +109,7 @@ def decode_image(data: bytes) -> Decoded:
             "open the picture and save it anew."
         )
     if kind == DICOM:
-        from core.dicom import decode_dicom  # half a second, which only DICOM needs
+        from core.imageio.dicom import decode_dicom  # half a second, which only DICOM needs
 
         return decode_dicom(data)
     _check_before_opening(data, kind)

@@ -1,7 +1,7 @@
 """A DICOM file -> upright grey pixels as its header wants them shown, and no word about whom.
 
 Only the tags in `HEADER_TAGS` are ever read; names, dates, numbers and free text stay unread, and
-no text of a header gets into a result or a message unless core/dicom_words.py lists it.
+no text of a header gets into a result or a message unless core/imageio/dicom_header.py lists it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
-from core.dicom_codecs import CODECS, NATIVE, PixelError, decode_pixels
-from core.dicom_grey import ShadeError, colour_to_bytes, grey_pixels, palette_table
-from core.dicom_words import read_facts
-from core.images import MAX_BYTES, NO_MEMORY, Decoded, ImageError, check_size, measure_colour
+from core.imageio.decode import (
+    MAX_BYTES,
+    NO_MEMORY,
+    Decoded,
+    ImageError,
+    check_size,
+    measure_colour,
+)
+from core.imageio.dicom_codecs import CODECS, NATIVE, PixelError, decode_pixels
+from core.imageio.dicom_header import read_facts
+from core.imageio.dicom_lut import ShadeError, colour_to_bytes, grey_pixels, palette_table
 
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 MAX_ELEMENTS = 10_000

@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from core import images
+from core.imageio import decode
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -68,7 +68,7 @@ class Store:
         self.files = {size: _open_rows(self._rows_path(size)) for size in self.sizes_px}
         try:
             self.database.executescript(_SCHEMA)
-            version = images.DECODER_VERSION
+            version = decode.DECODER_VERSION
             self.content: dict[str, Found] = {
                 row[0]: Found(*row)
                 for row in self.database.execute(
@@ -105,7 +105,7 @@ class Store:
         """What the index has for this path, size and mtime; None where it must be read."""
         try:
             name, n_bytes, mtime_ns = file_stat(root, path)
-        except images.ImageError as error:
+        except decode.ImageError as error:
             return Found(reason=str(error))
         row = self.database.execute(
             "SELECT sha256 FROM files WHERE path = ? AND n_bytes = ? AND mtime_ns = ?",
@@ -122,7 +122,7 @@ class Store:
 
     def add(self, batch: Sequence[Found]) -> None:
         """Write a batch: pixels to the disk first, then the index in one transaction."""
-        version = images.DECODER_VERSION
+        version = decode.DECODER_VERSION
         new_rows = []
         for entry in batch:
             for size, square in (entry.squares or {}).items():
@@ -164,7 +164,7 @@ class Store:
         if rows == list(range(len(rows))):
             return self._rows_path(size_px)
         key = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:20]
-        path = self.folder / f"view-v{images.DECODER_VERSION}-{size_px}-{key}.u8"
+        path = self.folder / f"view-v{decode.DECODER_VERSION}-{size_px}-{key}.u8"
         row_bytes = size_px * size_px
         if path.is_file() and path.stat().st_size == len(rows) * row_bytes:
             return path  # the name holds the content's hashes, and it was put there whole
@@ -188,14 +188,14 @@ class Store:
         return True
 
     def _rows_path(self, size_px: int) -> Path:
-        return self.folder / f"pixels-v{images.DECODER_VERSION}-{size_px}.u8"
+        return self.folder / f"pixels-v{decode.DECODER_VERSION}-{size_px}.u8"
 
 
 def file_stat(root: Path, path: str) -> tuple[bytes, int, int]:
     """(absolute path, size in bytes, mtime in ns); the last two -1 where there is no such file."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\0" in path or not pure.parts:
-        raise images.ImageError(
+        raise decode.ImageError(
             "The path leads outside the data set's folder; write it relative to that folder."
         )
     full = root.absolute() / path

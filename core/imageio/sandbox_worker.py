@@ -1,4 +1,5 @@
-"""The process in which pictures are decoded: `python -m core.sandbox_worker`, see core/sandbox.py.
+"""The process in which pictures are decoded: `python -m core.imageio.sandbox_worker`, see
+core/imageio/sandbox.py.
 
 One request: 4 bytes length, then the file's bytes. One answer: 4 bytes length, a JSON header, then
 the pixels as they lie in memory. Nothing is pickled and nothing of a file is written anywhere.
@@ -66,7 +67,7 @@ def read_exactly(stream: BinaryIO, n_bytes: int) -> bytes:
 
 def answer(data: bytes, memory_bytes: int) -> tuple[dict[str, Any], memoryview]:
     """Decode one picture: the header that is sent back, and the pixels (none with an error)."""
-    from core.images import NO_MEMORY, ImageError, decode_image
+    from core.imageio.decode import NO_MEMORY, ImageError, decode_image
 
     try:
         decoded = decode_image(data)
@@ -102,13 +103,13 @@ def main(memory_bytes: int, seconds: float) -> None:
     answers = os.fdopen(os.dup(answers.fileno()), "wb")
     os.dup2(2, 1)
     # Before the limits: shared libraries are no part of a picture.
-    importlib.import_module("core.images")
+    importlib.import_module("core.imageio.decode")
 
     limit_process(memory_bytes + _address_space_bytes())
     answers.write(READY)
     answers.flush()
     if not _waits(requests):
-        importlib.import_module("core.dicom")  # half a second, taken while nobody waits
+        importlib.import_module("core.imageio.dicom")  # half a second, taken while nobody waits
     while True:
         try:
             (n_bytes,) = LENGTH.unpack(read_exactly(requests, LENGTH.size))

@@ -15,8 +15,8 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.images import MAX_BYTES, ImageError
-from core.kinds import ARCHIVES, find_zip_end, tell_kind
+from core.imageio.decode import MAX_BYTES, ImageError
+from core.imageio.file_type import ARCHIVES, find_zip_end, tell_kind
 
 MAX_ZIP_BYTES = 200 * 1024 * 1024
 MAX_ENTRIES = 2_000

@@ -1,0 +1,1 @@
+"""Bytes of strangers -> validated grey pixels, and the cache that keeps them."""
