@@ -31,7 +31,7 @@ from core.leakage import LeakageError
 from core.manifest import ManifestError
 from core.maps import MapsError
 from core.measuring import BenchError
-from core.metrics import MetricsError
+from core.metrics.classification import MetricsError
 from core.occlusion import OcclusionError
 from core.panel import AuditError
 from core.phantom import PhantomError

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from core.artifacts import Run
-from core.calibration import apply_calibration
-from core.conformal import prediction_sets
 from core.inference import load_model
 from core.kept import need_weights
-from core.metrics import predicted_index
+from core.metrics.calibration import apply_calibration
+from core.metrics.classification import predicted_index
+from core.metrics.conformal import prediction_sets
 from core.panel import Panel
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from core import shapes
 from core.files import sha256_file, write_csv, write_json, write_text
-from core.metrics import COVID
+from core.metrics.classification import COVID
 from core.run_files import ArtifactError, damaged, read_csv, read_json, read_text
 
 FORMAT_VERSION = 1

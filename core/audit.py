@@ -25,7 +25,7 @@ from core.datasets import DatasetError, describe_folder
 from core.kept import left_out, left_out_sentence
 from core.leakage import find_leaks
 from core.listing import load_table
-from core.metrics import COVID
+from core.metrics.classification import COVID
 from core.panel import AuditError, Panel, Sample
 from core.perturbation import count_questions, measure_perturbations
 from core.probe import Known, ask_probe

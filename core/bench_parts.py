@@ -12,15 +12,15 @@ from collections.abc import Callable
 import numpy as np
 
 from core import artifacts
-from core.calibration import apply_calibration, calibrated_metrics, fit_calibration
-from core.comparisons import compare_models
 from core.config import data_root
-from core.conformal import evaluate_sets, fit_conformal, prediction_sets
-from core.curves import curve_bands
 from core.datasets import dataset_folder
 from core.measuring import Measured, Measurements, find_entry
-from core.operating import rates_at
-from core.statistics import bootstrap_intervals
+from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
+from core.metrics.confidence import bootstrap_intervals
+from core.metrics.conformal import evaluate_sets, fit_conformal, prediction_sets
+from core.metrics.curves import curve_bands
+from core.metrics.operating_point import rates_at
+from core.metrics.significance import compare_models
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
 IMAGES_PER_PATIENT = 3

@@ -24,8 +24,8 @@ from core.bench_task import FROZEN, FROZEN_PX, SEED, TIMES, Task, first_model, o
 from core.console import say
 from core.imageio.pixel_cache import build_pixel_cache
 from core.measuring import BenchError, Measured, Measurements
-from core.metrics import compute_metrics
-from core.statistics import bootstrap_intervals
+from core.metrics.classification import compute_metrics
+from core.metrics.confidence import bootstrap_intervals
 
 EPOCHS, VIEWS = 10, 2
 TURNS = 3  # of what takes seconds, since one alone can differ by a quarter; the usual way: 2

@@ -18,7 +18,7 @@ import pandas as pd
 from core import additions, additions_guard, artifacts, shapes, shapes_added
 from core.artifacts import Run
 from core.leakage import measure_split
-from core.metrics import COVID
+from core.metrics.classification import COVID
 from core.verdict import CONTROL_SUFFIX
 
 PASSED, FAILED, NOT_DONE = "passed", "failed", "not done"

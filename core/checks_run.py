@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from core import artifacts, verdict
-from core.calibration import apply_calibration
 from core.checks import (
     FAILED,
     NOT_DONE,
@@ -23,10 +22,11 @@ from core.checks import (
     shown,
     with_interval,
 )
-from core.metrics import arrays_from_predictions, flatten_metrics
-from core.operating import choose_threshold, rates_at
+from core.metrics.calibration import apply_calibration
+from core.metrics.classification import arrays_from_predictions, flatten_metrics
+from core.metrics.confidence import UNIT
+from core.metrics.operating_point import choose_threshold, rates_at
 from core.pooled import folds_not_done
-from core.statistics import UNIT
 
 # Share of images whose patient must be known before "no patient is shared" says anything.
 KNOWN_PATIENTS = 0.95

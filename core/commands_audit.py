@@ -13,7 +13,7 @@ from core.console import print_json, say
 from core.datasets import dataset_folder
 from core.inference import PRECISIONS
 from core.kept import check_no_loss
-from core.metrics import COVID
+from core.metrics.classification import COVID
 from core.panel import AuditError
 from core.probe_images import default_probe
 from core.run_names import add_data_argument, add_run_argument, open_named

@@ -10,13 +10,18 @@ import numpy as np
 import pandas as pd
 
 from core import artifacts
-from core.calibration import apply_calibration, calibrated_metrics, fit_calibration
-from core.comparisons import compare_models
-from core.conformal import fit_conformal
 from core.files import write_json
-from core.metrics import COVID, arrays_from_predictions, compute_metrics, predicted_index
-from core.priors import effective_prior, measure_weights_effect
-from core.statistics import bootstrap_intervals
+from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
+from core.metrics.classification import (
+    COVID,
+    arrays_from_predictions,
+    compute_metrics,
+    predicted_index,
+)
+from core.metrics.confidence import bootstrap_intervals
+from core.metrics.conformal import fit_conformal
+from core.metrics.prior_correction import effective_prior, measure_weights_effect
+from core.metrics.significance import compare_models
 
 NORMAL = "normal"
 TWO_CLASSES = (COVID, NORMAL)

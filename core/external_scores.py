@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.metrics import (
+from core.metrics.bootstrap import percentile_interval
+from core.metrics.classification import (
     COVID,
     arrays_from_predictions,
     compute_metrics,
     mean_of_defined,
     predicted_index,
 )
-from core.resampling import percentile_interval
-from core.statistics import COVID_TASK, bootstrap_draws, bootstrap_intervals
+from core.metrics.confidence import COVID_TASK, bootstrap_draws, bootstrap_intervals
 
 DRAWS = 2000
 MEANS = {"macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall"}
@@ -90,7 +90,7 @@ def _mean_interval(
     """The interval of a macro mean over the classes present.
 
     Percentiles of the draws; where the mean is 0 or 1 all draws are alike, so the mean of the
-    classes' own bounds stands in, as core.statistics does it.
+    classes' own bounds stands in, as core.metrics.confidence does it.
     """
     if whole["method"] == "undefined":
         return dict(whole)

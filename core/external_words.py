@@ -11,7 +11,7 @@ import pandas as pd
 from core.artifacts import Run
 from core.datasets import KNOWN, Dataset, canonical_label
 from core.external_set import MODALITY_WORDS
-from core.metrics import COVID
+from core.metrics.classification import COVID
 
 _LISTED = 10
 _NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}

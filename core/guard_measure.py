@@ -25,7 +25,7 @@ from core.guard_words import Look
 from core.imageio.decode import resize_square
 from core.inference import ServedModel
 from core.listing import find_image, load_table
-from core.resampling import wilson_interval
+from core.metrics.bootstrap import wilson_interval
 
 MOST_NAMED = 20  # pictures of other kinds that pass, named
 NEAREST = 5

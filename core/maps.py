@@ -23,10 +23,10 @@ from core.inference import load_model
 from core.kept import left_out, left_out_sentence, need_weights
 from core.maps_phantoms import Asked, Drawn, ask_all, ask_model, draw_phantoms
 from core.maps_words import ALL, describe_learning, describe_model
-from core.metrics import predicted_index
+from core.metrics.bootstrap import wilson_interval
+from core.metrics.classification import predicted_index
 from core.phantom import DRAWING_VERSION, class_names
 from core.pointing import BASELINES, SCORES, TOLERANCE_SHARE, score_map, summarise_scores
-from core.resampling import wilson_interval
 from core.sanity import KINDS, RULE, compare_maps, judge, rank_correlation, shuffle_weights
 
 PER_CLASS = 100

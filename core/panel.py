@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.metrics import check_predictions, compute_metrics, predicted_index
-from core.statistics import bootstrap_intervals, draw_weights, patient_index
+from core.metrics.classification import check_predictions, compute_metrics, predicted_index
+from core.metrics.confidence import bootstrap_intervals, draw_weights, patient_index
 
 DRAWS = 2000
 BATCH = 64  # images altered and asked about at once, so that memory stays flat

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from core.resampling import draw_weights, percentile_interval, rate_estimate, wilson_interval
+from core.metrics.bootstrap import draw_weights, percentile_interval, rate_estimate, wilson_interval
 
 # 15 px of pictures some 500 px wide, the tolerance that the pointing game is played with.
 TOLERANCE_SHARE = 0.03

@@ -15,9 +15,13 @@ import numpy as np
 import pandas as pd
 
 from core.artifacts import Run, has_predictions, load_fold_metrics, load_manifest, load_predictions
-from core.metrics import arrays_from_predictions, predicted_index, rates_from_confusion
-from core.resampling import draw_sums, patient_index, wilson_interval
-from core.statistics import as_matrices, bootstrap_intervals, patient_confusion
+from core.metrics.bootstrap import draw_sums, patient_index, wilson_interval
+from core.metrics.classification import (
+    arrays_from_predictions,
+    predicted_index,
+    rates_from_confusion,
+)
+from core.metrics.confidence import as_matrices, bootstrap_intervals, patient_confusion
 
 DRAWS = 2000
 POOLED = "pooled"

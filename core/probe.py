@@ -14,10 +14,10 @@ import pandas as pd
 
 from core.imageio.decode import ImageError, read_image, resize_square
 from core.manifest import find_duplicates
-from core.metrics import COVID, predicted_index
+from core.metrics.classification import COVID, predicted_index
+from core.metrics.confidence import wilson_interval
 from core.panel import AuditError, Panel, percent, percent_with_interval
 from core.probe_images import NORMAL, NOT_STATED, Probe
-from core.statistics import wilson_interval
 
 METHOD = (
     "Intervals: 95\u202f%, Wilson, on the number of patients (images of one patient are not "

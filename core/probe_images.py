@@ -10,7 +10,7 @@ import pandas as pd
 
 from core.datasets import DatasetError, canonical_label, describe_folder
 from core.listing import IMAGE_SUFFIXES, load_table
-from core.metrics import COVID
+from core.metrics.classification import COVID
 from core.panel import AuditError
 
 # What is asked where nothing else is given: run on this data set -> the probe below the data root.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.resampling import wilson_interval
+from core.metrics.bootstrap import wilson_interval
 
 DATASET = "darkcovidnet"
 FIGURES = ("accuracy", "sensitivity", "specificity", "precision", "f1")

@@ -14,8 +14,8 @@ import pandas as pd
 
 from core.artifacts import Run, load_manifest
 from core.groupings import UNKNOWN, list_columns
-from core.metrics import arrays_from_predictions, predicted_index
-from core.statistics import draw_weights, patient_index, wilson_interval
+from core.metrics.classification import arrays_from_predictions, predicted_index
+from core.metrics.confidence import draw_weights, patient_index, wilson_interval
 
 MIN_N = 20  # patients; a smaller group is marked
 GIVES_AWAY = 0.75  # balanced accuracy: halfway from guessing to knowing

@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 
 from core.artifacts import Run, has_predictions
-from core.metrics import arrays_from_predictions, predicted_index, rates_from_confusion
+from core.metrics.bootstrap import draw_sums, patient_index
+from core.metrics.classification import (
+    arrays_from_predictions,
+    predicted_index,
+    rates_from_confusion,
+)
+from core.metrics.confidence import as_matrices, patient_confusion
 from core.pooled import DRAWS, FOLD_METRICS, fold_count, fold_predictions, is_grouped, run_seed
-from core.resampling import draw_sums, patient_index
-from core.statistics import as_matrices, patient_confusion
 
 # What a recipe says of itself and not of the training.
 NOT_RECIPE = ("tried", "step_ms")

@@ -38,8 +38,8 @@ def leader_sentence(
     """Which model leads on macro-F1, whether the lead is more than chance, and what it costs.
 
     metrics: model -> its metrics.json (`intervals` and `cost` may be missing, or hold None);
-    comparisons: output of core.comparisons.compare_models, in any order; titles: model -> the
-    name shown (the model's own where missing); synthetic: the images are drawn phantoms; part:
+    comparisons: output of core.metrics.significance.compare_models, in any order; titles: model ->
+    the name shown (the model's own where missing); synthetic: the images are drawn phantoms; part:
     what the images are called, such as "test".
     """
     scores = {model: row["macro_f1"] for model, row in metrics.items()}

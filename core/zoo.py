@@ -17,11 +17,11 @@ import pandas as pd
 
 from core import artifacts, verdict
 from core.artifacts import Run
-from core.comparisons import ALPHA, holm
-from core.metrics import arrays_from_predictions, rates_from_confusion
+from core.metrics.bootstrap import DRAWS, draw_sums, patient_index
+from core.metrics.classification import arrays_from_predictions, rates_from_confusion
+from core.metrics.confidence import as_matrices, patient_confusion
+from core.metrics.significance import ALPHA, holm
 from core.model_names import NOTEBOOK
-from core.resampling import DRAWS, draw_sums, patient_index
-from core.statistics import as_matrices, patient_confusion
 
 # What a ranking can go by -> its name for people.
 METRICS = {

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from core import verdict
-from core.comparisons import ALPHA
-from core.resampling import DRAWS
+from core.metrics.bootstrap import DRAWS
+from core.metrics.significance import ALPHA
 from core.zoo import Protocol, floors
 
 # Inside a sentence; the names of core.zoo.METRICS begin with a capital.

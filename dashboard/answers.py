@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from core.metrics import confusion_counts
+from core.metrics.classification import confusion_counts
 
 MISSED_BY = {
     "any": "at least one model",

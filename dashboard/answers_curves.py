@@ -11,11 +11,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from core.comparisons import ALPHA, holm
-from core.curves import MACRO, Curve
-from core.metrics import compute_metrics, flatten_metrics
-from core.operating import at_prevalence
-from core.statistics import bootstrap_draws
+from core.metrics.classification import compute_metrics, flatten_metrics
+from core.metrics.confidence import bootstrap_draws
+from core.metrics.curves import MACRO, Curve
+from core.metrics.operating_point import at_prevalence
+from core.metrics.significance import ALPHA, holm
 from dashboard.tables import range_text
 
 # Steps that are nearly even on a logarithmic scale.
@@ -45,10 +45,10 @@ def compare_areas(
 
     probs: model -> (n, C) of the same n images; groups (n,) the patient of each. A dict holds a,
     b, difference (a less b), low, high (95% percentile interval over the same drawn patients), p,
-    p_holm and verdict, as core.comparisons.compare_models does for macro-F1. p is the percentile
-    interval turned round: the smallest level at which it leaves out 0, the estimate counted as
-    one more draw so that it is never 0. Holm's correction is over the pairs of models. A class
-    without an AUC has no pairs.
+    p_holm and verdict, as core.metrics.significance.compare_models does for macro-F1. p is the
+    percentile interval turned round: the smallest level at which it leaves out 0, the estimate
+    counted as one more draw so that it is never 0. Holm's correction is over the pairs of models. A
+    class without an AUC has no pairs.
     """
     drawn, estimates = {}, {}
     for model, y_prob in probs.items():
@@ -235,7 +235,7 @@ def calibration_sentence(changes: Mapping[str, Mapping], titles: Mapping[str, st
 def coverage_sentence(sets: Mapping[str, Mapping], promised: float, titles: Mapping) -> str:
     """How often each model's set holds the true class, against the promise, and how large it is.
 
-    sets: model -> core.conformal.evaluate_sets'.
+    sets: model -> core.metrics.conformal.evaluate_sets'.
     """
     parts = []
     for model, figures in sets.items():

@@ -30,7 +30,8 @@ def plot_reliability(
     """How often the answer was right, by the probability given to it; counts a bin below.
 
     A bin of more images has a larger mark: the lone ones swing from 0 to 100 percent.
-    before, after: core.calibration.reliability's tables, None where the model has no calibration.
+    before, after: core.metrics.calibration.reliability's tables, None where the model has no
+    calibration.
     """
     style = model_style(model, models)
     figure = make_subplots(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.curves import Curve
+from core.metrics.curves import Curve
 from dashboard.charts import FAINT, FONT_PX, NEUTRAL, Chart, finish_figure, model_style
 from dashboard.tables import range_text
 
@@ -164,7 +164,8 @@ def plot_threshold(
 ) -> Chart:
     """Sensitivity and specificity by threshold: on test strong, where it was chosen faint.
 
-    test, chosen_on: core.operating.operating_table's; chosen_text: such as "validation".
+    test, chosen_on: core.metrics.operating_point.operating_table's; chosen_text: such as
+    "validation".
     """
     style = model_style(model, models)
     figure = go.Figure()

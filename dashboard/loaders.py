@@ -28,19 +28,12 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from core import (
-    additions_guard,
-    additions_maps,
-    artifacts,
-    comparisons,
-    config,
-    metrics,
-    statistics,
-)
+from core import additions_guard, additions_maps, artifacts, config
 from core.artifacts import Run, RunEntry
 from core.datasets import dataset_folder
 from core.imageio import decode
 from core.listing import IMAGE_SUFFIXES
+from core.metrics import classification, confidence, significance
 
 
 def run_token(run: Run) -> str:
@@ -103,8 +96,8 @@ def load_prediction_table(run: Run, model: str, part: str = "test") -> pd.DataFr
     """
     table = artifacts.load_predictions(run, model, part)
     try:
-        metrics.arrays_from_predictions(table, run.class_names)
-    except metrics.MetricsError as error:
+        classification.arrays_from_predictions(table, run.class_names)
+    except classification.MetricsError as error:
         name = f"{run.name}/{model}/{artifacts.PREDICTION_FILES[part]}"
         raise artifacts.ArtifactError(
             f"{name} is damaged: {error} Restore the file or train the run anew."
@@ -135,9 +128,9 @@ def load_metrics(run: Run, model: str, part: str = "test") -> dict[str, Any]:
     if part == "test":
         return stored
     table = load_prediction_table(run, model, part)
-    y_true, y_prob = metrics.arrays_from_predictions(table, run.class_names)
-    computed = metrics.compute_metrics(y_true, y_prob, run.class_names)
-    computed["intervals"] = statistics.bootstrap_intervals(
+    y_true, y_prob = classification.arrays_from_predictions(table, run.class_names)
+    computed = classification.compute_metrics(y_true, y_prob, run.class_names)
+    computed["intervals"] = confidence.bootstrap_intervals(
         y_true, y_prob, table["patient_id"].to_numpy(), run.class_names
     )
     # What a model costs does not depend on the images it is measured on.
@@ -160,9 +153,9 @@ def load_comparisons(run: Run, part: str = "test") -> list[dict]:
     for model, table in zip(run.models, tables, strict=True):
         if list(table["image_id"]) != list(tables[0]["image_id"]):
             return []  # not the same images: no paired test exists
-        y_true, probs[model] = metrics.arrays_from_predictions(table, run.class_names)
+        y_true, probs[model] = classification.arrays_from_predictions(table, run.class_names)
     groups = tables[0]["patient_id"].to_numpy()
-    return comparisons.compare_models(y_true, probs, groups, run.class_names)
+    return significance.compare_models(y_true, probs, groups, run.class_names)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core import artifacts, calibration, conformal, curves, metrics, operating
+from core import artifacts
 from core.artifacts import Run
-from core.curves import Curve
+from core.metrics import calibration, classification, conformal, curves, operating_point
+from core.metrics.curves import Curve
 from dashboard import answers_curves, loaders
 
 TEST = "test"
@@ -27,7 +28,7 @@ _CACHE = {"hash_funcs": {Run: loaders.run_token}, "show_spinner": "Computing …
 def load_arrays(run: Run, model: str, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """y_true (n,), y_prob (n, C), patients (n,) of one part, in the order of image ids."""
     table = loaders.load_prediction_table(run, model, part).sort_values("image_id")
-    y_true, y_prob = metrics.arrays_from_predictions(table, run.class_names)
+    y_true, y_prob = classification.arrays_from_predictions(table, run.class_names)
     return y_true, y_prob, table["patient_id"].to_numpy()
 
 
@@ -85,14 +86,14 @@ def fitted_on(entry: dict[str, Any]) -> str:
 def load_calibration(run: Run, model: str) -> dict[str, Any]:
     """Test probabilities as served and calibrated: reliability tables and metrics.
 
-    {before, after: reliability tables, metrics: core.calibration.calibrated_metrics'}; after is
-    None where the model has no calibration, and metrics then holds "before" alone.
+    {before, after: reliability tables, metrics: core.metrics.calibration.calibrated_metrics'};
+    after is None where the model has no calibration, and metrics then holds "before" alone.
     """
     y_true, y_prob, groups = load_arrays(run, model, TEST)
     entry = calibration_entry(run, model)
     after = calibration.apply_calibration(y_prob, entry, run.class_names)
     measured = calibration.calibrated_metrics(y_true, y_prob, after, groups, run.class_names)
-    bins = metrics.ECE_BINS
+    bins = classification.ECE_BINS
     return {
         "before": calibration.reliability(y_true, y_prob, groups, bins),
         "after": calibration.reliability(y_true, after, groups, bins) if entry else None,
@@ -102,7 +103,7 @@ def load_calibration(run: Run, model: str) -> dict[str, Any]:
 
 @st.cache_data(**_CACHE, max_entries=60)
 def load_sets(run: Run, model: str) -> dict[str, Any]:
-    """core.conformal.evaluate_sets on test; needs a conformal_entry."""
+    """core.metrics.conformal.evaluate_sets on test; needs a conformal_entry."""
     y_true, y_prob, groups = load_arrays(run, model, TEST)
     entry = calibration_entry(run, model)
     calibrated = calibration.apply_calibration(y_prob, entry, run.class_names)
@@ -133,7 +134,7 @@ def load_default_threshold(run: Run, model: str, name: str) -> dict[str, Any]:
         is_positive, score, _ = _one_class(run, model, part, name)
         chosen |= {"n": len(score), "n_positive": int(is_positive.sum())}
         if is_positive.any():
-            chosen["threshold"] = operating.choose_threshold(is_positive, score)
+            chosen["threshold"] = operating_point.choose_threshold(is_positive, score)
     return chosen
 
 
@@ -141,19 +142,19 @@ def load_default_threshold(run: Run, model: str, name: str) -> dict[str, Any]:
 def load_operating_table(
     run: Run, model: str, part: str, name: str, default: float
 ) -> pd.DataFrame:
-    """core.operating.operating_table at every threshold that can be set."""
+    """core.metrics.operating_point.operating_table at every threshold that can be set."""
     y_true, y_prob, _ = load_arrays(run, model, part)
     thresholds = answers_curves.threshold_options(default)
-    return operating.operating_table(y_true, y_prob, run.class_names.index(name), thresholds)
+    return operating_point.operating_table(y_true, y_prob, run.class_names.index(name), thresholds)
 
 
 @st.cache_data(**_CACHE, max_entries=500)
 def load_rates(
     run: Run, model: str, name: str, threshold: float, prevalence: float
 ) -> dict[str, dict]:
-    """core.operating.rates_at on test."""
+    """core.metrics.operating_point.rates_at on test."""
     arrays = _one_class(run, model, TEST, name)
-    return operating.rates_at(*arrays, threshold, prevalence)
+    return operating_point.rates_at(*arrays, threshold, prevalence)
 
 
 def count_test(run: Run, model: str, name: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import streamlit as st
 
 from core import artifacts, crossing, zoo, zoo_claims
 from core.artifacts import ArtifactError, Run
-from core.metrics import MetricsError
+from core.metrics.classification import MetricsError
 from core.zoo import Protocol
 from core.zoo_claims import ClaimResult
 from dashboard import loaders, loaders_protocol

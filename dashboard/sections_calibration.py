@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.metrics import ECE_BINS
+from core.metrics.classification import ECE_BINS
 from dashboard import answers_curves, charts_calibration, loaders_curves, ui
 from dashboard.sections import (
     ON_TEST,

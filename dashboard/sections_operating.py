@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.metrics import COVID
-from core.operating import SENSITIVITY
+from core.metrics.classification import COVID
+from core.metrics.operating_point import SENSITIVITY
 from dashboard import answers_curves, charts_curves, loaders_curves, ui
 from dashboard.sections import ON_TEST, choose, explain, mark, offer_tables, titles_of
 

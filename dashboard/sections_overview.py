@@ -14,7 +14,7 @@ import streamlit as st
 from core import pooled, summary, verdict
 from core.additions import list_external, load_audit
 from core.artifacts import ArtifactError
-from core.metrics import MetricsError
+from core.metrics.classification import MetricsError
 from dashboard import loaders, loaders_protocol, tables, ui
 
 CALIBRATED = {"log_loss": "Log loss", "brier": "Brier score", "ece": "ECE"}

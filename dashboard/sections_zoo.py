@@ -11,7 +11,7 @@ import streamlit as st
 from core import zoo, zoo_claims
 from core.artifacts import ArtifactError, Run
 from core.crossing import Cell, CrossError, Matrix
-from core.metrics import MetricsError
+from core.metrics.classification import MetricsError
 from core.model_names import model_title
 from core.zoo import METRICS, Protocol
 from core.zoo_words import AGAINST_THE_FIRST, METRIC_WORDS

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from core.metrics import flatten_metrics
+from core.metrics.classification import flatten_metrics
 
 # Key -> name for people. Fractions, shown as percent.
 SHARES = {

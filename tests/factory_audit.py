@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from core import additions, artifacts
-from core.statistics import wilson_interval
+from core.metrics.confidence import wilson_interval
 
 # Title, unit, strengths, the one that changes nothing.
 KINDS = {
@@ -385,8 +385,8 @@ def _far_predictions(
 def _far_metrics(
     run: artifacts.Run, table: pd.DataFrame, labelled: bool, present: Sequence[str]
 ) -> dict[str, Any]:
-    from core.metrics import compute_metrics
-    from core.statistics import bootstrap_intervals
+    from core.metrics.classification import compute_metrics
+    from core.metrics.confidence import bootstrap_intervals
 
     called = {c: int((table["predicted"] == c).sum()) for c in run.class_names}
     if not labelled:

@@ -18,7 +18,7 @@ from core.guard import CELLS
 from core.guard_fit import Fitted, describe_fit, fit_candidate, pack
 from core.guard_looking import Seen, see_images
 from core.inference import load_model
-from core.statistics import wilson_interval
+from core.metrics.confidence import wilson_interval
 from tests.factory import INPUT_SIZE_PX
 
 MODEL = "mobilenetv2"

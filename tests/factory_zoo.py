@@ -12,9 +12,9 @@ import pandas as pd
 
 from core import artifacts
 from core.files import write_json
-from core.metrics import arrays_from_predictions, compute_metrics
+from core.metrics.classification import arrays_from_predictions, compute_metrics
+from core.metrics.confidence import bootstrap_intervals
 from core.model_names import BACKBONES, NOTEBOOK, OWN, model_title
-from core.statistics import bootstrap_intervals
 from tests import factory
 
 NOTEBOOK_SKILLS = dict(

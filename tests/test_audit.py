@@ -14,10 +14,10 @@ from core import artifacts, shapes, shapes_added
 from core.__main__ import main
 from core.additions import load_audit
 from core.audit import open_panel
+from core.metrics.confidence import bootstrap_intervals
 from core.panel import Panel, Sample, percent_with_interval
 from core.perturbation import KINDS
 from core.scorecard import NOT_DONE, build_scorecard
-from core.statistics import bootstrap_intervals
 from tests.asked import CLASSES, Rule
 from tests.factory import make_run
 from tests.files import copy_workplace

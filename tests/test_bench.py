@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core import bench, bench_live, bench_parts, measuring
-from core.metrics import check_predictions
+from core.metrics.classification import check_predictions
 from tests.factory import make_run
 
 

@@ -20,9 +20,9 @@ from core.blackout import (
     shrink_mask,
 )
 from core.floors import blackout_mask, compute_floors
+from core.metrics.bootstrap import draw_weights
 from core.panel import Panel, Sample
 from core.phantom import make_phantom
-from core.resampling import draw_weights
 from tests.asked import CLASSES, Rule, level_of, panel_of
 
 SIZE = 64

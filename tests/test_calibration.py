@@ -13,7 +13,8 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from core.calibration import (
+from core.metrics.bootstrap import draw_weights
+from core.metrics.calibration import (
     COLDEST,
     HOTTEST,
     apply_calibration,
@@ -25,9 +26,8 @@ from core.calibration import (
     reliability,
     take_out_weights,
 )
-from core.metrics import MetricsError, compute_metrics
-from core.resampling import draw_weights
-from core.statistics import bootstrap_draws, bootstrap_intervals
+from core.metrics.classification import MetricsError, compute_metrics
+from core.metrics.confidence import bootstrap_draws, bootstrap_intervals
 from tests.samples import NAMES, sample
 
 

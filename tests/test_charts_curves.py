@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.curves import Curve
-from core.metrics import compute_metrics
+from core.metrics.classification import compute_metrics
+from core.metrics.curves import Curve
 from dashboard import answers_curves, charts, charts_calibration, charts_curves
 from tests.factory import CLASS_NAMES
 

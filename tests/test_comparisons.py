@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from core.comparisons import compare_models, holm, mcnemar_p
-from core.metrics import compute_metrics
-from core.statistics import bootstrap_draws
+from core.metrics.classification import compute_metrics
+from core.metrics.confidence import bootstrap_draws
+from core.metrics.significance import compare_models, holm, mcnemar_p
 from tests.samples import NAMES, sample
 
 

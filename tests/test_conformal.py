@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from statsmodels.stats.proportion import proportion_confint
 
-from core.conformal import evaluate_sets, fit_conformal, prediction_sets
-from core.metrics import MetricsError
-from core.resampling import draw_weights
+from core.metrics.bootstrap import draw_weights
+from core.metrics.classification import MetricsError
+from core.metrics.conformal import evaluate_sets, fit_conformal, prediction_sets
 from tests.samples import NAMES, sample
 
 

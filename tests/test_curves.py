@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from statsmodels.stats.proportion import proportion_confint
 
-from core.curves import GRID, MACRO, curve_bands
-from core.metrics import MetricsError, compute_metrics
-from core.ranks import score_steps, weighted_auc
-from core.resampling import draw_weights
-from core.statistics import bootstrap_intervals
+from core.metrics.bootstrap import draw_weights
+from core.metrics.classification import MetricsError, compute_metrics
+from core.metrics.confidence import bootstrap_intervals
+from core.metrics.curves import GRID, MACRO, curve_bands
+from core.metrics.ranking import score_steps, weighted_auc
 from tests.samples import NAMES, sample
 
 

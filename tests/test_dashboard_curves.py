@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import artifacts, calibration, conformal, curves, operating
-from core.metrics import arrays_from_predictions, compute_metrics, rank_auc
+from core import artifacts
+from core.metrics import calibration, conformal, curves, operating_point
+from core.metrics.classification import arrays_from_predictions, compute_metrics, rank_auc
 from dashboard import answers_curves, loaders_curves
 from tests.factory import make_run
 
@@ -274,7 +275,7 @@ def test_the_default_threshold_is_chosen_off_test_and_measured_on_test(
     assert not app.exception
     run = open_run(curves_root, "calibrated")
     y_true, y_prob, _ = arrays(run, "cnn", "inner")
-    chosen = operating.choose_threshold(y_true == 0, y_prob[:, 0], 0.95)
+    chosen = operating_point.choose_threshold(y_true == 0, y_prob[:, 0], 0.95)
     assert app.select_slider(key="operating_threshold_calibrated_cnn_covid").value == chosen
     assert (y_prob[y_true == 0, 0] >= chosen).mean() >= 0.95
     y_true, y_prob, _ = arrays(run, "cnn", "test")
@@ -317,7 +318,7 @@ def test_threshold_class_and_model_can_be_set(use, curves_root: Path) -> None:
     key = "operating_threshold_calibrated_resnet50_pneumonia"
     run = open_run(curves_root, "calibrated")
     y_true, y_prob, _ = arrays(run, "resnet50", "inner")
-    chosen = operating.choose_threshold(y_true == 2, y_prob[:, 2], 0.95)
+    chosen = operating_point.choose_threshold(y_true == 2, y_prob[:, 2], 0.95)
     assert app.select_slider(key=key).value == chosen
     assert len(app.table[0].value) == 3
     # Back to the first choice: the reader's threshold is still there.
@@ -447,7 +448,7 @@ def test_what_was_computed_once_is_not_computed_again(use, monkeypatch, section:
         (curves, ["curve_bands"]),
         (calibration, ["calibrated_metrics", "reliability"]),
         (conformal, ["evaluate_sets"]),
-        (operating, ["rates_at", "operating_table", "choose_threshold"]),
+        (operating_point, ["rates_at", "operating_table", "choose_threshold"]),
         (answers_curves, ["compare_areas"]),
     ):
         for name in names:

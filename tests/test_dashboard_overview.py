@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from core import artifacts
 from core.files import write_json
-from core.metrics import compute_metrics, flatten_metrics
+from core.metrics.classification import compute_metrics, flatten_metrics
 from core.scorecard import build_scorecard
 from dashboard import charts, tables
 from tests.factory import make_run

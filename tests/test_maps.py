@@ -17,7 +17,7 @@ from core.additions import verify_additions
 from core.additions_maps import load_maps, write_maps
 from core.inference import Output
 from core.maps_phantoms import draw_phantoms
-from core.metrics import predicted_index
+from core.metrics.classification import predicted_index
 from core.pointing import BASELINES, SCORES
 from core.run_files import read_json
 from core.shapes import find_problem

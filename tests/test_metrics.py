@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from core.metrics import (
+from core.metrics.classification import (
     MetricsError,
     arrays_from_predictions,
     compute_metrics,

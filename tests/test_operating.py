@@ -7,10 +7,16 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from statsmodels.stats.proportion import proportion_confint
 
-from core.metrics import MetricsError
-from core.operating import at_prevalence, called, choose_threshold, operating_table, rates_at
-from core.resampling import draw_weights
-from core.statistics import bootstrap_intervals
+from core.metrics.bootstrap import draw_weights
+from core.metrics.classification import MetricsError
+from core.metrics.confidence import bootstrap_intervals
+from core.metrics.operating_point import (
+    at_prevalence,
+    called,
+    choose_threshold,
+    operating_table,
+    rates_at,
+)
 from tests.samples import sample
 
 

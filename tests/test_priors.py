@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from core.calibration import calibrate, fit_temperature
-from core.metrics import log_loss_terms
-from core.priors import effective_prior, measure_weights_effect
+from core.metrics.calibration import calibrate, fit_temperature
+from core.metrics.classification import log_loss_terms
+from core.metrics.prior_correction import effective_prior, measure_weights_effect
 
 NAMES = ("covid", "normal", "pneumonia")
 PRIOR = {"covid": 0.1, "normal": 0.3, "pneumonia": 0.6}

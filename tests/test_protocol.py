@@ -12,7 +12,8 @@ from statsmodels.stats.proportion import proportion_confint
 from core import artifacts
 from core.artifacts import ArtifactError
 from core.files import write_csv, write_json
-from core.metrics import arrays_from_predictions
+from core.metrics.classification import arrays_from_predictions
+from core.metrics.confidence import bootstrap_draws, bootstrap_intervals
 from core.pooled import (
     POOLED,
     fold_count,
@@ -23,7 +24,6 @@ from core.pooled import (
 )
 from core.protocol import judge_target, published_table, table_rows
 from core.published import TARGETS
-from core.statistics import bootstrap_draws, bootstrap_intervals
 from core.twins import compare_splits, find_twin, gap_sentence, recipe_differences
 from tests.factory import make_run
 from tests.folded import FOLDS, make_folded_run, set_pooled

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from core.metrics import compute_metrics, flatten_metrics
-from core.resampling import StatisticsError, draw_weights, wilson_interval
-from core.statistics import bootstrap_draws, bootstrap_intervals
+from core.metrics.bootstrap import StatisticsError, draw_weights, wilson_interval
+from core.metrics.classification import compute_metrics, flatten_metrics
+from core.metrics.confidence import bootstrap_draws, bootstrap_intervals
 from tests.samples import NAMES, sample
 
 
@@ -63,7 +63,7 @@ def test_weights_are_multinomial_and_free_of_chunking(monkeypatch):
     assert (whole.sum(axis=0) == 40).all()
     assert whole.mean(axis=1) == pytest.approx(np.ones(40), abs=0.1)
     assert whole.var() == pytest.approx(1 - 1 / 40, rel=0.02)
-    monkeypatch.setattr("core.resampling.CHUNK_CELLS", 7 * 40)
+    monkeypatch.setattr("core.metrics.bootstrap.CHUNK_CELLS", 7 * 40)
     assert np.array_equal(np.concatenate(list(draw_weights(40, 3000, 5)), axis=1), whole)
 
 

@@ -6,8 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from core.artifacts import ArtifactError
-from core.curves import MACRO
-from core.metrics import MetricsError
+from core.metrics.classification import MetricsError
+from core.metrics.curves import MACRO
 from dashboard import answers_curves, charts_curves, loaders_curves, ui
 from dashboard.sections import choose, explain, mark, offer_tables, safe_titles, titles_of
 from dashboard.sections_calibration import show_calibration, show_sets

@@ -6,7 +6,7 @@ import streamlit as st
 from core import verdict
 from core.artifacts import ArtifactError, load_card
 from core.cards_training import tried_where
-from core.metrics import MetricsError
+from core.metrics.classification import MetricsError
 from dashboard import charts, loaders, sections_overview, tables, ui
 
 COVID = "covid"

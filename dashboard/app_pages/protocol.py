@@ -7,7 +7,7 @@ import streamlit as st
 
 from core import pooled, protocol, twins
 from core.artifacts import ArtifactError, Run
-from core.metrics import MetricsError
+from core.metrics.classification import MetricsError
 from core.published import FIGURES, TASKS
 from dashboard import charts_protocol, loaders_protocol, tables, ui
 

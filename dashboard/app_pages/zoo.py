@@ -6,7 +6,7 @@ import streamlit as st
 
 from core import zoo, zoo_words
 from core.artifacts import ArtifactError
-from core.metrics import MetricsError
+from core.metrics.classification import MetricsError
 from core.zoo import METRICS, Protocol, ZooError
 from dashboard import charts_zoo, loaders_zoo, sections_zoo, ui
 

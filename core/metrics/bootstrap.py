@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.sparse import csc_array
 from scipy.stats import norm
 
-from core.metrics import MetricsError
+from core.metrics.classification import MetricsError
 
 UNIT = "patient"
 DRAWS = 2000

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from core.metrics import divide
+from core.metrics.classification import divide
 
 # Scores finer than this are read in steps, for positives and negatives each: exact up to so many
 # images of a side, and beyond it no step holds more than 1/2048 of either.

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from core.metrics import divide
-from core.resampling import (
+from core.metrics.bootstrap import (
     DRAWS,
     StatisticsError,
     check_drawing,
@@ -22,6 +21,7 @@ from core.resampling import (
     rate_estimate,
     sum_by_patient,
 )
+from core.metrics.classification import divide
 
 SENSITIVITY = 0.95
 RATES = ("sensitivity", "specificity", "ppv", "npv")

@@ -1,7 +1,7 @@
 """ROC and precision-recall curves, one class against the rest and their mean, with bands.
 
 The bands and the intervals of the areas come from whole patients drawn with replacement, as every
-other interval does (core.statistics).
+other interval does (core.metrics.confidence).
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.metrics import check_predictions, divide, rank_auc
-from core.ranks import score_steps, weighted_auc
-from core.resampling import (
+from core.metrics.bootstrap import (
     DRAWS,
     check_drawing,
     count_patients,
@@ -22,6 +20,8 @@ from core.resampling import (
     rate_estimate,
     wilson_interval,
 )
+from core.metrics.classification import check_predictions, divide, rank_auc
+from core.metrics.ranking import score_steps, weighted_auc
 
 MACRO = "macro"
 ROC, PR = "roc", "precision-recall"

@@ -13,17 +13,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from core.metrics import (
-    ECE_BINS,
-    brier_terms,
-    calibration_terms,
-    check_predictions,
-    divide,
-    log_loss_terms,
-    predicted_index,
-    probability_bins,
-)
-from core.resampling import (
+from core.metrics.bootstrap import (
     DRAWS,
     StatisticsError,
     check_drawing,
@@ -34,7 +24,17 @@ from core.resampling import (
     sum_by_patient,
     wilson_interval,
 )
-from core.statistics import interval_entry, shift_ece
+from core.metrics.classification import (
+    ECE_BINS,
+    brier_terms,
+    calibration_terms,
+    check_predictions,
+    divide,
+    log_loss_terms,
+    predicted_index,
+    probability_bins,
+)
+from core.metrics.confidence import interval_entry, shift_ece
 
 # Beyond these a temperature says no more than "as sure" or "as unsure as can be".
 COLDEST, HOTTEST = 0.1, 10.0
@@ -317,7 +317,7 @@ def _scores(sums: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
 def _interval(
     key: str, estimate: float, drawn: np.ndarray, n_patients: int, level: float, seed: int
 ) -> dict:
-    """As core.statistics.bootstrap_intervals makes it."""
+    """As core.metrics.confidence.bootstrap_intervals makes it."""
     if key == "accuracy" and estimate in (0.0, 1.0):
         bounds = wilson_interval(estimate * n_patients, n_patients, level)
         return interval_entry(*bounds, "wilson", 0, level, seed)

@@ -1,7 +1,7 @@
 """Paired tests between models on the same images, with the patient as the unit.
 
-The draws and sums are those of core.statistics, so a difference and the intervals beside it come
-from the same drawn patients.
+The draws and sums are those of core.metrics.confidence, so a difference and the intervals beside it
+come from the same drawn patients.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import binomtest
 
-from core.metrics import check_predictions, confusion_counts, predicted_index, rates_from_confusion
-from core.resampling import CHUNK_CELLS, UNIT, draw_sums, patient_index
-from core.statistics import as_matrices, patient_confusion
+from core.metrics.bootstrap import CHUNK_CELLS, UNIT, draw_sums, patient_index
+from core.metrics.classification import (
+    check_predictions,
+    confusion_counts,
+    predicted_index,
+    rates_from_confusion,
+)
+from core.metrics.confidence import as_matrices, patient_confusion
 
 ALPHA = 0.05
 

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.metrics import check_predictions, divide, predicted_index
-from core.resampling import (
+from core.metrics.bootstrap import (
     DRAWS,
     StatisticsError,
     check_drawing,
@@ -23,6 +22,7 @@ from core.resampling import (
     sum_by_patient,
     wilson_interval,
 )
+from core.metrics.classification import check_predictions, divide, predicted_index
 
 ALPHA = 0.1
 

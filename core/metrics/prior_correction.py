@@ -1,10 +1,11 @@
 """How much of the class weights' effect is really in a model's probabilities.
 
 Training with balancing weights would, at its best fit, act as if every class were equally common,
-which is taken out by multiplying with the classes' shares (core.calibration.take_out_weights). A
-network that separates its training images nearly perfectly is hardly moved by weights (Byrd &
-Lipton 2019, "What is the effect of importance weighting in deep learning?", section 4), and taking
-out what is not there would spoil its probabilities. So the effect is measured.
+which is taken out by multiplying with the classes' shares
+(core.metrics.calibration.take_out_weights). A network that separates its training images nearly
+perfectly is hardly moved by weights (Byrd & Lipton 2019, "What is the effect of importance
+weighting in deep learning?", section 4), and taking out what is not there would spoil its
+probabilities. So the effect is measured.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from core.calibration import COLDEST, HOTTEST, SMALLEST
+from core.metrics.calibration import COLDEST, HOTTEST, SMALLEST
 
 
 def measure_weights_effect(

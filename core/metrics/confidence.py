@@ -1,8 +1,8 @@
 """How sure the numbers are: intervals over patients.
 
 The patient is the unit everywhere: images of one patient are not independent, so whole
-patients are drawn (and swapped, in core.comparisons). Every metric is a function of sums over
-images, so a draw is a matrix product with the patients' weights and never a loop over images.
+patients are drawn (and swapped, in core.metrics.significance). Every metric is a function of sums
+over images, so a draw is a matrix product with the patients' weights and never a loop over images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csc_array
 
-from core.metrics import (
+from core.metrics.bootstrap import (
+    UNIT,
+    check_drawing,
+    count_patients,
+    draw_weights,
+    patient_index,
+    percentile_interval,
+    sum_by_patient,
+    wilson_interval,
+)
+from core.metrics.classification import (
     COVID,
     ECE_BINS,
     brier_terms,
@@ -25,17 +35,7 @@ from core.metrics import (
     predicted_index,
     rates_from_confusion,
 )
-from core.ranks import score_steps, weighted_auc
-from core.resampling import (
-    UNIT,
-    check_drawing,
-    count_patients,
-    draw_weights,
-    patient_index,
-    percentile_interval,
-    sum_by_patient,
-    wilson_interval,
-)
+from core.metrics.ranking import score_steps, weighted_auc
 
 COVID_TASK = "binary.covid_vs_rest"
 

@@ -1,0 +1,1 @@
+"""Predictions -> figures, intervals and tests; arrays in, numbers out."""
