@@ -11,7 +11,7 @@ import math
 import keras
 from keras import ops
 
-from core.recipes import Recipe
+from core.models.recipes import Recipe
 
 
 def build_augmentation(recipe: Recipe, seed: int) -> keras.Layer:

@@ -25,7 +25,7 @@ def bench_evaluation(run: str | None) -> Measurements:
 def _bench_engine(task: Task, name: str, folder: Path) -> Measured:
     from core.export import export_model, round_weights
     from core.inference import compile_model
-    from core.recipes import Recipe
+    from core.models.recipes import Recipe
 
     model = first_model(name, Recipe(FROZEN_PX, ()), task)
     cache = build_pixel_cache(task.table, task.root, folder / "cache", [FROZEN_PX])

@@ -167,7 +167,7 @@ def _line(points: list[str], colour: str, dashed: bool = False) -> str:
 
 def train_frozen(pixels: np.ndarray, folder: Path) -> None:
     """A frozen stage: every image through the backbone once, two epochs of the head."""
-    from core.recipes import Recipe, Stage
+    from core.models.recipes import Recipe, Stage
 
     head = Stage("head", 2, 1e-3, cut="features", views=1)
     _train(MODEL, Recipe(pixels.shape[1], (head,)), pixels, folder)
@@ -175,7 +175,7 @@ def train_frozen(pixels: np.ndarray, folder: Path) -> None:
 
 def train_whole(pixels: np.ndarray, folder: Path) -> None:
     """An epoch of the CNN by its own recipe, every layer trained, every image altered."""
-    from core.recipes import find_recipe
+    from core.models.recipes import find_recipe
 
     own = find_recipe("cnn", "random")
     stage = replace(own.stages[0], epochs=1)
@@ -204,7 +204,7 @@ def _train(name: str, recipe, pixels: np.ndarray, folder: Path) -> None:
     from core.batches import Images
     from core.fitting import fit_model
     from core.frozen import FrozenStore
-    from core.models import build_model
+    from core.models.architectures import build_model
 
     keras.utils.set_random_seed(0)
     model = build_model(name, recipe.image_size_px, 3, recipe.dropout)

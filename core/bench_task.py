@@ -79,8 +79,8 @@ def first_model(name: str, recipe, task: Task):
 
     keras = import_keras()
     from core.devices import clear_session
-    from core.models import build_model
-    from core.weights import load_initial_weights, plan_init
+    from core.models.architectures import build_model
+    from core.models.pretrained import load_initial_weights, plan_init
 
     clear_session()
     keras.utils.set_random_seed(SEED)

@@ -102,7 +102,7 @@ def _bench_frozen(task: Task, name: str, folder: Path) -> Measurements:
 
 
 def _bench_cnn(task: Task, folder: Path) -> Measurements:
-    from core.recipes import find_recipe
+    from core.models.recipes import find_recipe
 
     own = find_recipe("cnn", "random")
     stage = replace(own.stages[0], epochs=EPOCHS, patience=EPOCHS)
@@ -262,7 +262,7 @@ def _with_three_channels(model):
     from core.backend import import_keras
 
     keras = import_keras()
-    from core.models import split_model
+    from core.models.architectures import split_model
 
     if not isinstance(model, keras.Sequential):
         return split_model(model, "grey_to_rgb")[1]
@@ -273,8 +273,8 @@ def _with_three_channels(model):
 
 def _bench_mixed_precision(name: str) -> Measured:
     """A step of a model trained whole in float32 against one in mixed_bfloat16, by turns."""
+    from core.models.recipes import find_recipe
     from core.precision import POLICIES, time_step
-    from core.recipes import find_recipe
 
     recipe = find_recipe(name, "random")
     times = time_step(name, recipe, recipe.stages[0], 3, rounds=8)
@@ -300,13 +300,13 @@ def _score(bench: str, what: str, task: Task, way: Way) -> Measured:
 
 
 def _recipe(size_px: int, **stage):
-    from core.recipes import Recipe, Stage
+    from core.models.recipes import Recipe, Stage
 
     head = Stage("head", EPOCHS, 1e-3, patience=EPOCHS, keep="last", **stage)
     return Recipe(size_px, (head,))
 
 
 def _init(name: str) -> str:
-    from core.weights import plan_init
+    from core.models.pretrained import plan_init
 
     return f"{plan_init(name, 'auto', download=False).kind} weights"

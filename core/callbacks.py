@@ -13,7 +13,7 @@ import pandas as pd
 
 from core.console import progress
 from core.files import write_csv
-from core.recipes import Stage
+from core.models.recipes import Stage
 
 
 class WeightAverage(keras.callbacks.Callback):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.model_names import NOTEBOOK, POOLED
-from core.recipes import TRIALS_DATASET, Recipe, Stage, recipe_from_json
+from core.models.names import NOTEBOOK, POOLED
+from core.models.recipes import TRIALS_DATASET, Recipe, Stage, recipe_from_json
 
 INIT_WORDS = {
     "imagenet": "ImageNet weights, then fine-tuned",

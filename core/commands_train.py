@@ -7,7 +7,7 @@ import argparse
 from core.artifacts import load_metrics
 from core.config import Config, artifacts_root
 from core.console import fail, say
-from core.model_names import expand_names
+from core.models.names import expand_names
 from core.summary import score_line
 
 EXAMPLES = """examples:

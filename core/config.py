@@ -32,7 +32,7 @@ def cache_root() -> Path:
 class Config:
     """What `python -m core train` was asked to do; saved with the run as `run.json`'s `config`.
 
-    image_size_px and epochs are None where each model's own recipe decides (core.recipes).
+    image_size_px and epochs are None where each model's own recipe decides (core.models.recipes).
     fold_models: the models that are cross-validated, None for all. allow_leakage: score the run
     although patients of its test part are in train, and mark it as leaking. mixed: "auto", "on",
     "off" (core.devices) or "measure" (core.precision). group_copies: look for augmented copies also

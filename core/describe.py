@@ -17,8 +17,8 @@ from core.config import Config, config_to_json
 from core.datasets import KNOWN, Dataset
 from core.devices import list_gpus
 from core.manifest import fingerprint
-from core.model_names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
-from core.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
+from core.models.names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
+from core.models.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
 
 PRECISION = "f32"
 RESIZE = "stretch to a square, bilinear with antialiasing"

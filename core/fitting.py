@@ -24,9 +24,9 @@ from core.callbacks import BatchNormStatistics, Recorder, WeightAverage, load_st
 from core.devices import Once
 from core.frozen import FrozenStore
 from core.fused_norm import fused_batch_norm
-from core.models import set_batch_norm, split_model
+from core.models.architectures import set_batch_norm, split_model
+from core.models.recipes import Recipe, Stage
 from core.rate_search import search_rate
-from core.recipes import Recipe, Stage
 
 RATE_FILE = "rate.json"
 _VAL_BATCH = 32

@@ -19,10 +19,10 @@ from core.config import Config
 from core.describe import expected_minutes
 from core.files import write_csv, write_json
 from core.manifest import fold_parts
-from core.model_names import model_title
-from core.recipes import Recipe, find_recipe
+from core.models.names import model_title
+from core.models.pretrained import CONTROLS, InitPlan
+from core.models.recipes import Recipe, find_recipe
 from core.training import Materials, train_once
-from core.weights import CONTROLS, InitPlan
 
 DONE, NOT_DONE, PLANNED = "done", "not done", "planned"
 

@@ -22,7 +22,7 @@ from core.console import progress
 from core.conversion import cached_openvino
 from core.files import write_bytes
 from core.imageio.pixel_cache import forget_array
-from core.recipes import Recipe, Stage
+from core.models.recipes import Recipe, Stage
 
 PRECISION = "f32"
 _BATCH = 32  # images that are read and altered at once

@@ -21,9 +21,9 @@ from core.files import write_json
 from core.fitting import compile_stage, part_to_fit
 from core.fused_norm import fused_batch_norm
 from core.measuring import median_by_turns
-from core.model_names import model_title
-from core.models import build_model
-from core.recipes import Recipe, Stage
+from core.models.architectures import build_model
+from core.models.names import model_title
+from core.models.recipes import Recipe, Stage
 
 POLICIES = ("float32", "mixed_bfloat16")
 PRECISION_FILE = "precision.json"

@@ -19,10 +19,10 @@ from core.datasets import Dataset, order_classes, resolve_dataset
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.leakage import leak_sentence, measure_split
 from core.manifest import build_manifest, find_duplicates
+from core.models.pretrained import InitPlan, plan_init
+from core.models.recipes import Recipe, adapt_recipe, find_recipe
 from core.phantom import write_phantoms
-from core.recipes import Recipe, adapt_recipe, find_recipe
 from core.resume import begun_init, plan_again
-from core.weights import InitPlan, plan_init
 
 CONTROL = "mobilenetv2_random"
 COPIES_PX = 224  # smaller pictures have too little detail to tell copies by

@@ -29,8 +29,10 @@ from core.floors import compute_floors
 from core.folds import announce_folds, cross_validate
 from core.inference import measure_latencies_ms
 from core.listing import load_table
-from core.model_names import from_scratch, model_title
-from core.models import BUILDERS
+from core.models.architectures import BUILDERS
+from core.models.names import from_scratch, model_title
+from core.models.pretrained import InitPlan
+from core.models.recipes import Recipe
 from core.precision import choose_precision
 from core.preparing import (
     all_skipped,
@@ -43,7 +45,6 @@ from core.preparing import (
     plan_models,
     split_images,
 )
-from core.recipes import Recipe
 from core.resume import (
     DONE,
     check_finished,
@@ -55,7 +56,6 @@ from core.resume import (
     replaced_folder,
 )
 from core.training import Materials, serve, train_once
-from core.weights import InitPlan
 
 
 def train_and_evaluate(

@@ -23,10 +23,10 @@ from core.fitting import fit_model
 from core.frozen import FrozenStore
 from core.imageio.pixel_cache import PixelCache
 from core.inference import ServedModel, compile_model
-from core.model_names import model_title
-from core.models import average_models, build_model
-from core.recipes import Recipe
-from core.weights import InitPlan, load_initial_weights
+from core.models.architectures import average_models, build_model
+from core.models.names import model_title
+from core.models.pretrained import InitPlan, load_initial_weights
+from core.models.recipes import Recipe
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from core.metrics.bootstrap import DRAWS, draw_sums, patient_index
 from core.metrics.classification import arrays_from_predictions, rates_from_confusion
 from core.metrics.confidence import as_matrices, patient_confusion
 from core.metrics.significance import ALPHA, holm
-from core.model_names import NOTEBOOK
+from core.models.names import NOTEBOOK
 
 # What a ranking can go by -> its name for people.
 METRICS = {
@@ -298,8 +298,8 @@ def _row(protocol: Protocol, entry: Entry, known_floors: dict[str, dict]) -> dic
 def kept_epochs(run: Run, model: str, history: pd.DataFrame) -> list[int]:
     """The epoch whose weights each phase handed on, the last of them being the model's own.
 
-    As core.recipes has it: the lowest validation loss of the phase, or its last epoch where the
-    recipe says so; a phase without validation figures has none.
+    As core.models.recipes has it: the lowest validation loss of the phase, or its last epoch where
+    the recipe says so; a phase without validation figures has none.
     """
     recipes = run.info.get("recipes")
     recipe = recipes.get(model) if isinstance(recipes, dict) else None

@@ -12,7 +12,7 @@ from core import zoo, zoo_claims
 from core.artifacts import ArtifactError, Run
 from core.crossing import Cell, CrossError, Matrix
 from core.metrics.classification import MetricsError
-from core.model_names import model_title
+from core.models.names import model_title
 from core.zoo import METRICS, Protocol
 from core.zoo_words import AGAINST_THE_FIRST, METRIC_WORDS
 from dashboard import charts_zoo, live, loaders_zoo, tables, ui

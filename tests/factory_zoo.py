@@ -14,7 +14,7 @@ from core import artifacts
 from core.files import write_json
 from core.metrics.classification import arrays_from_predictions, compute_metrics
 from core.metrics.confidence import bootstrap_intervals
-from core.model_names import BACKBONES, NOTEBOOK, OWN, model_title
+from core.models.names import BACKBONES, NOTEBOOK, OWN, model_title
 from tests import factory
 
 NOTEBOOK_SKILLS = dict(

@@ -43,7 +43,7 @@ def build_tiny(*, norm: bool = True, dropout: float = 0.0):
 
 def recipe(epochs: int, *, average: float = 0.0, augment: bool = False):
     """One stage on all layers."""
-    from core.recipes import Recipe, Stage
+    from core.models.recipes import Recipe, Stage
 
     stage = Stage("all", epochs, 0.02, average=average, keep="last", augment=augment, patience=99)
     return Recipe(image_size_px=SIZE, stages=(stage,), batch_size=BATCH)

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from core.augmentation import Augmentation, affine_maps, build_augmentation
-from core.recipes import Recipe
+from core.models.recipes import Recipe
 
 SMOOTH = 3.0  # px: so that an interpolation more or less hardly counts
 

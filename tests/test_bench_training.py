@@ -8,7 +8,7 @@ import pytest
 from core import bench, bench_memory, bench_task, bench_training
 from core.bench_task import open_task
 from core.measuring import BenchError
-from core.recipes import Recipe, Stage
+from core.models.recipes import Recipe, Stage
 
 
 @pytest.fixture(scope="module")

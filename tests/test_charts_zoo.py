@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.model_names import NOTEBOOK, OWN
+from core.models.names import NOTEBOOK, OWN
 from dashboard import charts_zoo
 from dashboard.charts import FAINT, MODEL_STYLES, NEUTRAL
 

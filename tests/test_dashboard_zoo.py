@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from core import artifacts, zoo, zoo_words
 from core.crossing import Cell
-from core.model_names import NOTEBOOK
+from core.models.names import NOTEBOOK
 from core.zoo_claims import judge_claims
 from dashboard import sections_zoo
 from tests.factory import make_run

@@ -10,10 +10,10 @@ from core.datasets import describe_folder
 from core.imageio.pixel_cache import build_pixel_cache
 from core.listing import load_table
 from core.manifest import ManifestError, build_manifest, fold_parts
+from core.models.pretrained import InitPlan
+from core.models.recipes import Recipe, Stage
 from core.phantom import write_phantoms
-from core.recipes import Recipe, Stage
 from core.training import Materials, train_once
-from core.weights import InitPlan
 
 NAMES = ["covid", "normal", "pneumonia"]
 FROZEN = Recipe(64, (Stage("blocks", 1, 1e-3, cut="block_15_add", views=2),), batch_size=16)

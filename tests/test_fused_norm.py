@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from core.fused_norm import fused_batch_norm
-from core.models import build_model
+from core.models.architectures import build_model
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow has the fused operation"

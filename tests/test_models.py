@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from core import callbacks, conversion, export, fitting, weights
+from core import callbacks, conversion, export, fitting
 from core.backend import import_openvino
 from core.batches import Batches, Images, class_weights
 from core.callbacks import Recorder, WeightAverage
@@ -17,10 +17,11 @@ from core.export import ExportError, export_model, round_weights
 from core.fitting import fit_model
 from core.frozen import FrozenStore, augmented_views
 from core.inference import InferenceError, compile_model
-from core.model_names import OWN
-from core.models import build_model, build_serving_model, split_model
+from core.models import pretrained
+from core.models.architectures import build_model, build_serving_model, split_model
+from core.models.names import OWN
+from core.models.recipes import Recipe, Stage
 from core.phantom import class_names, make_phantom
-from core.recipes import Recipe, Stage
 from tests.files import write_published_layout
 
 
@@ -354,14 +355,16 @@ def home(tmp_path, monkeypatch):
 def test_imagenet_weights_come_from_the_keras_home(home, monkeypatch, name, application):
     keras.utils.set_random_seed(7)
     base = application(include_top=False, weights=None, input_shape=(64, 64, 3))
-    known = weights.IMAGENET[name]
+    known = pretrained.IMAGENET[name]
     stand_in = home / known.name
     write_published_layout(stand_in, base)
-    md5 = weights.md5_file(stand_in)
-    monkeypatch.setitem(weights.IMAGENET, name, replace(known, md5=md5))
-    assert weights.plan_init(name, "auto", download=False) == weights.InitPlan("imagenet", stand_in)
+    md5 = pretrained.md5_file(stand_in)
+    monkeypatch.setitem(pretrained.IMAGENET, name, replace(known, md5=md5))
+    assert pretrained.plan_init(name, "auto", download=False) == pretrained.InitPlan(
+        "imagenet", stand_in
+    )
     model = build_model(name, 96, 3, 0.2)
-    weights.load_initial_weights(model, name, stand_in)
+    pretrained.load_initial_weights(model, name, stand_in)
     loaded = keras.Model(model.inputs, model.get_layer("features").input)
     for ours, theirs in zip(loaded.get_weights(), base.get_weights(), strict=True):
         assert (ours == theirs).all()
@@ -371,43 +374,45 @@ def test_weights_of_another_network_are_one_sentence(home):
     base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(64, 64, 3))
     write_published_layout(home / "other.h5", base)
     with pytest.raises(ConfigError, match="do not fit"):
-        weights.load_initial_weights(
+        pretrained.load_initial_weights(
             build_model("resnet50", 64, 3, 0.2), "resnet50", home / "other.h5"
         )
 
 
 def test_without_files_auto_is_random_and_imagenet_names_the_file(home):
-    plan = weights.plan_init("resnet50", "auto", download=False)
+    plan = pretrained.plan_init("resnet50", "auto", download=False)
     assert (plan.kind, plan.file) == ("random", None) and "not in the Keras home" in plan.reason
-    known = weights.IMAGENET["resnet50"]
+    known = pretrained.IMAGENET["resnet50"]
     with pytest.raises(ConfigError) as caught:
-        weights.plan_init("resnet50", "imagenet", download=False)
+        pretrained.plan_init("resnet50", "imagenet", download=False)
     for part in (known.name, known.md5, str(home)):
         assert part in str(caught.value)
 
 
 def test_a_file_of_another_hash_is_neither_loaded_nor_deleted(home):
-    file = home / weights.IMAGENET["resnet50"].name
+    file = home / pretrained.IMAGENET["resnet50"].name
     file.write_bytes(b"not the published file")
-    plan = weights.plan_init("resnet50", "auto", download=False)
+    plan = pretrained.plan_init("resnet50", "auto", download=False)
     assert (plan.kind, plan.file) == ("random", None) and "not the published one" in plan.reason
     with pytest.raises(ConfigError, match="not the published one"):
-        weights.plan_init("resnet50", "imagenet", download=False)
+        pretrained.plan_init("resnet50", "imagenet", download=False)
     assert file.read_bytes() == b"not the published file"
 
 
 def test_a_control_is_random_whatever_is_asked_and_the_cnn_unless_a_file_is_given(home):
     for name in ("cnn", "mobilenetv2_random"):
-        assert weights.plan_init(name, "imagenet", download=False) == weights.InitPlan("random")
+        assert pretrained.plan_init(name, "imagenet", download=False) == pretrained.InitPlan(
+            "random"
+        )
     file = home / "mine.keras"
     file.touch()
-    assert weights.plan_init("cnn", str(file)) == weights.InitPlan("file:mine.keras", file)
-    assert weights.plan_init("mobilenetv2_random", str(file)) == weights.InitPlan("random")
+    assert pretrained.plan_init("cnn", str(file)) == pretrained.InitPlan("file:mine.keras", file)
+    assert pretrained.plan_init("mobilenetv2_random", str(file)) == pretrained.InitPlan("random")
 
 
 def test_a_file_that_is_not_there_is_one_sentence():
     with pytest.raises(ConfigError, match="names no file"):
-        weights.plan_init("cnn_missing", "nowhere.h5")
+        pretrained.plan_init("cnn_missing", "nowhere.h5")
 
 
 def test_a_network_is_converted_once_and_anew_when_a_weight_changes(tmp_path, monkeypatch):

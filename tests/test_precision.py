@@ -10,7 +10,7 @@ keras = import_keras()
 
 from core import measuring, precision, train  # noqa: E402
 from core.config import Config  # noqa: E402
-from core.recipes import Recipe, Stage  # noqa: E402
+from core.models.recipes import Recipe, Stage  # noqa: E402
 
 WHOLE, MIXED = precision.POLICIES
 

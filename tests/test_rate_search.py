@@ -11,10 +11,10 @@ from core import fitting
 from core.batches import Batches, Images
 from core.callbacks import Recorder
 from core.fitting import fit_model
-from core.models import build_model
+from core.models.architectures import build_model
+from core.models.recipes import Recipe, Stage
 from core.phantom import class_names, make_phantom
 from core.rate_search import DIVISOR, HIGHEST, LOWEST, pick_rate, search_rate
-from core.recipes import Recipe, Stage
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,15 @@
 """Recipes: whose is taken, and what a user's wishes change in it."""
 
-from core.model_names import BACKBONES
-from core.models import BUILDERS
-from core.recipes import QUICK_DROPOUT, QUICK_EPOCHS, QUICK_PX, RECIPES, adapt_recipe, find_recipe
+from core.models.architectures import BUILDERS
+from core.models.names import BACKBONES
+from core.models.recipes import (
+    QUICK_DROPOUT,
+    QUICK_EPOCHS,
+    QUICK_PX,
+    RECIPES,
+    adapt_recipe,
+    find_recipe,
+)
 
 
 def test_a_control_is_trained_as_its_model_is_from_the_same_start():

@@ -8,8 +8,8 @@ import pytest
 from core import artifacts, resume
 from core.config import Config, ConfigError
 from core.files import write_json
-from core.recipes import RECIPES
-from core.weights import InitPlan
+from core.models.pretrained import InitPlan
+from core.models.recipes import RECIPES
 
 CONFIG = Config("tiny", ("cnn",), "mine")
 RECIPE = RECIPES["cnn", "random"]
@@ -73,6 +73,6 @@ def test_another_init_file_or_recipe_is_refused_by_name(tmp_path):
 def test_a_begun_model_keeps_its_init_whatever_auto_would_find(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     assert resume.plan_again("resnet50", "random", "auto") == InitPlan("random")
-    monkeypatch.setattr("core.weights._reachable", lambda url: False)
+    monkeypatch.setattr("core.models.pretrained._reachable", lambda url: False)
     with pytest.raises(ConfigError, match="not to be had"):
         resume.plan_again("resnet50", "imagenet", "auto")

@@ -16,6 +16,7 @@ from core.datasets import KNOWN, resolve_dataset
 from core.imageio.pixel_cache import build_pixel_cache
 from core.listing import load_table
 from core.manifest import build_manifest
+from core.models.recipes import find_recipe
 from core.preparing import (
     choose_classes,
     conflict_sentence,
@@ -24,7 +25,6 @@ from core.preparing import (
     moved_sentence,
     split_images,
 )
-from core.recipes import find_recipe
 from core.shapes import RUN, find_problem
 from tests.files import write_picture
 

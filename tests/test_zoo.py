@@ -13,7 +13,7 @@ from core import artifacts, verdict, zoo, zoo_words
 from core.files import write_csv
 from core.metrics.classification import arrays_from_predictions
 from core.metrics.significance import compare_models, holm
-from core.model_names import NOTEBOOK, OWN
+from core.models.names import NOTEBOOK, OWN
 from core.zoo_claims import (
     CANNOT_TELL,
     CLAIMS,

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from core import model_parts, models
 from core.export import export_model, round_weights
 from core.inference import compile_model
-from core.model_names import BACKBONES, NOTEBOOK, OWN, ZOO, expand_names, from_scratch, model_title
-from core.models import BUILDERS, average_models, build_model, build_serving_model
+from core.models import architectures, layers
+from core.models.architectures import BUILDERS, average_models, build_model, build_serving_model
+from core.models.names import BACKBONES, NOTEBOOK, OWN, ZOO, expand_names, from_scratch, model_title
+from core.models.recipes import adapt_recipe, find_recipe
 from core.phantom import class_names, make_phantom
-from core.recipes import adapt_recipe, find_recipe
 
 PX = 64
 
@@ -146,7 +146,7 @@ def test_contributing_shows_how_to_add_a_model(name, pixels, tmp_path, monkeypat
     functions = [block for block in code if "def build" in block]
     lines = [line for line in "\n".join(code).splitlines() if line.strip().startswith(f'"{name}":')]
     assert len(functions) == 1 and len(lines) == 1, "one function and one line"
-    room = vars(models) | {"from_application": model_parts.from_application}
+    room = vars(architectures) | {"from_application": layers.from_application}
     exec(functions[0].split("BUILDERS")[0], room)
     monkeypatch.setitem(BUILDERS, name, eval("{" + lines[0].strip().rstrip(",") + "}", room)[name])
     model = build_model(name, PX, 3, 0.2)

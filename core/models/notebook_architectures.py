@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import keras
 
-from core.model_names import POOLED
-from core.model_parts import (
+from core.models.layers import (
     apply_layers,
     image_input,
     mobilenetv2_backbone,
     notebook_output,
     resnet50_backbone,
 )
+from core.models.names import POOLED
 
 FNN_WIDTHS = (512, 128)
 ADDED_WIDTHS = (256, 128)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from core.model_names import POOLED
+from core.models.names import POOLED
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,10 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 }
 
 
-# The notebooks' own recipes, as far as they are known (core.zoo_models says what is): Adam at its
-# default rate, no altered images and no class weights unless named. How many epochs the dense and
-# the frozen networks got is this project's choice; none was compared with another.
+# The notebooks' own recipes, as far as they are known (core.models.notebook_architectures says what
+# is): Adam at its default rate, no altered images and no class weights unless named. How many
+# epochs the dense and the frozen networks got is this project's choice; none was compared with
+# another.
 _PLAIN = {"optimizer": "adam", "schedule": "constant", "augment": False, "weight_decay": 0.0}
 _NOTEBOOK = {"image_size_px": 112, "dropout": 0.0, "label_smoothing": 0.0, "class_weights": False}
 _REMEDIES = {

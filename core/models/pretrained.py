@@ -12,8 +12,8 @@ from pathlib import Path
 import keras
 
 from core.config import ConfigError
-from core.model_names import BACKBONES
-from core.model_parts import backbone_output
+from core.models.layers import backbone_output
+from core.models.names import BACKBONES
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ Every model takes grey images, float32 (n, size, size, 1) in 0..255, prepares th
 returns probabilities (n, classes) from its last layer, "probabilities"; "features" is the layer
 before it. This project's own end in global average pooling and one dense softmax layer, so that a
 class activation map comes with the same forward pass (Zhou et al. 2016, Learning Deep Features for
-Discriminative Localization, section 2); of the others (core.zoo_models) maps are made by occlusion.
+Discriminative Localization, section 2); of the others (core.models.notebook_architectures) maps are
+made by occlusion.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from core import zoo_models
 from core.config import ConfigError
-from core.model_parts import (
+from core.models import notebook_architectures
+from core.models.layers import (
     apply_layers,
     image_input,
     mobilenetv2_backbone,
@@ -66,18 +67,18 @@ BUILDERS: dict[str, Builder] = {
     "resnet50": build_resnet50,
     "mobilenetv2": build_mobilenetv2,
     "mobilenetv2_random": build_mobilenetv2,
-    "fnn": zoo_models.build_fnn,
-    "fnn_remedies": zoo_models.build_fnn,
-    "fnn_ensemble": zoo_models.build_fnn,
-    "cnn_32_64_128": zoo_models.build_cnn_32_64_128,
-    "resnet50_frozen": zoo_models.build_resnet50_frozen,
-    "resnet50_frozen_dropout": zoo_models.build_resnet50_frozen,
-    "mobilenetv2_frozen": zoo_models.build_mobilenetv2_frozen,
-    "mobilenetv2_frozen_dropout": zoo_models.build_mobilenetv2_frozen,
-    "baseline": zoo_models.build_baseline,
-    "model_1": zoo_models.build_model_1,
-    "model_2": zoo_models.build_model_2,
-    "model_3": zoo_models.build_model_3,
+    "fnn": notebook_architectures.build_fnn,
+    "fnn_remedies": notebook_architectures.build_fnn,
+    "fnn_ensemble": notebook_architectures.build_fnn,
+    "cnn_32_64_128": notebook_architectures.build_cnn_32_64_128,
+    "resnet50_frozen": notebook_architectures.build_resnet50_frozen,
+    "resnet50_frozen_dropout": notebook_architectures.build_resnet50_frozen,
+    "mobilenetv2_frozen": notebook_architectures.build_mobilenetv2_frozen,
+    "mobilenetv2_frozen_dropout": notebook_architectures.build_mobilenetv2_frozen,
+    "baseline": notebook_architectures.build_baseline,
+    "model_1": notebook_architectures.build_model_1,
+    "model_2": notebook_architectures.build_model_2,
+    "model_3": notebook_architectures.build_model_3,
 }
 
 

@@ -1,0 +1,1 @@
+"""Architectures, their recipes and the pretrained weights they start from."""
