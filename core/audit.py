@@ -21,10 +21,10 @@ from core.audit_images import RunImages, find_images, find_masks, read_images, r
 from core.blackout import FILLS, PARTS, FloorImages, measure_blackout
 from core.checks import NO_BOX
 from core.console import progress
-from core.datasets import DatasetError, describe_folder
+from core.datasets.folder import load_table
+from core.datasets.leakage import find_leaks
+from core.datasets.registry import DatasetError, describe_folder
 from core.kept import left_out, left_out_sentence
-from core.leakage import find_leaks
-from core.listing import load_table
 from core.metrics.classification import COVID
 from core.panel import AuditError, Panel, Sample
 from core.perturbation import count_questions, measure_perturbations

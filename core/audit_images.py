@@ -12,9 +12,9 @@ from core import artifacts
 from core.blackout import shrink_mask
 from core.config import cache_root
 from core.console import progress
+from core.datasets.folder import find_image
 from core.imageio.decode import ImageError, read_image
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
-from core.listing import find_image
 from core.panel import AuditError
 
 # Copies and floors need no more; models may want more (or less).

@@ -25,13 +25,13 @@ from core.answering import Answerer, open_answerer, warm_up
 from core.audit_images import find_images
 from core.checks import headline_models
 from core.config import data_root
-from core.datasets import dataset_folder
+from core.datasets.phantom.generate import class_names as phantom_classes
+from core.datasets.phantom.generate import make_phantom
+from core.datasets.registry import dataset_folder
 from core.explain import class_heat, overlay
 from core.imageio.decode import ImageError, decode_image, read_bytes
 from core.imageio.sandbox import decode_safely
 from core.measuring import Measured, Measurements, find_entry, median_by_turns
-from core.phantom import class_names as phantom_classes
-from core.phantom import make_phantom
 
 ONE_BY_ONE = 200
 PEOPLE, PEOPLE_S = 20, 60.0

@@ -13,7 +13,7 @@ import numpy as np
 
 from core import artifacts
 from core.config import data_root
-from core.datasets import dataset_folder
+from core.datasets.registry import dataset_folder
 from core.measuring import Measured, Measurements, find_entry
 from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
 from core.metrics.confidence import bootstrap_intervals

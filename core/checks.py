@@ -17,7 +17,7 @@ import pandas as pd
 
 from core import additions, additions_guard, artifacts, shapes, shapes_added
 from core.artifacts import Run
-from core.leakage import measure_split
+from core.datasets.leakage import measure_split
 from core.metrics.classification import COVID
 from core.verdict import CONTROL_SUFFIX
 
@@ -72,7 +72,7 @@ class Evidence:
 
     @cached_property
     def split(self) -> dict[str, Any]:
-        """What core.leakage.measure_split tells from the manifest alone."""
+        """What core.datasets.leakage.measure_split tells from the manifest alone."""
         return measure_split(self.manifest)
 
     @cached_property

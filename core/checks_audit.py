@@ -23,7 +23,7 @@ from core.checks import (
     value_or,
     with_interval,
 )
-from core.leakage import leak_sentence
+from core.datasets.leakage import leak_sentence
 
 PAGE = "trust"
 HALF = 0.5

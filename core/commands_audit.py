@@ -10,7 +10,7 @@ from core.additions import load_audit, write_audit
 from core.audit import audit_run
 from core.config import data_root
 from core.console import print_json, say
-from core.datasets import dataset_folder
+from core.datasets.registry import dataset_folder
 from core.inference import PRECISIONS
 from core.kept import check_no_loss
 from core.metrics.classification import COVID

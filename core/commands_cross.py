@@ -15,12 +15,12 @@ from core.config import artifacts_root, data_root
 from core.console import print_json, say
 from core.crossing import Cell, CrossError, Matrix, build_matrices
 from core.crossing_rows import data_name
-from core.datasets import DatasetError, resolve_dataset
+from core.datasets.registry import DatasetError, resolve_dataset
+from core.datasets.splits import ManifestError
 from core.external_set import find_own_images, name_external
 from core.imageio.decode import ImageError
 from core.inference import InferenceError
 from core.kept import left_out_sentence
-from core.manifest import ManifestError
 from core.run_names import open_named
 
 EXAMPLES = """examples:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from core.config import data_root
 from core.console import fail, print_json, say
-from core.datasets import (
+from core.datasets.folder import MASKS_REASON, load_table
+from core.datasets.registry import (
     KNOWN,
     SOURCES,
     DatasetError,
@@ -17,7 +18,6 @@ from core.datasets import (
     order_classes,
     resolve_dataset,
 )
-from core.listing import MASKS_REASON, load_table
 
 _EXAMPLES = """examples:
   python -m core data                        which data sets there are, and which are here
@@ -136,8 +136,8 @@ def _report(name: str, root: Path, *, fetch: bool, base_url: str | None) -> dict
 
 def _fetch(name: str, root: Path, base_url: str | None) -> str | None:
     """Fetch what is missing; a sentence where the folder is usable, but not whole."""
-    from core.fetch import fetch_dataset
-    from core.records import other_copy, read_records
+    from core.datasets.checksums import other_copy, read_records
+    from core.datasets.fetch import fetch_dataset
 
     folder = dataset_folder(name, root)
     if folder.is_dir():
@@ -155,7 +155,7 @@ def _fetch(name: str, root: Path, base_url: str | None) -> str | None:
 
 def _check_hashes(folder: Path) -> dict | None:
     """How many files are the published ones, byte for byte; None for re-encoded copies."""
-    from core.records import check_recorded, other_copy, read_records
+    from core.datasets.checksums import check_recorded, other_copy, read_records
 
     records = read_records(SOURCES / "darkcovidnet.csv")
     if other_copy(folder, records):

@@ -13,7 +13,7 @@ from core import additions, artifacts
 from core.answers import open_models
 from core.config import cache_root, data_root
 from core.console import print_json, progress, say
-from core.datasets import Dataset, dataset_folder, describe_folder, resolve_dataset
+from core.datasets.registry import Dataset, dataset_folder, describe_folder, resolve_dataset
 from core.evaluation import predictions_table, score_predictions
 from core.external import evaluate_external
 from core.external_set import (

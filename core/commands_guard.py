@@ -9,7 +9,7 @@ from core.artifacts import Run
 from core.cards import refresh_cards
 from core.config import data_root
 from core.console import print_json, say
-from core.datasets import dataset_folder
+from core.datasets.registry import dataset_folder
 from core.guard import build_guard
 from core.guard_fit import fit_guard
 from core.guard_measure import measure_guard

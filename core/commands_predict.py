@@ -14,9 +14,9 @@ from core import artifacts
 from core.answer_files import FileAnswer, answer_files, file_sources
 from core.answering import NOT_ASKED, Answerer, ModelAnswer, conformal_words, open_answerer
 from core.console import print_json, progress, say
+from core.datasets.folder import IMAGE_SUFFIXES
 from core.files import shown_name, write_csv, write_text
 from core.imageio.decode import ImageError
-from core.listing import IMAGE_SUFFIXES
 from core.run_names import add_run_argument, open_named
 
 REFUSED = "NOT ANSWERED"

@@ -16,7 +16,7 @@ from typing import Any
 from core import additions, artifacts, shapes, shapes_added
 from core.artifacts import ArtifactError, Run
 from core.crossing_rows import choose_runs, data_name
-from core.datasets import KNOWN
+from core.datasets.registry import KNOWN
 from core.external_set import MODALITY_WORDS
 
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")

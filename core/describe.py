@@ -14,9 +14,9 @@ import pandas as pd
 
 from core import artifacts
 from core.config import Config, config_to_json
-from core.datasets import KNOWN, Dataset
+from core.datasets.registry import KNOWN, Dataset
+from core.datasets.splits import fingerprint
 from core.devices import list_gpus
-from core.manifest import fingerprint
 from core.models.names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
 from core.models.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
 

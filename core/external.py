@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import additions, artifacts, external_set, listing
+from core import additions, artifacts, external_set
 from core.console import progress
-from core.datasets import KNOWN, Dataset
+from core.datasets import folder
+from core.datasets.image_matching import SIDE_PX
+from core.datasets.registry import KNOWN, Dataset
+from core.datasets.splits import fingerprint
 from core.evaluation import predictions_table
 from core.external_overlap import (
     DUPLICATE,
@@ -43,8 +46,6 @@ from core.external_set import UNREADABLE, ExternalError
 from core.external_words import list_caveats
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.kept import left_out, left_out_sentence
-from core.manifest import fingerprint
-from core.overlap import SIDE_PX
 from core.panel import Panel
 
 SPLIT = "external"
@@ -195,7 +196,7 @@ def _sort_out(
         "grouping": attrs.get("grouping", ""),
         "classes_extra": extra,
         "excluded": excluded,
-        "skipped": [e for e in attrs.get("skipped", []) if e["reason"] != listing.MASKS_REASON],
+        "skipped": [e for e in attrs.get("skipped", []) if e["reason"] != folder.MASKS_REASON],
         "overlap": {
             "images": int(once.sum()),
             "learned": {"duplicate": kinds[DUPLICATE], "same_patient": kinds[SAME_PATIENT]},
@@ -223,7 +224,7 @@ def _check_overlap(
     manifest: pd.DataFrame, cache: PixelCache, own_root: Path, cache_dir: Path
 ) -> tuple[list[Match], dict[str, Any]]:
     """Every overlap with the run, and what was compared how."""
-    files = {image_id: listing.find_image(own_root, image_id) for image_id in manifest["image_id"]}
+    files = {image_id: folder.find_image(own_root, image_id) for image_id in manifest["image_id"]}
     here = pd.DataFrame(
         [
             (image_id, file.relative_to(own_root).as_posix())

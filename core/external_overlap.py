@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from core.manifest import find_duplicates
-from core.overlap import SAME_PICTURE, Picture, describe_picture, find_copies
+from core.datasets.image_matching import SAME_PICTURE, Picture, describe_picture, find_copies
+from core.datasets.splits import find_duplicates
 
 LEARNED, TEST = "train or val", "test"
 DUPLICATE, SAME_PATIENT = "duplicate", "same patient"

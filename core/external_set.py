@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from core import additions, artifacts, listing
-from core.datasets import KNOWN, Dataset, DatasetError
+from core import additions, artifacts
+from core.datasets import folder
+from core.datasets.registry import KNOWN, Dataset, DatasetError
 from core.external_overlap import DUPLICATE, SAME_PATIENT, Match
 from core.files import sha256_file
 
@@ -38,7 +39,7 @@ def find_own_images(run: artifacts.Run, dataset: Dataset, root: Path) -> OwnImag
     """
     manifest = artifacts.load_manifest(run)
     test = manifest[manifest["split"] == "test"]
-    files = {image_id: listing.find_image(root, image_id) for image_id in test["image_id"]}
+    files = {image_id: folder.find_image(root, image_id) for image_id in test["image_id"]}
     if not any(files.values()):
         return None
     pairs = zip(files.values(), test["sha256"], strict=True)
@@ -75,7 +76,8 @@ def check_name(run: artifacts.Run, name: str, table: pd.DataFrame) -> None:
 
 
 def read_set(run: artifacts.Run, dataset: Dataset, root: Path) -> pd.DataFrame:
-    """The images below root as core.listing.load_table gives them, all labels "" where unlabelled.
+    """The images below root as core.datasets.folder.load_table gives them, all labels "" where
+    unlabelled.
 
     Unlabelled: image files in the folder itself, without class folders or metadata.csv. Raises
     ExternalError for images of another modality than the run's, DatasetError as load_table does.
@@ -88,15 +90,15 @@ def read_set(run: artifacts.Run, dataset: Dataset, root: Path) -> pd.DataFrame:
             "about them means nothing, so they are not scored."
         )
     try:
-        return listing.load_table(dataset, root)
+        return folder.load_table(dataset, root)
     except DatasetError:
         flat = _flat_images(root)
         if not flat or (root / "metadata.csv").exists():
             raise
     rows = [{"path": name, "original_label": "", "label": "", "split_given": ""} for name in flat]
-    listing.add_ids(rows, flat)
-    grouping = listing.add_patients(rows, [])
-    table = pd.DataFrame(rows, columns=list(listing.TABLE_COLUMNS))
+    folder.add_ids(rows, flat)
+    grouping = folder.add_patients(rows, [])
+    table = pd.DataFrame(rows, columns=list(folder.TABLE_COLUMNS))
     table.attrs.update(grouping=grouping, skipped=[], unlisted_n=0)
     return table
 
@@ -108,7 +110,7 @@ def _flat_images(root: Path) -> list[str]:
         path.name
         for path in root.iterdir()
         if path.is_file()
-        and path.suffix.lower() in listing.IMAGE_SUFFIXES
+        and path.suffix.lower() in folder.IMAGE_SUFFIXES
         and not path.name.startswith(".")
     )
 

@@ -16,9 +16,9 @@ import pandas as pd
 
 from core import artifacts
 from core.config import Config
+from core.datasets.splits import fold_parts
 from core.describe import expected_minutes
 from core.files import write_csv, write_json
-from core.manifest import fold_parts
 from core.models.names import model_title
 from core.models.pretrained import CONTROLS, InitPlan
 from core.models.recipes import Recipe, find_recipe

@@ -20,8 +20,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
+from core.datasets.phantom.generate import make_phantom
 from core.imageio.decode import ImageError, read_image, resize_square
-from core.phantom import make_phantom
 
 SEED_PX = 48
 MAX_SEED_BYTES = 60_000

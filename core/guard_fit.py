@@ -26,6 +26,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from core import artifacts
 from core.artifacts import Run
 from core.checks import headline_models, percent
+from core.datasets.folder import find_image
 from core.guard import (
     CELLS,
     Guard,
@@ -39,7 +40,6 @@ from core.guard_trials import LOOKED_AT, Setting
 from core.guard_words import SUBJECTS
 from core.inference import ServedModel, load_model
 from core.kept import left_out, left_out_sentence, need_weights
-from core.listing import find_image
 
 LEVEL = 0.99
 FOLDS = 5

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from core.console import progress
+from core.datasets.folder import find_image
 from core.guard import read_layout
 from core.guard_trials import KINDS, Setting, Trial, TrialError
 from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference import ServedModel
-from core.listing import find_image
 
 BATCH = 16
 

@@ -16,15 +16,15 @@ import pandas as pd
 from core import artifacts
 from core.artifacts import Run
 from core.console import progress
-from core.datasets import KNOWN, DatasetError, dataset_folder, describe_folder
-from core.groupings import list_columns
+from core.datasets.folder import find_image, load_table
+from core.datasets.registry import KNOWN, DatasetError, dataset_folder, describe_folder
+from core.datasets.subgroup_columns import list_columns
 from core.guard import Guard, chords
 from core.guard_fit import REPORT_SEED
 from core.guard_trials import Setting, Trial, TrialError, kinds_for, read_table
 from core.guard_words import Look
 from core.imageio.decode import resize_square
 from core.inference import ServedModel
-from core.listing import find_image, load_table
 from core.metrics.bootstrap import wilson_interval
 
 MOST_NAMED = 20  # pictures of other kinds that pass, named

@@ -16,7 +16,8 @@ import pandas as pd
 from PIL import Image
 
 from core.artifacts import Run
-from core.datasets import KNOWN, dataset_folder
+from core.datasets.folder import find_image, load_table
+from core.datasets.registry import KNOWN, dataset_folder
 from core.guard_drawings import (
     Draw,
     draw_blank,
@@ -29,7 +30,6 @@ from core.guard_drawings import (
     draw_texture,
 )
 from core.imageio.decode import Decoded, ImageError, measure_colour, read_image
-from core.listing import find_image, load_table
 
 DRAWN_N = 40  # drawings of a kind: fewer could not show 90% even if all were refused
 PICTURES = (

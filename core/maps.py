@@ -18,6 +18,7 @@ from core import artifacts
 from core.additions_maps import SCORE_COLUMNS
 from core.artifacts import Run
 from core.console import progress
+from core.datasets.phantom.generate import DRAWING_VERSION, class_names
 from core.explain import stretch_heat
 from core.inference import load_model
 from core.kept import left_out, left_out_sentence, need_weights
@@ -25,7 +26,6 @@ from core.maps_phantoms import Asked, Drawn, ask_all, ask_model, draw_phantoms
 from core.maps_words import ALL, describe_learning, describe_model
 from core.metrics.bootstrap import wilson_interval
 from core.metrics.classification import predicted_index
-from core.phantom import DRAWING_VERSION, class_names
 from core.pointing import BASELINES, SCORES, TOLERANCE_SHARE, score_map, summarise_scores
 from core.sanity import KINDS, RULE, compare_maps, judge, rank_correlation, shuffle_weights
 

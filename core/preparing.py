@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 
 from core import artifacts
-from core.augmented import KIND as AUGMENTED
-from core.augmented import copies_sentence, count_steps, find_augmented
 from core.config import Config, ConfigError, cache_root, data_root
 from core.console import progress
-from core.copies import linked_sets
-from core.datasets import Dataset, order_classes, resolve_dataset
+from core.datasets.augmented_copies import KIND as AUGMENTED
+from core.datasets.augmented_copies import copies_sentence, count_steps, find_augmented
+from core.datasets.duplicate_pairs import linked_sets
+from core.datasets.leakage import leak_sentence, measure_split
+from core.datasets.phantom.generate import write_phantoms
+from core.datasets.registry import Dataset, order_classes, resolve_dataset
+from core.datasets.splits import build_manifest, find_duplicates
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
-from core.leakage import leak_sentence, measure_split
-from core.manifest import build_manifest, find_duplicates
 from core.models.pretrained import InitPlan, plan_init
 from core.models.recipes import Recipe, adapt_recipe, find_recipe
-from core.phantom import write_phantoms
 from core.resume import begun_init, plan_again
 
 CONTROL = "mobilenetv2_random"

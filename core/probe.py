@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from core.datasets.splits import find_duplicates
 from core.imageio.decode import ImageError, read_image, resize_square
-from core.manifest import find_duplicates
 from core.metrics.classification import COVID, predicted_index
 from core.metrics.confidence import wilson_interval
 from core.panel import AuditError, Panel, percent, percent_with_interval

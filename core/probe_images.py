@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.datasets import DatasetError, canonical_label, describe_folder
-from core.listing import IMAGE_SUFFIXES, load_table
+from core.datasets.folder import IMAGE_SUFFIXES, load_table
+from core.datasets.registry import DatasetError, canonical_label, describe_folder
 from core.metrics.classification import COVID
 from core.panel import AuditError
 

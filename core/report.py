@@ -26,9 +26,9 @@ from core import scorecard, verdict
 from core.answering import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
 from core.artifacts import MODEL_FILES, ArtifactError, Run, load_metrics
 from core.checks import FAILED, Check, percent
+from core.datasets.phantom.generate import NOTICE
 from core.guard import Guard
 from core.imageio.decode import Decoded
-from core.phantom import NOTICE
 from core.report_images import draw_maps, draw_picture, draw_scale, titles_without_map
 from core.worth import agreement_sentence, votes, worth
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from core.answering import ModelAnswer, PictureAnswer
+from core.datasets.phantom.generate import label_synthetic
 from core.explain import (
     CLASS_ACTIVATION,
     MEAN_OF_MEMBERS,
@@ -21,7 +22,6 @@ from core.explain import (
     overlay,
 )
 from core.imageio.decode import Decoded
-from core.phantom import label_synthetic
 
 PICTURE_SIDE_PX, MAP_SIDE_PX = 768, 448
 MAP_OPACITY = 0.6

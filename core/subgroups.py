@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from core.artifacts import Run, load_manifest
-from core.groupings import UNKNOWN, list_columns
+from core.datasets.subgroup_columns import UNKNOWN, list_columns
 from core.metrics.classification import arrays_from_predictions, predicted_index
 from core.metrics.confidence import draw_weights, patient_index, wilson_interval
 

@@ -14,7 +14,8 @@ import pandas as pd
 from core import artifacts
 from core.cards import write_cards
 from core.config import Config, ConfigError, config_to_json
-from core.datasets import KNOWN, Dataset, order_classes
+from core.datasets.folder import load_table
+from core.datasets.registry import KNOWN, Dataset, order_classes
 from core.describe import (
     announce_models,
     command_line,
@@ -28,7 +29,6 @@ from core.fitting import RATE_FILE
 from core.floors import compute_floors
 from core.folds import announce_folds, cross_validate
 from core.inference import measure_latencies_ms
-from core.listing import load_table
 from core.models.architectures import BUILDERS
 from core.models.names import from_scratch, model_title
 from core.models.pretrained import InitPlan

@@ -13,10 +13,10 @@ import pandas as pd
 import streamlit as st
 from PIL import Image, ImageOps
 
-from core import datasets
 from core.artifacts import Run
+from core.datasets import registry
+from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import ImageError, read_image
-from core.phantom import label_synthetic
 from dashboard import live, loaders, ui
 from dashboard.charts import model_style
 from dashboard.charts_answers import plot_probabilities
@@ -183,7 +183,7 @@ def how_to_fetch(run: Run) -> str:
     if run.synthetic:
         return "Not on this machine: `make demo` draws it."
     name = str(run.info["dataset"].get("name", ""))
-    if name not in datasets.KNOWN:
+    if name not in registry.KNOWN:
         return "Not on this machine."
     return f"Not on this machine: `python -m core data {name}` fetches it or says how to get it."
 

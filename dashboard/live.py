@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 
 from core.answering import NOT_ASKED, Answerer, ModelAnswer, PictureAnswer
+from core.datasets.phantom.generate import label_synthetic
 from core.explain import (
     CLASS_ACTIVATION,
     MEAN_OF_MEMBERS,
@@ -20,7 +21,6 @@ from core.explain import (
 from core.imageio.decode import resize_square
 from core.kept import left_out
 from core.occlusion import occlusion_maps
-from core.phantom import label_synthetic
 from dashboard import loaders, ui
 from dashboard.predicting import asked_models, shown_answers, shown_pixels
 from dashboard.uploads import Upload

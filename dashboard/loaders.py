@@ -30,9 +30,9 @@ from PIL import Image
 
 from core import additions_guard, additions_maps, artifacts, config
 from core.artifacts import Run, RunEntry
-from core.datasets import dataset_folder
+from core.datasets.folder import IMAGE_SUFFIXES
+from core.datasets.registry import dataset_folder
 from core.imageio import decode
-from core.listing import IMAGE_SUFFIXES
 from core.metrics import classification, confidence, significance
 
 

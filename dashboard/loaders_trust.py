@@ -21,7 +21,7 @@ import streamlit as st
 
 from core import additions, artifacts, scorecard
 from core.artifacts import Run
-from core.phantom import label_synthetic, make_phantom
+from core.datasets.phantom.generate import label_synthetic, make_phantom
 from core.scorecard import Check, Evidence
 from dashboard import loaders
 from dashboard.charts import Chart

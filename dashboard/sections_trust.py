@@ -12,8 +12,8 @@ import streamlit as st
 from core import verdict
 from core.checks import external_command
 from core.checks_audit import HALF
+from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import ImageError
-from core.phantom import label_synthetic
 from core.scorecard import Evidence
 from dashboard import answers_trust as answers
 from dashboard import charts_trust as charts

@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.altering import MIN_KEPT, Box, Changes, apply_changes, describe_changes
 from core.answering import Answerer, PictureAnswer
-from core.phantom import label_synthetic
+from core.datasets.phantom.generate import label_synthetic
 from dashboard import live, loaders, ui
 from dashboard.charts import model_style
 from dashboard.charts_whatif import (

@@ -18,7 +18,7 @@ import streamlit as st
 
 from core import artifacts, config, verdict
 from core.artifacts import ArtifactError, Run
-from core.leakage import leak_sentence
+from core.datasets.leakage import leak_sentence
 from dashboard import charts, loaders, loaders_protocol, tables
 
 RESEARCH_LINE = "Research use, not for diagnosis"

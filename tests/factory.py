@@ -17,8 +17,8 @@ import pandas as pd
 from core import artifacts
 from core.backend import import_openvino
 from core.config import Config
+from core.datasets.phantom.generate import write_phantoms
 from core.evaluation import score_run
-from core.phantom import write_phantoms
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
 DATASET, ENSEMBLE = "phantom", "ensemble"

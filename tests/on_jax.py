@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from core.backend import import_keras
-from core.phantom import make_phantom
+from core.datasets.phantom.generate import make_phantom
 
 CLASSES = ("covid", "normal", "pneumonia")
 SIZE, BATCH, RATE, MOMENTUM = 32, 8, 0.1, 0.9

@@ -16,10 +16,10 @@ from core.answering import (
     open_answerer,
     warm_up,
 )
+from core.datasets.phantom.generate import make_phantom
 from core.guard import Judgement, Neighbour
 from core.imageio.decode import Decoded, resize_square
 from core.inference import load_model
-from core.phantom import make_phantom
 from tests.factory import INPUT_SIZE_PX, make_run
 
 NAMES = ("covid", "normal", "pneumonia")

@@ -10,15 +10,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from core import augmented
-from core.augmented import copies_sentence, count_steps, find_augmented, name_pairs, vote
-from core.datasets import DatasetError, resolve_dataset
+from core.datasets import augmented_copies
+from core.datasets.augmented_copies import (
+    copies_sentence,
+    count_steps,
+    find_augmented,
+    name_pairs,
+    vote,
+)
+from core.datasets.folder import load_table
+from core.datasets.image_matching_rotated import describe_turned
+from core.datasets.phantom.generate import make_phantom
+from core.datasets.registry import DatasetError, resolve_dataset
+from core.datasets.splits import ManifestError, build_manifest
 from core.imageio.decode import read_image, resize_square
 from core.imageio.pixel_cache import build_pixel_cache
-from core.listing import load_table
-from core.manifest import ManifestError, build_manifest
-from core.phantom import make_phantom
-from core.turned import describe_turned
 
 SIZE = 224
 BILINEAR = Image.Resampling.BILINEAR
@@ -106,7 +112,7 @@ def test_one_picture_none_and_flat_ones():
 
 def test_every_patch_asks_and_is_asked_in_cells():
     patches = np.random.default_rng(0).integers(-60, 60, (5000, 64)).astype(np.int8)
-    cells = list(augmented._cells(patches))
+    cells = list(augmented_copies._cells(patches))
     assert len(cells) > 1
     members = np.concatenate([inside for inside, _ in cells])
     assert sorted(members) == list(range(5000))
@@ -122,7 +128,7 @@ def test_votes_do_not_depend_on_the_size_of_blocks(monkeypatch):
     ]
     found = vote(pictures)
     assert set(found[:3]) == {(0, 3), (1, 4), (2, 5)}
-    monkeypatch.setattr(augmented, "_BLOCK", 7)
+    monkeypatch.setattr(augmented_copies, "_BLOCK", 7)
     assert vote(pictures) == found
 
 

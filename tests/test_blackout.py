@@ -19,10 +19,10 @@ from core.blackout import (
     measure_blackout,
     shrink_mask,
 )
+from core.datasets.phantom.generate import make_phantom
 from core.floors import blackout_mask, compute_floors
 from core.metrics.bootstrap import draw_weights
 from core.panel import Panel, Sample
-from core.phantom import make_phantom
 from tests.asked import CLASSES, Rule, level_of, panel_of
 
 SIZE = 64

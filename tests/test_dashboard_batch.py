@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from core.datasets.phantom.generate import make_phantom
 from core.imageio import decode as images
-from core.phantom import make_phantom
 from dashboard import batch as batches
 from dashboard import sections_batch
 from dashboard.batch import Progress

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from core.phantom import label_synthetic
+from core.datasets.phantom.generate import label_synthetic
 from tests.factory import make_run
 from tests.shown import difference, record_media, shown_pictures
 

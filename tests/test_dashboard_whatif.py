@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.altering import Box
-from core.phantom import make_phantom
+from core.datasets.phantom.generate import make_phantom
 from dashboard import uploads
 from dashboard.charts import model_style
 from dashboard.charts_whatif import (

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from core.commands_data import add_data_parser
-from core.datasets import (
+from core.datasets.registry import (
     KNOWN,
     DatasetError,
     canonical_label,

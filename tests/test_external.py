@@ -18,7 +18,9 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 from core import additions, artifacts
 from core.__main__ import main
 from core.answers import open_models
-from core.datasets import Dataset, DatasetError, describe_folder
+from core.datasets.image_matching import SIDE_PX
+from core.datasets.phantom.generate import make_phantom
+from core.datasets.registry import Dataset, DatasetError, describe_folder
 from core.evaluation import predictions_table
 from core.external import evaluate_external
 from core.external_overlap import (
@@ -39,8 +41,6 @@ from core.external_scores import (
 )
 from core.external_set import ExternalError, name_external
 from core.imageio.decode import resize_square
-from core.overlap import SIDE_PX
-from core.phantom import make_phantom
 from tests.factory import make_run
 from tests.files import write_metadata
 from tests.samples import NAMES, sample

@@ -19,11 +19,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from core import download, fetch
 from core.commands_data import add_data_parser
-from core.datasets import DatasetError, resolve_dataset
-from core.fetch import IncompleteError, fetch_dataset
-from core.listing import load_table
+from core.datasets import download, fetch
+from core.datasets.fetch import IncompleteError, fetch_dataset
+from core.datasets.folder import load_table
+from core.datasets.registry import DatasetError, resolve_dataset
 
 REPO_ROOT = Path(__file__).parents[1]
 FILES = {
@@ -296,7 +296,7 @@ def test_two_downloads_at_once_are_refused(get, server, tmp_path):
 def test_killed_in_mid_file_then_resumed(get, server, records_csv, tmp_path):
     server.faults = {PATHS[5]: ["hold"]}
     script = (
-        "import sys; from core.fetch import fetch_dataset; "
+        "import sys; from core.datasets.fetch import fetch_dataset; "
         "folder, url, records = sys.argv[1:]; "
         "fetch_dataset('darkcovidnet', folder, url, records_csv=records, threads=1)"
     )

@@ -8,8 +8,8 @@ import types
 
 import pytest
 
-from core.datasets import DatasetError
-from core.fetch import fetch_dataset
+from core.datasets.fetch import fetch_dataset
+from core.datasets.registry import DatasetError
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import pytest
 
 from core import artifacts, folds
 from core.config import Config, ConfigError
-from core.datasets import describe_folder
+from core.datasets.folder import load_table
+from core.datasets.phantom.generate import write_phantoms
+from core.datasets.registry import describe_folder
+from core.datasets.splits import ManifestError, build_manifest, fold_parts
 from core.imageio.pixel_cache import build_pixel_cache
-from core.listing import load_table
-from core.manifest import ManifestError, build_manifest, fold_parts
 from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, Stage
-from core.phantom import write_phantoms
 from core.training import Materials, train_once
 
 NAMES = ["covid", "normal", "pneumonia"]

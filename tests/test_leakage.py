@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from core.config import data_root
-from core.copies import linked_sets, spell_out
-from core.datasets import describe_folder
+from core.datasets.duplicate_pairs import linked_sets, spell_out
+from core.datasets.folder import load_table
+from core.datasets.leakage import LeakageError, find_leaks, leak_sentence, measure_split
+from core.datasets.phantom.generate import write_phantoms
+from core.datasets.registry import describe_folder
+from core.datasets.splits import build_manifest, find_duplicates
 from core.imageio.pixel_cache import build_pixel_cache
-from core.leakage import LeakageError, find_leaks, leak_sentence, measure_split
-from core.listing import load_table
-from core.manifest import build_manifest, find_duplicates
-from core.phantom import write_phantoms
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 SLOW_PROPERTY = settings(PROPERTY, max_examples=12)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.datasets import Dataset, DatasetError, resolve_dataset
-from core.listing import find_image, load_table
+from core.datasets.folder import find_image, load_table
+from core.datasets.registry import Dataset, DatasetError, resolve_dataset
 from tests.files import write_files, write_metadata
 
 PLAIN = Dataset("any", "any", "xray")

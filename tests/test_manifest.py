@@ -13,13 +13,13 @@ from scipy.ndimage import gaussian_filter
 
 from core.artifacts import MANIFEST_COLUMNS
 from core.config import data_root
-from core.imageio.pixel_cache import build_pixel_cache
-from core.manifest import (
+from core.datasets.splits import (
     ManifestError,
     build_manifest,
     find_duplicates,
     fingerprint,
 )
+from core.imageio.pixel_cache import build_pixel_cache
 
 PROPERTY = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True

@@ -128,7 +128,9 @@ def test_phantoms_are_the_same_every_time_and_none_is_in_the_data_set(run):
     assert [target is None for target in one.targets] == [True, True, False, False]
     keys = [f"0/{c}/{number}".encode() for c in range(3) for number in range(200)]
     learned = {int.from_bytes(hashlib.sha256(key).digest()[:4], "big") for key in keys}
-    assert not set(one.patients) & learned, "as core.phantom draws the data set, seed 0"
+    assert not set(one.patients) & learned, (
+        "as core.datasets.phantom.generate draws the data set, seed 0"
+    )
 
 
 def test_a_model_without_maps_is_asked_by_occlusion(run):

@@ -13,6 +13,7 @@ from core.batches import Batches, Images, class_weights
 from core.callbacks import Recorder, WeightAverage
 from core.config import ConfigError
 from core.conversion import cached_openvino
+from core.datasets.phantom.generate import class_names, make_phantom
 from core.export import ExportError, export_model, round_weights
 from core.fitting import fit_model
 from core.frozen import FrozenStore, augmented_views
@@ -21,7 +22,6 @@ from core.models import pretrained
 from core.models.architectures import build_model, build_serving_model, split_model
 from core.models.names import OWN
 from core.models.recipes import Recipe, Stage
-from core.phantom import class_names, make_phantom
 from tests.files import write_published_layout
 
 

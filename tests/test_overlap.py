@@ -11,19 +11,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from core import overlap
-from core.datasets import KNOWN
+from core.datasets import image_matching
+from core.datasets.folder import load_table
+from core.datasets.phantom.generate import make_phantom
+from core.datasets.registry import KNOWN
 from core.imageio.decode import read_image, resize_square
-from core.listing import load_table
-from core.phantom import make_phantom
 
 LABELS = ("covid", "normal", "pneumonia")
 
 
-def describe(pixels: np.ndarray) -> overlap.Picture:
+def describe(pixels: np.ndarray) -> image_matching.Picture:
     """As evaluate does it: through a square, as the pixel cache holds it."""
     height, width = pixels.shape
-    return overlap.describe_picture(resize_square(pixels, overlap.SIDE_PX), width, height)
+    return image_matching.describe_picture(
+        resize_square(pixels, image_matching.SIDE_PX), width, height
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def drawn() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def described(drawn) -> list[overlap.Picture]:
+def described(drawn) -> list[image_matching.Picture]:
     return [describe(pixels) for pixels in drawn]
 
 
@@ -66,32 +68,32 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_copy_is_found(drawn, described, change):
     changed = [describe(np.ascontiguousarray(CHANGES[change](p))) for p in drawn[:4]]
-    found = overlap.find_copies(changed, described)
+    found = image_matching.find_copies(changed, described)
     assert sorted((copy.a, copy.b) for copy in found) == [(k, k) for k in range(4)]
-    assert all(copy.correlation > overlap.SAME_PICTURE for copy in found)
+    assert all(copy.correlation > image_matching.SAME_PICTURE for copy in found)
     assert all(copy.share > 0.9 for copy in found)  # one holds all of the other
     assert {copy.mirrored for copy in found} == {"mirrored" in change}
 
 
 def test_either_side_may_be_the_larger_one(drawn, described):
     part = describe(drawn[3][10:190, 40:200])
-    (copy,) = overlap.find_copies([described[3]], [described[0], part])
+    (copy,) = image_matching.find_copies([described[3]], [described[0], part])
     assert (copy.a, copy.b) == (0, 1)
 
 
 def test_share_is_of_the_smaller_picture(drawn):
     left, right = drawn[0][:, :170], drawn[0][:, 54:]
-    (copy,) = overlap.find_copies([describe(left)], [describe(right)])
+    (copy,) = image_matching.find_copies([describe(left)], [describe(right)])
     assert copy.share == pytest.approx((170 - 54) / 170, abs=0.03)
 
 
 def test_other_patients_are_no_copies(described):
-    assert overlap.find_copies(described[:6], described[6:]) == []
+    assert image_matching.find_copies(described[:6], described[6:]) == []
 
 
 def test_the_most_alike_stands_first(drawn, described):
     changed = [describe(as_jpeg(drawn[1])), described[0]]
-    found = overlap.find_copies(changed, described)
+    found = image_matching.find_copies(changed, described)
     assert [(copy.a, copy.b) for copy in found] == [(1, 0), (0, 1)]
     assert found[0].correlation == pytest.approx(1)
 
@@ -106,24 +108,24 @@ def test_the_most_alike_stands_first(drawn, described):
 )
 def test_pictures_without_corners_match_nothing(described, pixels):
     flat = describe(pixels)
-    assert overlap.find_copies([flat], [*described[:2], flat]) == []
-    assert overlap.find_copies(described[:1], [flat]) == []
+    assert image_matching.find_copies([flat], [*described[:2], flat]) == []
+    assert image_matching.find_copies(described[:1], [flat]) == []
 
 
 def test_noise_matches_nothing(described):
     rng = np.random.default_rng(0)
     noise = [describe(rng.integers(0, 256, (200, 260), dtype=np.uint8)) for _ in range(3)]
-    assert overlap.find_copies(noise, described) == []
+    assert image_matching.find_copies(noise, described) == []
 
 
 def test_nothing_to_compare(described):
-    assert overlap.find_copies([], described) == []
-    assert overlap.find_copies(described, []) == []
+    assert image_matching.find_copies([], described) == []
+    assert image_matching.find_copies(described, []) == []
 
 
 def test_progress_tells_every_picture(described):
     told: list[int] = []
-    overlap.find_copies(described[:5], described, told.append)
+    image_matching.find_copies(described[:5], described, told.append)
     assert sum(told) == 5
 
 
@@ -133,14 +135,14 @@ def test_map_is_fitted_through_wrong_pairs():
     p = rng.uniform(20, 230, (30, 2))
     q = 2 * p + [10, -5]
     q[:10] = rng.uniform(0, 500, (10, 2))
-    fitted = overlap._fit_map(p, q, np.full(30, 2.0))
+    fitted = image_matching._fit_map(p, q, np.full(30, 2.0))
     assert fitted == pytest.approx(np.array([[2, 0], [0, 2], [10, -5]]), abs=1e-6)
-    assert overlap._fit_map(p[:12], q[:12], np.full(12, 2.0)) is None  # too few agree
+    assert image_matching._fit_map(p[:12], q[:12], np.full(12, 2.0)) is None  # too few agree
 
 
 def test_pairs_on_one_line_tell_no_map():
     p = np.column_stack([np.linspace(0, 200, 20), np.linspace(0, 100, 20)])
-    assert overlap._fit_map(p, p, np.ones(20)) is None
+    assert image_matching._fit_map(p, p, np.ones(20)) is None
 
 
 @pytest.mark.skipif(
@@ -164,7 +166,7 @@ def test_the_copies_of_two_published_sets_are_found():
         pictures = [describe(read_image(root / name / path).pixels) for path in table["path"]]
         sides.append((table.reset_index(drop=True), pictures))
     (theirs, a), (_, b) = sides
-    found = overlap.find_copies(a, b)
+    found = image_matching.find_copies(a, b)
     assert len({copy.a for copy in found}) == 71
     assert {theirs["label"][copy.a] for copy in found} == {"covid"}
     names = [table["image_id"].str.rsplit("/", n=1).str[-1] for table, _ in sides]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from core.datasets.phantom.generate import make_phantom
 from core.panel import Sample
 from core.perturbation import (
     JPEG_PX,
@@ -25,7 +26,6 @@ from core.perturbation import (
     rotate,
     shift,
 )
-from core.phantom import make_phantom
 from tests.asked import CLASSES, Rule, panel_of
 
 SIZE = 64

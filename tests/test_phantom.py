@@ -16,14 +16,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from core.phantom import (
+from core.datasets.phantom.anatomy import draw_view
+from core.datasets.phantom.generate import (
     PhantomError,
     class_names,
     label_synthetic,
     make_phantom,
     write_phantoms,
 )
-from core.phantom_anatomy import draw_view
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LESIONS = ("covid", "pneumonia")
@@ -83,7 +83,7 @@ def test_a_phantom_keeps_its_contract(label, size_px):
 def test_the_same_arguments_give_the_same_pixels_in_another_process():
     calls = [("covid", 4, 96, 7), ("pneumonia", 2, 96, 1)]
     code = (
-        "import hashlib, core.phantom as p\n"
+        "import hashlib, core.datasets.phantom.generate as p\n"
         "make = lambda a: p.make_phantom(a[0], a[1], size_px=a[2], patient=a[3])\n"
         "digest = lambda f: hashlib.sha256(f.pixels.tobytes() + f.mask.tobytes()).hexdigest()\n"
         f"print(' '.join(digest(make(a)) for a in {calls!r}))"
@@ -142,7 +142,7 @@ def test_a_patient_keeps_the_anatomy_and_changes_the_pose(monkeypatch):
 
     assert len({lungs(seed, 3) for seed in range(4)}) == 4
     view = draw_view(np.random.default_rng(0))
-    monkeypatch.setattr("core.phantom.draw_view", lambda rng: view)
+    monkeypatch.setattr("core.datasets.phantom.generate.draw_view", lambda rng: view)
     # Seen in one and the same view, what is left is the anatomy.
     assert len({lungs(seed, 3) for seed in range(4)}) == 1
     assert len({lungs(0, patient) for patient in range(4)}) == 4
@@ -220,7 +220,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr("core.phantom._save", fail)
+    monkeypatch.setattr("core.datasets.phantom.generate._save", fail)
     with pytest.raises(OSError, match="disk full"):
         write_phantoms(folder, patients_per_class=2, images_per_patient=1, seed=0, size_px=48)
     assert content(folder) == before

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from core.phantom import make_phantom
+from core.datasets.phantom.generate import make_phantom
 from core.pointing import (
     BASELINES,
     BETTER,

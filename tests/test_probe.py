@@ -12,7 +12,7 @@ from PIL import Image
 from statsmodels.stats.proportion import proportion_confint
 
 from core.config import data_root
-from core.datasets import DatasetError
+from core.datasets.registry import DatasetError
 from core.panel import AuditError
 from core.probe import Known, ask_probe, share_on_patients
 from core.probe_images import default_probe, load_probe

@@ -10,10 +10,10 @@ import pytest
 from core import fitting
 from core.batches import Batches, Images
 from core.callbacks import Recorder
+from core.datasets.phantom.generate import class_names, make_phantom
 from core.fitting import fit_model
 from core.models.architectures import build_model
 from core.models.recipes import Recipe, Stage
-from core.phantom import class_names, make_phantom
 from core.rate_search import DIVISOR, HIGHEST, LOWEST, pick_rate, search_rate
 
 

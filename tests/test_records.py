@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from core.datasets import SOURCES, resolve_dataset
-from core.listing import load_table
-from core.records import git_blob_sha1, read_records, write_metadata
+from core.datasets.checksums import git_blob_sha1, read_records, write_metadata
+from core.datasets.folder import load_table
+from core.datasets.registry import SOURCES, resolve_dataset
 
 
 def test_git_blob_sha1_is_gits(tmp_path):

@@ -21,10 +21,10 @@ from PIL import Image
 
 from core import artifacts, scorecard
 from core.answering import ModelAnswer, PictureAnswer
+from core.datasets.phantom.generate import NOTICE, label_synthetic, make_phantom
 from core.explain import class_heat, overlay
 from core.guard import Guard, Judgement, Neighbour
 from core.imageio.decode import Decoded
-from core.phantom import NOTICE, label_synthetic, make_phantom
 from core.report import (
     MAX_NOTE,
     MAX_TYPED,

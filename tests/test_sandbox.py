@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.datasets.phantom.generate import make_phantom
 from core.fuzzing_seeds import encode, make_dicom
 from core.imageio import sandbox
 from core.imageio.decode import MAX_BYTES, ImageError, decode_image
 from core.imageio.sandbox import close_sandbox, decode_safely, start_sandbox, worker_processes
-from core.phantom import make_phantom
 from tests.hostile import many_scans, png_header
 from tests.serving import ROOT
 from tests.uploading import resident_mib

@@ -8,9 +8,9 @@ from scipy.ndimage import sobel
 from scipy.stats import rankdata
 
 from core.backend import import_openvino
+from core.datasets.phantom.generate import make_phantom
 from core.explain import class_evidence
 from core.inference import compile_model
-from core.phantom import make_phantom
 from core.sanity import KINDS, LIMIT, SanityError, compare_maps, judge, shuffle_weights
 from tests.factory_maps import CLASS_NAMES, write_striped_model
 from tests.factory_maps import SIZE_PX as INPUT_SIZE_PX

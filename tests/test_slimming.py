@@ -15,11 +15,11 @@ from core.answering import NOT_ASKED, open_answerer
 from core.answers import open_models
 from core.artifacts import NOT_KEPT, ArtifactError, open_run, verify_run
 from core.cards_measured import describe_weights
+from core.datasets.phantom.generate import make_phantom
 from core.guard import load_guard
 from core.imageio.decode import decode_image
 from core.inference import InferenceError, load_model
 from core.kept import left_out, left_out_sentence, retrain_command
-from core.phantom import make_phantom
 from core.slimming import SlimError, slim_run
 from core.summary import summarise_run
 from tests.factory import make_run

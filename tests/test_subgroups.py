@@ -12,9 +12,9 @@ from sklearn.model_selection import LeaveOneGroupOut
 
 from core import artifacts
 from core.config import data_root
-from core.datasets import describe_folder
-from core.groupings import UNKNOWN, GroupingError, list_columns
-from core.listing import load_table
+from core.datasets.folder import load_table
+from core.datasets.registry import describe_folder
+from core.datasets.subgroup_columns import UNKNOWN, GroupingError, list_columns
 from core.metrics.confidence import bootstrap_intervals, wilson_interval
 from core.subgroups import GIVES_AWAY, SubgroupsError, compute_subgroups, tell_classes
 from tests.factory import CLASS_NAMES, make_run

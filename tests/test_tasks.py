@@ -12,10 +12,10 @@ import pytest
 
 from core import artifacts, preparing
 from core.config import Config, ConfigError
-from core.datasets import KNOWN, resolve_dataset
+from core.datasets.folder import load_table
+from core.datasets.registry import KNOWN, resolve_dataset
+from core.datasets.splits import build_manifest
 from core.imageio.pixel_cache import build_pixel_cache
-from core.listing import load_table
-from core.manifest import build_manifest
 from core.models.recipes import find_recipe
 from core.preparing import (
     choose_classes,

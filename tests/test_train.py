@@ -15,8 +15,8 @@ from sklearn import metrics as sk
 
 from core import artifacts
 from core.backend import import_keras
+from core.datasets.phantom.generate import make_phantom, write_phantoms
 from core.inference import load_model
-from core.phantom import make_phantom, write_phantoms
 from tests.files import write_published_layout
 
 MODELS = "cnn,resnet50,mobilenetv2"

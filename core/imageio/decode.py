@@ -34,7 +34,9 @@ DECODER_VERSION = 1
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _FORMATS_TEXT = "PNG, JPEG, TIFF, BMP, WebP or DICOM"
 NO_MEMORY = "The picture does not fit into memory; save a smaller copy."
-SYNTHETIC_CHUNK = "Synthetic"  # the text chunk that core.phantom writes into its PNGs
+SYNTHETIC_CHUNK = (
+    "Synthetic"  # the text chunk that core.datasets.phantom.generate writes into its PNGs
+)
 _EXIF_ORIENTATION = 0x0112
 _TIFF_PHOTOMETRIC = 262
 

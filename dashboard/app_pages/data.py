@@ -4,8 +4,8 @@ import pandas as pd
 import streamlit as st
 
 from core.artifacts import ArtifactError
+from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import ImageError
-from core.phantom import label_synthetic
 from dashboard import charts_making, gallery, loaders, tables, ui
 
 PER_CLASS = 6

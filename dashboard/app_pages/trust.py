@@ -7,7 +7,7 @@ import streamlit as st
 
 from core.artifacts import ArtifactError
 from core.checks import NO_BOX, audit_command
-from core.leakage import LeakageError
+from core.datasets.leakage import LeakageError
 from core.metrics.classification import MetricsError
 from core.scorecard import FAILED, NOT_DONE, PASSED, Check, scorecard_sentence, sort_checks
 from dashboard import loaders, loaders_trust, sections_trust, ui

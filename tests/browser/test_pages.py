@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from core import artifacts
-from core.phantom import make_phantom
+from core.datasets.phantom.generate import make_phantom
 from core.worth import agreement_sentence
 from tests.factory import CLASS_NAMES, TITLES, make_run
 

@@ -1,11 +1,12 @@
 """Do two pictures show the same, although one is turned, mirrored, shifted, zoomed or sheared?
 
-`core.overlap` compares collections whose pictures are upright. Augmented copies are not: here the
-patches around corners are turned by the direction in which the picture brightens (Brown, Szeliski
-& Winder 2005, "Multi-image matching using multi-scale oriented patches", section 3) and seen from
-the side that makes them heavier on one half, so that a turned or mirrored picture has the same
-patches. Every two patches that are alike propose how one picture lies on the other; what most of
-them agree about is fitted, and the details of both, laid over each other, have to correlate.
+`core.datasets.image_matching` compares collections whose pictures are upright. Augmented copies are
+not: here the patches around corners are turned by the direction in which the picture brightens
+(Brown, Szeliski & Winder 2005, "Multi-image matching using multi-scale oriented patches", section
+3) and seen from the side that makes them heavier on one half, so that a turned or mirrored picture
+has the same patches. Every two patches that are alike propose how one picture lies on the other;
+what most of them agree about is fitted, and the details of both, laid over each other, have to
+correlate.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from core.overlap import (
+from core.datasets.image_matching import (
     MIN_SHARE,
     SAME_PICTURE,
     SIDE_PX,

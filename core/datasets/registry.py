@@ -1,6 +1,6 @@
 """What is known of a data set before its images are listed: where it is, its labels, its caveats.
 
-`core.listing` makes the table of images from the folder.
+`core.datasets.folder` makes the table of images from the folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Dataset:
     modality is xray, ct or phantom; class_map takes a class name as published to its canonical
     name and comes before the synonyms; how_to_get completes "Data set NAME is not in FOLDER: ...".
     folder: where it lies below the data folder, if not under its name; augmented: published with
-    altered copies of its images, which have to be found and kept together (core.augmented).
+    altered copies of its images, which have to be found and kept together
+    (core.datasets.augmented_copies).
     """
 
     name: str
@@ -168,7 +169,7 @@ KNOWN: dict[str, Dataset] = {
         caveats=("SYNTHETIC: drawn phantoms, no patient was imaged; figures say nothing about "
                  "real X-rays.",),
         licence="Drawn by this project, same licence as its code.",
-        attribution="Drawn by core.phantom.",
+        attribution="Drawn by core.datasets.phantom.generate.",
         how_to_get="run `python -m core data phantom`, which draws it",
     ),
 }  # fmt: skip

@@ -2,7 +2,8 @@
 
 Each function takes (rng, frame) and returns (added, mask): added is float32 (size, size) in the
 units of `Frame.attenuation`, or None; mask is bool (size, size). Outside the mask, added is 0, and
-the mask lies inside `frame.lungs`. Sources of the appearances: see `core.phantom`.
+the mask lies inside `frame.lungs`. Sources of the appearances: see
+`core.datasets.phantom.generate`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from core.phantom_drawing import Frame
+from core.datasets.phantom.chest import Frame
 
 FLOOR = 0.012  # added attenuation too weak to be seen, which would only widen the mask
 

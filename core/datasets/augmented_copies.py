@@ -3,12 +3,12 @@
 Some published collections were enlarged with turned, mirrored, shifted, zoomed, sheared, brighter
 or darker copies. A copy in train of an image in test makes every figure better than it is.
 
-Candidates come from patches (`core.turned`): each votes for the images that hold its likeliest
-partners, looked for in cells of alike patches (an inverted file, as in Sivic & Zisserman 2003,
-"Video Google") so that not every image is compared with every other. File names give further
-ones. The pictures decide, but for names that say outright what was done to which file: those join
-without a look, because joining too much costs a little data and joining too little makes figures
-wrong.
+Candidates come from patches (`core.datasets.image_matching_rotated`): each votes for the images
+that hold its likeliest partners, looked for in cells of alike patches (an inverted file, as in
+Sivic & Zisserman 2003, "Video Google") so that not every image is compared with every other. File
+names give further ones. The pictures decide, but for names that say outright what was done to which
+file: those join without a look, because joining too much costs a little data and joining too little
+makes figures wrong.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ import pandas as pd
 from PIL import Image
 from sklearn.cluster import MiniBatchKMeans
 
-from core.manifest import ManifestError
-from core.turned import (
+from core.datasets.image_matching_rotated import (
     N_VALUES,
     SCALE,
     Turned,
@@ -33,6 +32,7 @@ from core.turned import (
     fit_turned,
     upright_size,
 )
+from core.datasets.splits import ManifestError
 
 KIND = "augmented"
 METHOD = (

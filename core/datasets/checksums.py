@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.listing import find_image
+from core.datasets.folder import find_image
 
 _METADATA_LEFT_OUT = ("git_blob", "image_id")
 
@@ -72,7 +72,9 @@ def other_copy(root: Path, records: Sequence[Record]) -> bool:
 
 
 def write_metadata(path: Path, records: Sequence[Record]) -> None:
-    """metadata.csv as core.listing reads it: path, label, patient_id and what else is recorded."""
+    """metadata.csv as core.datasets.folder reads it: path, label, patient_id and what else is
+    recorded.
+    """
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, list(records[0].metadata), lineterminator="\n")

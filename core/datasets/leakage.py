@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.copies import Copy, find_pairs, linked_sets, spell_out
-from core.manifest import NEAR_COARSE, NEAR_DETAIL
+from core.datasets.duplicate_pairs import Copy, find_pairs, linked_sets, spell_out
+from core.datasets.splits import NEAR_COARSE, NEAR_DETAIL
 
 SPLITS = ("train", "val", "test")
 CROSSINGS = (("train", "test"), ("train", "val"), ("val", "test"))

@@ -1,10 +1,10 @@
 """The healthy chest of a drawn phantom: a patient in one view, as attenuation.
 
 Attenuation is in arbitrary units, where 0 is air and about 1 is the mediastinum; structures add up
-as they do in projection. Coordinates are those of `core.phantom_anatomy`. The landmarks (right dome
-above the left, cardiothoracic ratio near one half, aortic knob, hila, posterior ribs falling to the
-side and anterior ribs to the middle) follow the usual description of the frontal view, e.g.
-L. R. Goodman, Felson's Principles of Chest Roentgenology.
+as they do in projection. Coordinates are those of `core.datasets.phantom.anatomy`. The landmarks
+(right dome above the left, cardiothoracic ratio near one half, aortic knob, hila, posterior ribs
+falling to the side and anterior ribs to the middle) follow the usual description of the frontal
+view, e.g. L. R. Goodman, Felson's Principles of Chest Roentgenology.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from core.phantom_anatomy import Anatomy, View
+from core.datasets.phantom.anatomy import Anatomy, View
 
 LUT_STEPS = 2048
 LUT_EDGE = 1.8

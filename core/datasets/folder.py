@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from core.datasets import SOURCES, Dataset, DatasetError, canonical_label, read_text_table
+from core.datasets.registry import SOURCES, Dataset, DatasetError, canonical_label, read_text_table
 
 # Wider than what core.imageio.decode decodes: a file that looks like an image is refused there by
 # name, with its reason, and not lost here.

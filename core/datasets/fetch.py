@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from core.datasets import KNOWN, SOURCES, DatasetError
-from core.download import Download, NotServed, Unreachable, fetch_file
-from core.fetch_kaggle import fetch_kaggle
-from core.records import Record, check_recorded, other_copy, read_records, write_metadata
+from core.datasets.checksums import Record, check_recorded, other_copy, read_records, write_metadata
+from core.datasets.download import Download, NotServed, Unreachable, fetch_file
+from core.datasets.fetch_kaggle import fetch_kaggle
+from core.datasets.registry import KNOWN, SOURCES, DatasetError
 
 REPOSITORY_URL = "https://raw.githubusercontent.com/muhammedtalo/COVID-19"
 # The commit that the list was recorded from, then the branch, should the server refuse the
@@ -71,7 +71,7 @@ def fetch_dataset(
     if name == "kaggle-covid19-xray":
         return fetch_kaggle(name, data_root)
     if name == "phantom":
-        from core.phantom import PhantomError, write_phantoms
+        from core.datasets.phantom.generate import PhantomError, write_phantoms
 
         try:
             return write_phantoms(data_root / name)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from core.datasets import DatasetError
-from core.records import Record, git_blob_sha1
+from core.datasets.checksums import Record, git_blob_sha1
+from core.datasets.registry import DatasetError
 
 MAX_FILE_BYTES = 64 * 2**20
 

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from core.datasets.splits import find_duplicates
 from core.imageio.decode import resize_square
-from core.manifest import find_duplicates
 
 # Mirrored copies are looked for among twice as many pictures, so four times as many pairs.
 MIRROR_LIMIT = 10_000

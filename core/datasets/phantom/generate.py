@@ -30,9 +30,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy.ndimage import gaussian_filter
 
-from core.phantom_anatomy import Anatomy, View, draw_patient, draw_view
-from core.phantom_drawing import Frame, draw_frame
-from core.phantom_lesions import LESIONS
+from core.datasets.phantom.anatomy import Anatomy, View, draw_patient, draw_view
+from core.datasets.phantom.chest import Frame, draw_frame
+from core.datasets.phantom.lesions import LESIONS
 
 class_names = ("covid", "normal", "pneumonia")
 DRAWING_VERSION = 1

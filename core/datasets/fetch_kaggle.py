@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from core.datasets import DatasetError
+from core.datasets.registry import DatasetError
 
 KAGGLE_HANDLE = "khoongweihao/covid19-xray-dataset-train-test-sets"
 

@@ -1,0 +1,1 @@
+"""Which images there are: known sets, folders, downloads, splits, duplicates, leakage, phantoms."""
