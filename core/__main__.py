@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from core.artifacts import ArtifactError
 from core.commands_audit import add_audit_parser
 from core.commands_bench import add_bench_parser
 from core.commands_cross import add_cross_parser
@@ -35,6 +34,7 @@ from core.measuring import BenchError
 from core.metrics.classification import MetricsError
 from core.occlusion import OcclusionError
 from core.panel import AuditError
+from core.runs.artifacts import ArtifactError
 from core.sanity import SanityError
 from core.subgroups import SubgroupsError
 from core.zoo import ZooError

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.answers import describe_answer
-from core.artifacts import ArtifactError, Run
 from core.guard import Guard, Judgement, Neighbour, load_guard
 from core.imageio.decode import Decoded, resize_square
 from core.inference import InferenceError, Output, ServedModel, load_model
-from core.kept import left_out, left_out_sentence, need_weights
 from core.metrics.conformal import ALPHA
 from core.panel import as_shares
+from core.runs.artifacts import ArtifactError, Run
+from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 
 # Pictures asked about at once in a long table. More are no quicker each, take memory (a network at
 # 448 px 1.2 GB at 16) and keep others waiting.

@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from core.artifacts import Run
 from core.inference import load_model
-from core.kept import need_weights
 from core.metrics.calibration import apply_calibration
 from core.metrics.classification import predicted_index
 from core.metrics.conformal import prediction_sets
 from core.panel import Panel
+from core.runs.artifacts import Run
+from core.runs.missing_weights import need_weights
 
 
 def open_models(run: Run) -> Panel:
     """The models of a run at its precision and with its mirrored copies, ensembles as means.
 
-    Those whose weights were not kept are no part of it (core.kept says so in words). Raises
-    ArtifactError or InferenceError where none was kept, or a model's files are missing, changed or
-    damaged.
+    Those whose weights were not kept are no part of it (core.runs.missing_weights says so in
+    words). Raises ArtifactError or InferenceError where none was kept, or a model's files are
+    missing, changed or damaged.
     """
     need_weights(run)
     models = {name: load_model(run, name) for name in run.served}

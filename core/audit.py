@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core import artifacts
 from core.answers import open_models
 from core.audit_images import RunImages, find_images, find_masks, read_images, read_masks
 from core.blackout import FILLS, PARTS, FloorImages, measure_blackout
@@ -24,12 +23,13 @@ from core.console import progress
 from core.datasets.folder import load_table
 from core.datasets.leakage import find_leaks
 from core.datasets.registry import DatasetError, describe_folder
-from core.kept import left_out, left_out_sentence
 from core.metrics.classification import COVID
 from core.panel import AuditError, Panel, Sample
 from core.perturbation import count_questions, measure_perturbations
 from core.probe import Known, ask_probe
 from core.probe_images import Probe, load_probe
+from core.runs import artifacts
+from core.runs.missing_weights import left_out, left_out_sentence
 from core.subgroups import compute_subgroups
 
 NO_IMAGES = "The images of the run are not here, so {what} could not be done; give --data."

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core import artifacts
 from core.blackout import shrink_mask
 from core.config import cache_root
 from core.console import progress
@@ -16,6 +15,7 @@ from core.datasets.folder import find_image
 from core.imageio.decode import ImageError, read_image
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.panel import AuditError
+from core.runs import artifacts
 
 # Copies and floors need no more; models may want more (or less).
 MIN_SMALL_PX = 64

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core import artifacts
 from core.answer_files import answer_files, bytes_sources
 from core.answering import Answerer, open_answerer, warm_up
 from core.audit_images import find_images
@@ -32,6 +31,7 @@ from core.explain import class_heat, overlay
 from core.imageio.decode import ImageError, decode_image, read_bytes
 from core.imageio.sandbox import decode_safely
 from core.measuring import Measured, Measurements, find_entry, median_by_turns
+from core.runs import artifacts
 
 ONE_BY_ONE = 200
 PEOPLE, PEOPLE_S = 20, 60.0

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core import artifacts
 from core.config import data_root
 from core.datasets.registry import dataset_folder
 from core.measuring import Measured, Measurements, find_entry
@@ -21,6 +20,7 @@ from core.metrics.conformal import evaluate_sets, fit_conformal, prediction_sets
 from core.metrics.curves import curve_bands
 from core.metrics.operating_point import rates_at
 from core.metrics.significance import compare_models
+from core.runs import artifacts
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
 IMAGES_PER_PATIENT = 3

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core import artifacts
-from core.additions_guard import load_guard_document
-from core.additions_maps import load_maps
 from core.cards_measured import describe_guard, describe_maps, describe_weights
 from core.cards_training import describe_training
 from core.datasets.registry import Dataset
 from core.files import sha256_file, write_json
+from core.runs import artifacts
+from core.runs.additions_guard import load_guard_document
+from core.runs.additions_heatmaps import load_maps
 from core.verdict import floors_sentence, lost_floors
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.artifacts import KEPT
-from core.kept import retrain_command
 from core.maps_words import ALL, share
 from core.pointing import BASELINES
+from core.runs.artifacts import KEPT
+from core.runs.missing_weights import retrain_command
 from core.sanity import KINDS, LIMIT, RULE
 
 _MAP_TITLES = {

@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from core import additions, additions_guard, artifacts, shapes, shapes_added
-from core.artifacts import Run
 from core.datasets.leakage import measure_split
 from core.metrics.classification import COVID
+from core.runs import additions, additions_guard, artifacts, schema, schema_additions
+from core.runs.artifacts import Run
 from core.verdict import CONTROL_SUFFIX
 
 PASSED, FAILED, NOT_DONE = "passed", "failed", "not done"
@@ -109,8 +109,8 @@ def load_evidence(run: Run) -> Evidence:
 
 def _check_shape(run: Run, file: str, document: dict[str, Any]) -> None:
     is_audit = file.startswith(additions.AUDIT_FOLDER)
-    shape = shapes_added.AUDIT if is_audit else shapes_added.EXTERNAL
-    problem = shapes.find_problem(document, shape)
+    shape = schema_additions.AUDIT if is_audit else schema_additions.EXTERNAL
+    problem = schema.find_problem(document, shape)
     if problem:
         again = audit_command(run) if is_audit else external_command(run)
         raise artifacts.ArtifactError(

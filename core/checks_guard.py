@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.additions_guard import guard_command
 from core.checks import NOT_DONE, Check, Evidence, count, join, percent, shown, with_interval
+from core.runs.additions_guard import guard_command
 
 KEPT = 0.95  # of the test images, shown by the lower end
 KEPT_OF_CLASS = 0.90  # no class may be shown to lie below

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from core import artifacts, verdict
+from core import verdict
 from core.checks import (
     FAILED,
     NOT_DONE,
@@ -27,6 +27,7 @@ from core.metrics.classification import arrays_from_predictions, flatten_metrics
 from core.metrics.confidence import UNIT
 from core.metrics.operating_point import choose_threshold, rates_at
 from core.pooled import folds_not_done
+from core.runs import artifacts
 
 # Share of images whose patient must be known before "no patient is shared" says anything.
 KNOWN_PATIENTS = 0.95

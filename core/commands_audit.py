@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from core import artifacts
-from core.additions import load_audit, write_audit
 from core.audit import audit_run
 from core.config import data_root
 from core.console import print_json, say
 from core.datasets.registry import dataset_folder
 from core.inference import PRECISIONS
-from core.kept import check_no_loss
 from core.metrics.classification import COVID
 from core.panel import AuditError
 from core.probe_images import default_probe
 from core.run_names import add_data_argument, add_run_argument, open_named
+from core.runs import artifacts
+from core.runs.additions import load_audit, write_audit
+from core.runs.missing_weights import check_no_loss
 
 EXAMPLES = """examples:
   python -m core audit --run release

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from core import additions, artifacts
-from core.artifacts import ArtifactError, Run
 from core.commands_evaluate import evaluate_and_keep
 from core.config import artifacts_root, data_root
 from core.console import print_json, say
@@ -20,8 +18,10 @@ from core.datasets.splits import ManifestError
 from core.external_set import find_own_images, name_external
 from core.imageio.decode import ImageError
 from core.inference import InferenceError
-from core.kept import left_out_sentence
 from core.run_names import open_named
+from core.runs import additions, artifacts
+from core.runs.artifacts import ArtifactError, Run
+from core.runs.missing_weights import left_out_sentence
 
 EXAMPLES = """examples:
   python -m core cross

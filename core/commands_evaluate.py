@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import additions, artifacts
 from core.answers import open_models
 from core.config import cache_root, data_root
 from core.console import print_json, progress, say
@@ -25,10 +24,11 @@ from core.external_set import (
 )
 from core.external_words import external_lines
 from core.imageio.decode import ImageError, read_image, resize_square
-from core.kept import check_no_loss, left_out, left_out_sentence, need_weights
 from core.panel import Panel
 from core.protocol import is_published_set, published_table
 from core.run_names import add_run_argument, open_named
+from core.runs import additions, artifacts
+from core.runs.missing_weights import check_no_loss, left_out, left_out_sentence, need_weights
 from core.summary import score_line
 
 _EXAMPLES = """examples:

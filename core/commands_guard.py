@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from core.additions_guard import load_guard_document, write_guard
-from core.artifacts import Run
 from core.cards import refresh_cards
 from core.config import data_root
 from core.console import print_json, say
@@ -14,6 +12,8 @@ from core.guard import build_guard
 from core.guard_fit import fit_guard
 from core.guard_measure import measure_guard
 from core.run_names import add_data_argument, add_run_argument, open_named
+from core.runs.additions_guard import load_guard_document, write_guard
+from core.runs.artifacts import Run
 
 EXAMPLES = """examples:
   python -m core guard --run release

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from core.additions_maps import load_maps, write_maps
 from core.cards import refresh_cards
 from core.console import print_json, say
-from core.kept import check_no_loss, need_weights
 from core.maps import MapsError, measure_maps
 from core.run_names import add_run_argument, open_named
+from core.runs.additions_heatmaps import load_maps, write_maps
+from core.runs.missing_weights import check_no_loss, need_weights
 
 EXAMPLES = """example:
   python -m core maps --run release

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from core import artifacts
 from core.answer_files import FileAnswer, answer_files, file_sources
 from core.answering import NOT_ASKED, Answerer, ModelAnswer, conformal_words, open_answerer
 from core.console import print_json, progress, say
@@ -18,6 +17,7 @@ from core.datasets.folder import IMAGE_SUFFIXES
 from core.files import shown_name, write_csv, write_text
 from core.imageio.decode import ImageError
 from core.run_names import add_run_argument, open_named
+from core.runs import artifacts
 
 REFUSED = "NOT ANSWERED"
 ALL_THE_SAME = "--even-if-refused gives the models' answers all the same"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from core.console import print_json, say
-from core.kept import join_titles, retrain_command
 from core.run_names import add_run_argument, open_named
-from core.slimming import slim_run
+from core.runs.missing_weights import join_titles, retrain_command
+from core.runs.prune import slim_run
 
 EXAMPLES = """examples:
   python -m core slim --run zoo-darkcovidnet

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from core.artifacts import load_metrics
 from core.config import Config, artifacts_root
 from core.console import fail, say
 from core.models.names import expand_names
+from core.runs.artifacts import load_metrics
 from core.summary import score_line
 
 EXAMPLES = """examples:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from core import artifacts
-from core.artifacts import ArtifactError
 from core.config import artifacts_root
 from core.console import print_json, say
+from core.runs import artifacts
+from core.runs.artifacts import ArtifactError
 from core.zoo import ZooError
 from core.zoo_summary import summarise_zoo, zoo_to_json
 

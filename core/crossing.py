@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core import additions, artifacts, shapes, shapes_added
-from core.artifacts import ArtifactError, Run
 from core.crossing_rows import choose_runs, data_name
 from core.datasets.registry import KNOWN
 from core.external_set import MODALITY_WORDS
+from core.runs import additions, artifacts, schema, schema_additions
+from core.runs.artifacts import ArtifactError, Run
 
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
 COMMAND = "python -m core cross"
@@ -205,7 +205,7 @@ def _load_documents(run: Run) -> dict[str, dict | str]:
         except ArtifactError as error:
             found[name] = str(error)
             continue
-        problem = shapes.find_problem(found[name], shapes_added.EXTERNAL)
+        problem = schema.find_problem(found[name], schema_additions.EXTERNAL)
         if problem:
             found[name] = f"{run.name}/external/{name}/external.json is damaged: {problem}."
     return found

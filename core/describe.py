@@ -12,13 +12,13 @@ from typing import Any
 import keras
 import pandas as pd
 
-from core import artifacts
 from core.config import Config, config_to_json
 from core.datasets.registry import KNOWN, Dataset
 from core.datasets.splits import fingerprint
 from core.devices import list_gpus
 from core.models.names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
 from core.models.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
+from core.runs import artifacts
 
 PRECISION = "f32"
 RESIZE = "stretch to a square, bilinear with antialiasing"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import artifacts
 from core.files import write_json
 from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
 from core.metrics.classification import (
@@ -22,6 +21,7 @@ from core.metrics.confidence import bootstrap_intervals
 from core.metrics.conformal import fit_conformal
 from core.metrics.prior_correction import effective_prior, measure_weights_effect
 from core.metrics.significance import compare_models
+from core.runs import artifacts
 
 NORMAL = "normal"
 TWO_CLASSES = (COVID, NORMAL)

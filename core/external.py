@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import additions, artifacts, external_set
+from core import external_set
 from core.console import progress
 from core.datasets import folder
 from core.datasets.image_matching import SIDE_PX
@@ -45,8 +45,9 @@ from core.external_scores import (
 from core.external_set import UNREADABLE, ExternalError
 from core.external_words import list_caveats
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
-from core.kept import left_out, left_out_sentence
 from core.panel import Panel
+from core.runs import additions, artifacts
+from core.runs.missing_weights import left_out, left_out_sentence
 
 SPLIT = "external"
 _BATCH = 64
@@ -54,7 +55,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What core.additions.write_external takes: external.json and its tables."""
+    """What core.runs.additions.write_external takes: external.json and its tables."""
 
     document: dict[str, Any]
     manifest: pd.DataFrame

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from core import additions, artifacts
 from core.datasets import folder
 from core.datasets.registry import KNOWN, Dataset, DatasetError
 from core.external_overlap import DUPLICATE, SAME_PATIENT, Match
 from core.files import sha256_file
+from core.runs import additions, artifacts
 
 CLASS, UNREADABLE = "class", "unreadable"
 MODALITY_WORDS = {"xray": "chest X-rays", "ct": "CT slices", "phantom": "drawn phantoms"}

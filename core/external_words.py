@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from core.artifacts import Run
 from core.datasets.registry import KNOWN, Dataset, canonical_label
 from core.external_set import MODALITY_WORDS
 from core.metrics.classification import COVID
+from core.runs.artifacts import Run
 
 _LISTED = 10
 _NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import artifacts
 from core.config import Config
 from core.datasets.splits import fold_parts
 from core.describe import expected_minutes
@@ -22,6 +21,7 @@ from core.files import write_csv, write_json
 from core.models.names import model_title
 from core.models.pretrained import CONTROLS, InitPlan
 from core.models.recipes import Recipe, find_recipe
+from core.runs import artifacts
 from core.training import Materials, train_once
 
 DONE, NOT_DONE, PLANNED = "done", "not done", "planned"

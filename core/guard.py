@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from core import additions_guard
-from core.artifacts import ArtifactError, Run
 from core.guard_words import Look, explain_facts, looks_like, refusal, synthetic_sentence
 from core.imageio.decode import Decoded, resize_square
-from core.kept import left_out
+from core.runs import additions_guard
+from core.runs.artifacts import ArtifactError, Run
+from core.runs.missing_weights import left_out
 
 CELLS = 8  # of a layout, a side
 FEWEST_GREYS = 8.0  # spread of a layout below which it is not stretched further: a blank stays one

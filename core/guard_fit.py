@@ -23,8 +23,6 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from core import artifacts
-from core.artifacts import Run
 from core.checks import headline_models, percent
 from core.datasets.folder import find_image
 from core.guard import (
@@ -39,7 +37,9 @@ from core.guard_looking import GuardError, Seen, look_at_others, see_images
 from core.guard_trials import LOOKED_AT, Setting
 from core.guard_words import SUBJECTS
 from core.inference import ServedModel, load_model
-from core.kept import left_out, left_out_sentence, need_weights
+from core.runs import artifacts
+from core.runs.artifacts import Run
+from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 
 LEVEL = 0.99
 FOLDS = 5

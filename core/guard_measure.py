@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import artifacts
-from core.artifacts import Run
 from core.console import progress
 from core.datasets.folder import find_image, load_table
 from core.datasets.registry import KNOWN, DatasetError, dataset_folder, describe_folder
@@ -26,6 +24,8 @@ from core.guard_words import Look
 from core.imageio.decode import resize_square
 from core.inference import ServedModel
 from core.metrics.bootstrap import wilson_interval
+from core.runs import artifacts
+from core.runs.artifacts import Run
 
 MOST_NAMED = 20  # pictures of other kinds that pass, named
 NEAREST = 5

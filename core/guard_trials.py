@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from core.artifacts import Run
 from core.datasets.folder import find_image, load_table
 from core.datasets.registry import KNOWN, dataset_folder
 from core.guard_drawings import (
@@ -30,6 +29,7 @@ from core.guard_drawings import (
     draw_texture,
 )
 from core.imageio.decode import Decoded, ImageError, measure_colour, read_image
+from core.runs.artifacts import Run
 
 DRAWN_N = 40  # drawings of a kind: fewer could not show 90% even if all were refused
 PICTURES = (

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.artifacts import ArtifactError, Run, model_files
 from core.backend import import_openvino
-from core.kept import retrain_command
 from core.receptive import Places, align_maps, find_places
+from core.runs.artifacts import ArtifactError, Run, model_files
+from core.runs.missing_weights import retrain_command
 
 PRECISIONS = ("f32", "bf16", "f16")
 
@@ -114,7 +114,7 @@ def load_model(run: Run, name: str, alter: Callable[[object], None] | None = Non
     the files stay as they are.
 
     Raises:
-        core.artifacts.ArtifactError: the files are missing, changed or were not kept.
+        core.runs.artifacts.ArtifactError: the files are missing, changed or were not kept.
         InferenceError: a model that the run does not have, or a file that OpenVINO cannot read.
     """
     if name not in run.singles:

@@ -14,19 +14,19 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from core import artifacts
-from core.additions_maps import SCORE_COLUMNS
-from core.artifacts import Run
 from core.console import progress
 from core.datasets.phantom.generate import DRAWING_VERSION, class_names
 from core.explain import stretch_heat
 from core.inference import load_model
-from core.kept import left_out, left_out_sentence, need_weights
 from core.maps_phantoms import Asked, Drawn, ask_all, ask_model, draw_phantoms
 from core.maps_words import ALL, describe_learning, describe_model
 from core.metrics.bootstrap import wilson_interval
 from core.metrics.classification import predicted_index
 from core.pointing import BASELINES, SCORES, TOLERANCE_SHARE, score_map, summarise_scores
+from core.runs import artifacts
+from core.runs.additions_heatmaps import SCORE_COLUMNS
+from core.runs.artifacts import Run
+from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 from core.sanity import KINDS, RULE, compare_maps, judge, rank_correlation, shuffle_weights
 
 PER_CLASS = 100

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.artifacts import Run
 from core.pointing import BASELINES
+from core.runs.artifacts import Run
 from core.sanity import DECIDING, LIMIT
 
 ALL = "all"  # the phantoms of all classes with a lesion together

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from core import artifacts
 from core.config import artifacts_root
+from core.runs import artifacts
 
 SECONDS = "s"
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.artifacts import Run, has_predictions, load_fold_metrics, load_manifest, load_predictions
 from core.metrics.bootstrap import draw_sums, patient_index, wilson_interval
 from core.metrics.classification import (
     arrays_from_predictions,
@@ -22,6 +21,13 @@ from core.metrics.classification import (
     rates_from_confusion,
 )
 from core.metrics.confidence import as_matrices, bootstrap_intervals, patient_confusion
+from core.runs.artifacts import (
+    Run,
+    has_predictions,
+    load_fold_metrics,
+    load_manifest,
+    load_predictions,
+)
 
 DRAWS = 2000
 POOLED = "pooled"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import artifacts
 from core.config import Config, ConfigError, cache_root, data_root
 from core.console import progress
 from core.datasets.augmented_copies import KIND as AUGMENTED
@@ -23,6 +22,7 @@ from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.models.pretrained import InitPlan, plan_init
 from core.models.recipes import Recipe, adapt_recipe, find_recipe
 from core.resume import begun_init, plan_again
+from core.runs import artifacts
 
 CONTROL = "mobilenetv2_random"
 COPIES_PX = 224  # smaller pictures have too little detail to tell copies by

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.artifacts import Run
 from core.metrics.bootstrap import rate_estimate
 from core.metrics.classification import arrays_from_predictions
 from core.pooled import (
@@ -25,6 +24,7 @@ from core.pooled import (
     trials_on_judged_images,
 )
 from core.published import DATASET, FIGURES, ROWS, TARGETS, TASKS, THREE, TWO, Published, Task
+from core.runs.artifacts import Run
 
 # The papers average in ways of their own; ours are means over the classes.
 MEANS = {"sensitivity": "macro_recall", "precision": "macro_precision", "f1": "macro_f1"}

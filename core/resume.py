@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from core import artifacts
 from core.config import Config, ConfigError, config_to_json
 from core.files import jsonable, sha256_file, write_json, write_text
 from core.models.pretrained import InitPlan, plan_init
 from core.models.recipes import Recipe, recipe_from_json
+from core.runs import artifacts
 
 SETTINGS, PLAN, DONE = "config.json", "plan.json", "done.json"
 # What may differ when folds are added to a finished run.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from core import artifacts
 from core.config import artifacts_root
+from core.runs import artifacts
 
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:

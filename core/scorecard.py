@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from core.artifacts import Run
 from core.checks import (
     FAILED,
     NOT_DONE,
@@ -40,6 +39,7 @@ from core.checks_run import (
     check_operating,
     check_patient_split,
 )
+from core.runs.artifacts import Run
 
 # The most serious first: what makes all other figures worthless, then what makes them narrow.
 CHECKS = {

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from core import additions, artifacts, scorecard, verdict
-from core.additions_maps import load_maps
+from core import scorecard, verdict
 from core.checks_external import fall_words, macro_f1_fall
 from core.checks_guard import check_guard
 from core.pooled import folds_not_done, load_pooled
 from core.protocol import is_published_set, judge_target, published_table
+from core.runs import additions, artifacts
+from core.runs.additions_heatmaps import load_maps
 
 INIT_WORDS = {"imagenet": "ImageNet", "random": "random", "scratch": "from scratch"}
 HEAD = ("", "init", "input", "accuracy, %", "macro-F1, %", "covid sensitivity, %", "ms", "MB")

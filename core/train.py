@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import artifacts
 from core.cards import write_cards
 from core.config import Config, ConfigError, config_to_json
 from core.datasets.folder import load_table
@@ -55,6 +54,7 @@ from core.resume import (
     open_work_folder,
     replaced_folder,
 )
+from core.runs import artifacts
 from core.training import Materials, serve, train_once
 
 

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pandas as pd
 
-from core import artifacts
 from core.batches import Images
 from core.config import MAX_SEED
 from core.conversion import in_float32
@@ -27,6 +26,7 @@ from core.models.architectures import average_models, build_model
 from core.models.names import model_title
 from core.models.pretrained import InitPlan, load_initial_weights
 from core.models.recipes import Recipe
+from core.runs import artifacts
 
 
 @dataclass(frozen=True)

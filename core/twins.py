@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from core.artifacts import Run, has_predictions
 from core.metrics.bootstrap import draw_sums, patient_index
 from core.metrics.classification import (
     arrays_from_predictions,
@@ -21,6 +20,7 @@ from core.metrics.classification import (
 )
 from core.metrics.confidence import as_matrices, patient_confusion
 from core.pooled import DRAWS, FOLD_METRICS, fold_count, fold_predictions, is_grouped, run_seed
+from core.runs.artifacts import Run, has_predictions
 
 # What a recipe says of itself and not of the training.
 NOT_RECIPE = ("tried", "step_ms")

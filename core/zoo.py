@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import artifacts, verdict
-from core.artifacts import Run
+from core import verdict
 from core.metrics.bootstrap import DRAWS, draw_sums, patient_index
 from core.metrics.classification import arrays_from_predictions, rates_from_confusion
 from core.metrics.confidence import as_matrices, patient_confusion
 from core.metrics.significance import ALPHA, holm
 from core.models.names import NOTEBOOK
+from core.runs import artifacts
+from core.runs.artifacts import Run
 
 # What a ranking can go by -> its name for people.
 METRICS = {

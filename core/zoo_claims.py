@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core import artifacts
+from core.runs import artifacts
 from core.zoo import Answers, Entry, Protocol, load_answers, paired_difference
 
 HELD_UP, NOT_HELD_UP, CANNOT_TELL = "held up", "did not hold up", "cannot be told"

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from core import zoo, zoo_words
-from core.artifacts import Run
 from core.files import jsonable
+from core.runs.artifacts import Run
 from core.summary import INIT_WORDS
 from core.zoo import Protocol
 from core.zoo_claims import UNKNOWN, ClaimResult, judge_claims

@@ -13,10 +13,10 @@ import pandas as pd
 import streamlit as st
 from PIL import Image, ImageOps
 
-from core.artifacts import Run
 from core.datasets import registry
 from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import ImageError, read_image
+from core.runs.artifacts import Run
 from dashboard import live, loaders, ui
 from dashboard.charts import model_style
 from dashboard.charts_answers import plot_probabilities

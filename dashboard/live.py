@@ -19,8 +19,8 @@ from core.explain import (
     overlay,
 )
 from core.imageio.decode import resize_square
-from core.kept import left_out
 from core.occlusion import occlusion_maps
+from core.runs.missing_weights import left_out
 from dashboard import loaders, ui
 from dashboard.predicting import asked_models, shown_answers, shown_pixels
 from dashboard.uploads import Upload

@@ -28,12 +28,13 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from core import additions_guard, additions_maps, artifacts, config
-from core.artifacts import Run, RunEntry
+from core import config
 from core.datasets.folder import IMAGE_SUFFIXES
 from core.datasets.registry import dataset_folder
 from core.imageio import decode
 from core.metrics import classification, confidence, significance
+from core.runs import additions_guard, additions_heatmaps, artifacts
+from core.runs.artifacts import Run, RunEntry
 
 
 def run_token(run: Run) -> str:
@@ -274,7 +275,7 @@ def load_guard_document(run: Run) -> dict[str, Any] | None:
 @st.cache_resource(hash_funcs={Run: addition_token}, show_spinner=False, max_entries=20)
 def load_maps(run: Run) -> dict[str, Any] | None:
     """maps/maps.json, None where the maps were not measured. Raises ArtifactError."""
-    return additions_maps.load_maps(run)
+    return additions_heatmaps.load_maps(run)
 
 
 def answerer_token(run: Run) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core import artifacts
-from core.artifacts import Run
 from core.metrics import calibration, classification, conformal, curves, operating_point
 from core.metrics.curves import Curve
+from core.runs import artifacts
+from core.runs.artifacts import Run
 from dashboard import answers_curves, loaders
 
 TEST = "test"

@@ -19,8 +19,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core import additions, artifacts, pooled, protocol, scorecard, twins, verdict
-from core.artifacts import ArtifactError, Run, RunEntry
+from core import pooled, protocol, scorecard, twins, verdict
+from core.runs import additions, artifacts
+from core.runs.artifacts import ArtifactError, Run, RunEntry
 from dashboard import loaders
 
 _BY_RUN = {Run: loaders.run_token}

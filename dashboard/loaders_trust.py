@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from core import additions, artifacts, scorecard
-from core.artifacts import Run
+from core import scorecard
 from core.datasets.phantom.generate import label_synthetic, make_phantom
+from core.runs import additions, artifacts
+from core.runs.artifacts import Run
 from core.scorecard import Check, Evidence
 from dashboard import loaders
 from dashboard.charts import Chart

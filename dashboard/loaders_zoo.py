@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from core import artifacts, crossing, zoo, zoo_claims
-from core.artifacts import ArtifactError, Run
+from core import crossing, zoo, zoo_claims
 from core.metrics.classification import MetricsError
+from core.runs import artifacts
+from core.runs.artifacts import ArtifactError, Run
 from core.zoo import Protocol
 from core.zoo_claims import ClaimResult
 from dashboard import loaders, loaders_protocol

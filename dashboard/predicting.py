@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from core.answering import ModelAnswer, PictureAnswer
-from core.artifacts import Run
 from core.metrics.classification import predicted_index
+from core.runs.artifacts import Run
 from core.worth import is_control, votes
 
 # Larger pictures are shown smaller: a page needs no more, and the models see far less.

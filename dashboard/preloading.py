@@ -9,8 +9,8 @@ import os
 import pkgutil
 
 import dashboard
-from core import artifacts
-from core.artifacts import ArtifactError
+from core.runs import artifacts
+from core.runs.artifacts import ArtifactError
 from dashboard import loaders
 
 # Started by themselves, and no part of a page.

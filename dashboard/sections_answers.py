@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.answering import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
-from core.artifacts import ArtifactError
+from core.runs.artifacts import ArtifactError
 from core.worth import agreement_sentence, is_control, votes, worth
 from dashboard import live, loaders, ui
 from dashboard.charts import MODEL_STYLES, model_style

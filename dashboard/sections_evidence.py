@@ -6,9 +6,9 @@ from functools import partial
 
 import streamlit as st
 
-from core.additions_guard import guard_command
 from core.answering import Answerer, PictureAnswer
-from core.artifacts import ArtifactError, Run
+from core.runs.additions_guard import guard_command
+from core.runs.artifacts import ArtifactError, Run
 from dashboard import gallery, live, loaders, ui
 from dashboard.sections_guard import REFUSED
 from dashboard.uploads import KEPT_TEXT, Upload

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.additions_guard import guard_command
 from core.answering import Answerer, PictureAnswer
-from core.artifacts import ArtifactError, Run
+from core.runs.additions_guard import guard_command
+from core.runs.artifacts import ArtifactError, Run
 from dashboard import loaders, ui
 from dashboard.uploads import Upload
 

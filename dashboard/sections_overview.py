@@ -12,9 +12,9 @@ import pandas as pd
 import streamlit as st
 
 from core import pooled, summary, verdict
-from core.additions import list_external, load_audit
-from core.artifacts import ArtifactError
 from core.metrics.classification import MetricsError
+from core.runs.additions import list_external, load_audit
+from core.runs.artifacts import ArtifactError
 from dashboard import loaders, loaders_protocol, tables, ui
 
 CALIBRATED = {"log_loss": "Log loss", "brier": "Brier score", "ece": "ECE"}

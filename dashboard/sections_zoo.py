@@ -9,10 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from core import zoo, zoo_claims
-from core.artifacts import ArtifactError, Run
 from core.crossing import Cell, CrossError, Matrix
 from core.metrics.classification import MetricsError
 from core.models.names import model_title
+from core.runs.artifacts import ArtifactError, Run
 from core.zoo import METRICS, Protocol
 from core.zoo_words import AGAINST_THE_FIRST, METRIC_WORDS
 from dashboard import charts_zoo, live, loaders_zoo, tables, ui

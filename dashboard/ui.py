@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core import artifacts, config, verdict
-from core.artifacts import ArtifactError, Run
+from core import config, verdict
 from core.datasets.leakage import leak_sentence
+from core.runs import artifacts
+from core.runs.artifacts import ArtifactError, Run
 from dashboard import charts, loaders, loaders_protocol, tables
 
 RESEARCH_LINE = "Research use, not for diagnosis"

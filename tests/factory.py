@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core import artifacts
 from core.backend import import_openvino
 from core.config import Config
 from core.datasets.phantom.generate import write_phantoms
 from core.evaluation import score_run
+from core.runs import artifacts
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
 DATASET, ENSEMBLE = "phantom", "ensemble"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import additions, artifacts
 from core.metrics.confidence import wilson_interval
+from core.runs import additions, artifacts
 
 # Title, unit, strengths, the one that changes nothing.
 KINDS = {

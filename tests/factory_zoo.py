@@ -10,11 +10,11 @@ from unittest import mock
 
 import pandas as pd
 
-from core import artifacts
 from core.files import write_json
 from core.metrics.classification import arrays_from_predictions, compute_metrics
 from core.metrics.confidence import bootstrap_intervals
 from core.models.names import BACKBONES, NOTEBOOK, OWN, model_title
+from core.runs import artifacts
 from tests import factory
 
 NOTEBOOK_SKILLS = dict(

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from core import additions, artifacts
+from core.runs import additions, artifacts
 from tests.factory import make_run
 
 SECTIONS = {"leakage": None, "blackout": None, "probe": None, "perturbation": None}

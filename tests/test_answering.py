@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core import artifacts
 from core.answering import (
     BATCH,
     conformal_promise,
@@ -20,6 +19,7 @@ from core.datasets.phantom.generate import make_phantom
 from core.guard import Judgement, Neighbour
 from core.imageio.decode import Decoded, resize_square
 from core.inference import load_model
+from core.runs import artifacts
 from tests.factory import INPUT_SIZE_PX, make_run
 
 NAMES = ("covid", "normal", "pneumonia")

@@ -1,4 +1,6 @@
-"""core/artifacts.py, core/shapes.py: what a run must hold, and the sentence where it does not."""
+"""core/runs/artifacts.py, core/runs/schema.py: what a run must hold, and the sentence where it does
+not.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core import artifacts
-from core.artifacts import ArtifactError
-from core.shapes import find_problem
+from core.runs import artifacts
+from core.runs.artifacts import ArtifactError
+from core.runs.schema import find_problem
 from tests.factory import make_run
 
 

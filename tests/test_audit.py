@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import artifacts, shapes, shapes_added
 from core.__main__ import main
-from core.additions import load_audit
 from core.audit import open_panel
 from core.metrics.confidence import bootstrap_intervals
 from core.panel import Panel, Sample, percent_with_interval
 from core.perturbation import KINDS
+from core.runs import artifacts, schema, schema_additions
+from core.runs.additions import load_audit
 from core.scorecard import NOT_DONE, build_scorecard
 from tests.asked import CLASSES, Rule
 from tests.factory import make_run
@@ -74,7 +74,7 @@ def test_a_clean_run_is_audited_whole(audit, root):
     document = json.loads(out)
     assert status == 0
     assert document == load_audit(run_of(root))
-    assert shapes.find_problem(document, shapes_added.AUDIT) is None
+    assert schema.find_problem(document, schema_additions.AUDIT) is None
     assert (document["precision"], document["tta"], document["n_test"]) == ("f32", "none", TEST_N)
     assert document["models"] == ["cnn", "resnet50"] and document["excluded"] == []
     assert document["leakage"]["status"] == "clean"
@@ -139,7 +139,7 @@ def test_without_images_it_does_what_the_files_allow(audit, root):
     status, out, said = audit("--json")
     document = json.loads(out)
     assert status == 1
-    assert shapes.find_problem(document, shapes_added.AUDIT) is None
+    assert schema.find_problem(document, schema_additions.AUDIT) is None
     assert document["n_test"] == 0
     assert document["blackout"] is None and document["perturbation"] is None
     assert document["leakage"]["status"] == "clean" and document["subgroups"] is not None
@@ -213,7 +213,7 @@ def test_a_probe_that_is_named_is_asked(audit, root):
     status, out, said = audit("--probe", folder, "--json")
     document = json.loads(out)
     assert status == 0
-    assert shapes.find_problem(document, shapes_added.AUDIT) is None
+    assert schema.find_problem(document, schema_additions.AUDIT) is None
     assert (document["probe"]["name"], document["probe"]["n"]) == ("probe", 3)
     assert [entry["image_id"] for entry in document["probe"]["excluded"]] == ["SARS/known"]
     assert set(document["probe"]["models"]) == {"cnn", "resnet50"}

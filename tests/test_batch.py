@@ -18,10 +18,10 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from core.answering import BATCH, ModelAnswer, PictureAnswer, open_answerer
-from core.artifacts import open_run
 from core.datasets.phantom.generate import NOTICE, make_phantom
 from core.guard import Judgement
 from core.imageio.decode import Decoded, ImageError, decode_image
+from core.runs.artifacts import open_run
 from dashboard import batch as batches
 from dashboard import tables, tables_batch
 from dashboard.batch import READ_AT_ONCE, Batch, Progress, Row, Turns

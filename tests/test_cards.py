@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from core import artifacts
-from core.additions_guard import write_guard
-from core.additions_maps import write_maps
 from core.cards import refresh_cards
 from core.cards_measured import describe_guard, describe_maps
 from core.cards_training import tried_where
 from core.maps import measure_maps
+from core.runs import artifacts
+from core.runs.additions_guard import write_guard
+from core.runs.additions_heatmaps import write_maps
 from tests.factory import make_run
 
 RELEASE = Path(__file__).parents[1] / "artifacts" / "release"

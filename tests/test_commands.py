@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import artifacts
 from core.__main__ import build_parser, main
 from core.config import Config, ConfigError
 from core.export import ExportError
+from core.runs import artifacts
 from tests.factory import make_run
 from tests.files import copy_workplace, write_files, write_metadata
 

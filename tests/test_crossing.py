@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from core import additions, artifacts, commands_cross
+from core import commands_cross
 from core.__main__ import main
-from core.artifacts import NOT_KEPT, Run, open_run
 from core.commands_cross import cell_text
 from core.crossing import build_matrices, build_matrix
 from core.crossing_rows import choose_runs, row_name
 from core.external_scores import compare_with_home, score_external
+from core.runs import additions, artifacts
+from core.runs.artifacts import NOT_KEPT, Run, open_run
 from tests.factory import CLASS_NAMES, make_run
 from tests.factory_audit import add_external, change_json
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import artifacts
+from core.runs import artifacts
 from dashboard.answers import cell_images, clicked_cell, count_cells, join_answers, shares
 from dashboard.charts_confusion import (
     SCALES,

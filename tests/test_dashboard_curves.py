@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import artifacts
 from core.metrics import calibration, conformal, curves, operating_point
 from core.metrics.classification import arrays_from_predictions, compute_metrics, rank_auc
+from core.runs import artifacts
 from dashboard import answers_curves, loaders_curves
 from tests.factory import make_run
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.artifacts import ArtifactError, load_metrics, open_run
-from core.shapes import METRICS, RUN
+from core.runs.artifacts import ArtifactError, load_metrics, open_run
+from core.runs.schema import METRICS, RUN
 from tests.factory import make_run
 
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
@@ -56,7 +56,9 @@ def torn(whole: Path, empty_app: Path) -> Path:
 
 
 def places(shape: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
-    """Every key that a table of core.shapes knows, with its shape; `any` and 0 stand for all."""
+    """Every key that a table of core.runs.schema knows, with its shape; `any` and 0 stand for
+    all.
+    """
     if path:
         yield path, shape
     for option in shape if isinstance(shape, tuple) else (shape,):

@@ -13,7 +13,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from core import artifacts
+from core.runs import artifacts
 from dashboard import gallery
 from dashboard.answers import export_table, join_answers, wrong_images
 from tests.factory import make_run

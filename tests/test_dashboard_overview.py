@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import artifacts
 from core.files import write_json
 from core.metrics.classification import compute_metrics, flatten_metrics
+from core.runs import artifacts
 from core.scorecard import build_scorecard
 from dashboard import charts, tables
 from tests.factory import make_run

@@ -13,12 +13,13 @@ from PIL import Image, PngImagePlugin
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.testing.v1 import AppTest
 
-from core import artifacts, inference
+from core import inference
 from core.answering import conformal_words, open_answerer
 from core.datasets.phantom.generate import NOTICE, label_synthetic, make_phantom
 from core.explain import class_heat, mean_heat, overlay
 from core.imageio.decode import decode_image
 from core.imageio.sandbox import decode_safely
+from core.runs import artifacts
 from core.worth import worth
 from dashboard import sections_batch
 from tests.factory import make_run

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import artifacts
 from core.files import write_json
 from core.pooled import fold_table
 from core.protocol import judge_target, table_rows
+from core.runs import artifacts
 from core.twins import compare_splits
 from dashboard import charts_protocol
 from tests.factory import make_run

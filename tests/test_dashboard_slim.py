@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.artifacts import open_run
-from core.slimming import slim_run
+from core.runs.artifacts import open_run
+from core.runs.prune import slim_run
 from dashboard import loaders, preloading
 from tests.factory import make_run
 from tests.factory_guard import add_guard

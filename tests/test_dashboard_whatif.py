@@ -81,7 +81,7 @@ def test_a_slider_asks_the_models_about_the_changed_picture(demo_app: Path) -> N
 
     from core.altering import Changes, apply_changes
     from core.answering import open_answerer
-    from core.artifacts import open_run
+    from core.runs.artifacts import open_run
 
     app = open_part()
     app.slider(key="whatif_brightness").set_value(80).run()

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import artifacts, zoo, zoo_words
+from core import zoo, zoo_words
 from core.crossing import Cell
 from core.models.names import NOTEBOOK
+from core.runs import artifacts
 from core.zoo_claims import judge_claims
 from dashboard import sections_zoo
 from tests.factory import make_run

@@ -15,7 +15,6 @@ from PIL import Image
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from core import additions, artifacts
 from core.__main__ import main
 from core.answers import open_models
 from core.datasets.image_matching import SIDE_PX
@@ -41,6 +40,7 @@ from core.external_scores import (
 )
 from core.external_set import ExternalError, name_external
 from core.imageio.decode import resize_square
+from core.runs import additions, artifacts
 from tests.factory import make_run
 from tests.files import write_metadata
 from tests.samples import NAMES, sample

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import artifacts, folds
+from core import folds
 from core.config import Config, ConfigError
 from core.datasets.folder import load_table
 from core.datasets.phantom.generate import write_phantoms
@@ -13,6 +13,7 @@ from core.datasets.splits import ManifestError, build_manifest, fold_parts
 from core.imageio.pixel_cache import build_pixel_cache
 from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, Stage
+from core.runs import artifacts
 from core.training import Materials, train_once
 
 NAMES = ["covid", "normal", "pneumonia"]

@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.covariance import EmpiricalCovariance
 
-from core import additions, artifacts, guard, guard_fit
-from core.additions_guard import load_guard_files
-from core.artifacts import ArtifactError
+from core import guard, guard_fit
 from core.files import sha256_file
 from core.guard import CELLS, VARIANTS, Space, load_guard
 from core.guard_fit import set_bounds
@@ -22,6 +20,9 @@ from core.guard_trials import as_decoded
 from core.guard_words import Look, explain_facts
 from core.imageio.decode import Decoded, read_image, resize_square
 from core.inference import load_model
+from core.runs import additions, artifacts
+from core.runs.additions_guard import load_guard_files
+from core.runs.artifacts import ArtifactError
 from tests.factory import make_run
 from tests.factory_guard import add_guard
 

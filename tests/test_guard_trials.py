@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from core import artifacts, guard_drawings, guard_fit, guard_trials
+from core import guard_drawings, guard_fit, guard_trials
 from core.__main__ import main
-from core.additions import verify_additions
 from core.datasets.phantom.generate import write_phantoms
 from core.files import sha256_file
 from core.guard import CELLS, load_guard
@@ -22,6 +21,8 @@ from core.guard_looking import Seen
 from core.guard_measure import by_value, kept_rate, refused_rate
 from core.guard_trials import KINDS, LOOKED_AT, Setting, TrialError, as_decoded, kinds_for
 from core.guard_words import Look
+from core.runs import artifacts
+from core.runs.additions import verify_additions
 from tests.factory import make_run
 from tests.factory_guard import FakeModel
 

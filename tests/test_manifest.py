@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from core.artifacts import MANIFEST_COLUMNS
 from core.config import data_root
 from core.datasets.splits import (
     ManifestError,
@@ -20,6 +19,7 @@ from core.datasets.splits import (
     fingerprint,
 )
 from core.imageio.pixel_cache import build_pixel_cache
+from core.runs.artifacts import MANIFEST_COLUMNS
 
 PROPERTY = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True

@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import artifacts, maps
+from core import maps
 from core.__main__ import main
-from core.additions import verify_additions
-from core.additions_maps import load_maps, write_maps
 from core.inference import Output
 from core.maps_phantoms import draw_phantoms
 from core.metrics.classification import predicted_index
 from core.pointing import BASELINES, SCORES
-from core.run_files import read_json
-from core.shapes import find_problem
-from core.shapes_maps import MAPS
+from core.runs import artifacts
+from core.runs.additions import verify_additions
+from core.runs.additions_heatmaps import load_maps, write_maps
+from core.runs.readers import read_json
+from core.runs.schema import find_problem
+from core.runs.schema_heatmaps import MAPS
 from tests.factory import make_run
 
 PHANTOMS = 3

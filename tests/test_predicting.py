@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import artifacts
 from core.answering import ModelAnswer
 from core.imageio.decode import Decoded
+from core.runs import artifacts
 from core.worth import votes
 from dashboard.charts_answers import plot_probabilities
 from dashboard.predicting import asked_models, moved_class, plain_mean, shown_pixels

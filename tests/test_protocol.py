@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, multilabel_confusion_matrix
 from statsmodels.stats.proportion import proportion_confint
 
-from core import artifacts
-from core.artifacts import ArtifactError
 from core.files import write_csv, write_json
 from core.metrics.classification import arrays_from_predictions
 from core.metrics.confidence import bootstrap_draws, bootstrap_intervals
@@ -24,6 +22,8 @@ from core.pooled import (
 )
 from core.protocol import judge_target, published_table, table_rows
 from core.published import TARGETS
+from core.runs import artifacts
+from core.runs.artifacts import ArtifactError
 from core.twins import compare_splits, find_twin, gap_sentence, recipe_differences
 from tests.factory import make_run
 from tests.folded import FOLDS, make_folded_run, set_pooled

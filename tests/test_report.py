@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import artifacts, scorecard
+from core import scorecard
 from core.answering import ModelAnswer, PictureAnswer
 from core.datasets.phantom.generate import NOTICE, label_synthetic, make_phantom
 from core.explain import class_heat, overlay
@@ -35,6 +35,7 @@ from core.report import (
     report_file_name,
 )
 from core.report_images import MAP_OPACITY
+from core.runs import artifacts
 from tests.factory import CLASS_NAMES, make_run
 
 WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

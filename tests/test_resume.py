@@ -5,11 +5,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from core import artifacts, resume
+from core import resume
 from core.config import Config, ConfigError
 from core.files import write_json
 from core.models.pretrained import InitPlan
 from core.models.recipes import RECIPES
+from core.runs import artifacts
 
 CONFIG = Config("tiny", ("cnn",), "mine")
 RECIPE = RECIPES["cnn", "random"]

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from core import additions, artifacts
 from core.__main__ import main
 from core.answering import NOT_ASKED, open_answerer
 from core.answers import open_models
-from core.artifacts import NOT_KEPT, ArtifactError, open_run, verify_run
 from core.cards_measured import describe_weights
 from core.datasets.phantom.generate import make_phantom
 from core.guard import load_guard
 from core.imageio.decode import decode_image
 from core.inference import InferenceError, load_model
-from core.kept import left_out, left_out_sentence, retrain_command
-from core.slimming import SlimError, slim_run
+from core.runs import additions, artifacts
+from core.runs.artifacts import NOT_KEPT, ArtifactError, open_run, verify_run
+from core.runs.missing_weights import left_out, left_out_sentence, retrain_command
+from core.runs.prune import SlimError, slim_run
 from core.summary import summarise_run
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external, change_json
@@ -132,7 +132,7 @@ def test_what_is_gone_cannot_be_kept(run: artifacts.Run) -> None:
 
 def test_an_interrupted_call_is_completed_by_the_next(run: artifacts.Run, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("core.slimming.refresh_cards", lambda run: 1 / 0)
+        patch.setattr("core.runs.prune.refresh_cards", lambda run: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             slim_run(run)
     assert any("model.xml is missing" in problem for problem in verify_run(run.path))

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 from sklearn.model_selection import LeaveOneGroupOut
 
-from core import artifacts
 from core.config import data_root
 from core.datasets.folder import load_table
 from core.datasets.registry import describe_folder
 from core.datasets.subgroup_columns import UNKNOWN, GroupingError, list_columns
 from core.metrics.confidence import bootstrap_intervals, wilson_interval
+from core.runs import artifacts
 from core.subgroups import GIVES_AWAY, SubgroupsError, compute_subgroups, tell_classes
 from tests.factory import CLASS_NAMES, make_run
 

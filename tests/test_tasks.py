@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import artifacts, preparing
+from core import preparing
 from core.config import Config, ConfigError
 from core.datasets.folder import load_table
 from core.datasets.registry import KNOWN, resolve_dataset
@@ -25,7 +25,8 @@ from core.preparing import (
     moved_sentence,
     split_images,
 )
-from core.shapes import RUN, find_problem
+from core.runs import artifacts
+from core.runs.schema import RUN, find_problem
 from tests.files import write_picture
 
 PUBLISHED = {"covid": "Covid-19", "normal": "No_findings", "pneumonia": "Pneumonia"}

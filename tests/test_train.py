@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sk
 
-from core import artifacts
 from core.backend import import_keras
 from core.datasets.phantom.generate import make_phantom, write_phantoms
 from core.inference import load_model
+from core.runs import artifacts
 from tests.files import write_published_layout
 
 MODELS = "cnn,resnet50,mobilenetv2"

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import artifacts
 from core.files import write_json
+from core.runs import artifacts
 from dashboard import loaders, ui
 from tests.factory import make_run
 

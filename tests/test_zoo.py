@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import artifacts, verdict, zoo, zoo_words
+from core import verdict, zoo, zoo_words
 from core.files import write_csv
 from core.metrics.classification import arrays_from_predictions
 from core.metrics.significance import compare_models, holm
 from core.models.names import NOTEBOOK, OWN
+from core.runs import artifacts
 from core.zoo_claims import (
     CANNOT_TELL,
     CLAIMS,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core import artifacts, zoo, zoo_words
+from core import zoo, zoo_words
 from core.__main__ import main
+from core.runs import artifacts
 from core.zoo_claims import UNKNOWN
 from core.zoo_summary import summarise_zoo, zoo_to_json
 from tests.factory import make_run

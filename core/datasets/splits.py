@@ -16,8 +16,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.model_selection import StratifiedGroupKFold
 
-from core.artifacts import MANIFEST_COLUMNS
 from core.imageio.pixel_cache import forget_array
+from core.runs.artifacts import MANIFEST_COLUMNS
 
 TEST_FOLDS = 5
 VAL_FRACTION = 0.10

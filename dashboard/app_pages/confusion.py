@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.artifacts import ArtifactError
+from core.runs.artifacts import ArtifactError
 from dashboard import gallery, live, loaders, ui
 from dashboard.answers import NORMALISE, cell_images, clicked_cell, count_cells, join_answers
 from dashboard.charts_confusion import describe_confusion, plot_confusion, scale_top

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.artifacts import ArtifactError
 from core.metrics.classification import MetricsError
 from core.metrics.curves import MACRO
+from core.runs.artifacts import ArtifactError
 from dashboard import answers_curves, charts_curves, loaders_curves, ui
 from dashboard.sections import choose, explain, mark, offer_tables, safe_titles, titles_of
 from dashboard.sections_calibration import show_calibration, show_sets

@@ -3,9 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from core.artifacts import ArtifactError
 from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import ImageError
+from core.runs.artifacts import ArtifactError
 from dashboard import charts_making, gallery, loaders, tables, ui
 
 PER_CLASS = 6

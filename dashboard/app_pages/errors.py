@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.artifacts import ArtifactError
+from core.runs.artifacts import ArtifactError
 from dashboard import gallery, loaders, ui
 from dashboard.answers import MISSED_BY, export_table, join_answers, wrong_images
 from dashboard.tables import csv_download

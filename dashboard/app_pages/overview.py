@@ -4,9 +4,9 @@ import pandas as pd
 import streamlit as st
 
 from core import verdict
-from core.artifacts import ArtifactError, load_card
 from core.cards_training import tried_where
 from core.metrics.classification import MetricsError
+from core.runs.artifacts import ArtifactError, load_card
 from dashboard import charts, loaders, sections_overview, tables, ui
 
 COVID = "covid"

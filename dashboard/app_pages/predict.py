@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.artifacts import ArtifactError, Run
 from core.datasets.phantom.generate import class_names as PHANTOM_CLASSES
 from core.datasets.phantom.generate import make_phantom
 from core.imageio.decode import MAX_BYTES, Decoded, ImageError, read_image
 from core.imageio.zip_archive import MAX_ZIP_BYTES, is_zip
-from core.kept import retrain_command
+from core.runs.artifacts import ArtifactError, Run
+from core.runs.missing_weights import retrain_command
 from dashboard import gallery, live, loaders, sections_batch, ui, uploads
 from dashboard import sections_answers as said
 from dashboard import sections_evidence as evidence

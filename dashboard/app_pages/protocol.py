@@ -6,9 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from core import pooled, protocol, twins
-from core.artifacts import ArtifactError, Run
 from core.metrics.classification import MetricsError
 from core.published import FIGURES, TASKS
+from core.runs.artifacts import ArtifactError, Run
 from dashboard import charts_protocol, loaders_protocol, tables, ui
 
 FOLDS = 5

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from core.artifacts import ArtifactError
+from core.runs.artifacts import ArtifactError
 from dashboard import charts, charts_making, loaders, tables, ui
 
 

@@ -5,10 +5,10 @@ from functools import partial
 
 import streamlit as st
 
-from core.artifacts import ArtifactError
 from core.checks import NO_BOX, audit_command
 from core.datasets.leakage import LeakageError
 from core.metrics.classification import MetricsError
+from core.runs.artifacts import ArtifactError
 from core.scorecard import FAILED, NOT_DONE, PASSED, Check, scorecard_sentence, sort_checks
 from dashboard import loaders, loaders_trust, sections_trust, ui
 

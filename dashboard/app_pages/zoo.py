@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import streamlit as st
 
 from core import zoo, zoo_words
-from core.artifacts import ArtifactError
 from core.metrics.classification import MetricsError
+from core.runs.artifacts import ArtifactError
 from core.zoo import METRICS, Protocol, ZooError
 from dashboard import charts_zoo, loaders_zoo, sections_zoo, ui
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from core import artifacts
 from core.datasets.phantom.generate import make_phantom
+from core.runs import artifacts
 from core.worth import agreement_sentence
 from tests.factory import CLASS_NAMES, TITLES, make_run
 

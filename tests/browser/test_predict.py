@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import artifacts
 from core.answering import Answerer, PictureAnswer, conformal_words, open_answerer
 from core.imageio.decode import decode_image, read_image
+from core.runs import artifacts
 from core.worth import agreement_sentence, votes
 from tests.factory import CLASS_NAMES
 from tests.uploading import open_files

@@ -1,6 +1,6 @@
 """What is added to a finished run: audit/, external/<name>/ and guard/, each with its own hashes.
 
-Files, like those of the run's core (core.artifacts), are written atomically; the document that
+Files, like those of the run's core (core.runs.artifacts), are written atomically; the document that
 names the others comes last, so an addition is whole or absent.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from core.artifacts import RUN_NAME, Run, prediction_columns
 from core.files import sha256_file, write_bytes, write_csv, write_json
-from core.run_files import ArtifactError, damaged, read_csv, read_json
+from core.runs.artifacts import RUN_NAME, Run, prediction_columns
+from core.runs.readers import ArtifactError, damaged, read_csv, read_json
 
 AUDIT_FOLDER, AUDIT_FILE = "audit", "audit.json"
 MAPS_FOLDER, MAPS_FILE = "maps", "maps.json"

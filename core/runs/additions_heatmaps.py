@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from core.additions import MAPS_FILE, MAPS_FOLDER, load_document, write_folder
-from core.artifacts import Run
-from core.run_files import damaged
-from core.shapes import find_problem
-from core.shapes_maps import MAPS
+from core.runs.additions import MAPS_FILE, MAPS_FOLDER, load_document, write_folder
+from core.runs.artifacts import Run
+from core.runs.readers import damaged
+from core.runs.schema import find_problem
+from core.runs.schema_heatmaps import MAPS
 
 SCORES_FILE, PHANTOMS_FILE = "scores.csv", "phantoms.csv"
 SCORE_COLUMNS = ["model", "map", "label", "patient", "called", "hit", "hit_exact", "mass"]

@@ -2,7 +2,7 @@
 
 Layout and columns are the contract written down in docs/artifacts.md. Every write is atomic (a
 temporary file in the same folder, flushed, then renamed), so a reader never meets half a file.
-What is added to a finished run (audit/, external/, guard/) is in core.additions.
+What is added to a finished run (audit/, external/, guard/) is in core.runs.additions.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from core import shapes
 from core.files import sha256_file, write_csv, write_json, write_text
 from core.metrics.classification import COVID
-from core.run_files import ArtifactError, damaged, read_csv, read_json, read_text
+from core.runs import schema
+from core.runs.readers import ArtifactError, damaged, read_csv, read_json, read_text
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
@@ -186,7 +186,7 @@ def open_run(path: Path) -> Run:
             f"Run {path.name} has format version {version}, this program reads {FORMAT_VERSION}. "
             "Update the program or train the run anew."
         )
-    problem = shapes.find_problem(info, shapes.RUN)
+    problem = schema.find_problem(info, schema.RUN)
     problem = problem or _names_problem(info) or _members_problem(info) or _weights_problem(info)
     if problem:
         raise damaged(path, RUN_FILE, problem)
@@ -267,7 +267,7 @@ def load_metrics(run: Run, model: str) -> dict[str, Any]:
     metrics = read_json(run.path, name)
     if not isinstance(metrics, dict):
         raise damaged(run.path, name, "it is not a JSON object")
-    problem = shapes.find_problem(metrics, shapes.METRICS)
+    problem = schema.find_problem(metrics, schema.METRICS)
     if not problem:
         if set(metrics["per_class"]) != set(run.class_names):
             problem = f"`per_class` must hold the classes {', '.join(run.class_names)}"
@@ -286,7 +286,7 @@ def load_fold_metrics(run: Run, model: str) -> dict[str, Any] | None:
     if not (run.path / name).is_file():
         return None
     metrics = read_json(run.path, name)
-    problem = shapes.find_problem(metrics, shapes.METRICS | shapes.FOLDS)
+    problem = schema.find_problem(metrics, schema.METRICS | schema.FOLDS)
     if problem:
         raise damaged(run.path, name, problem)
     return metrics

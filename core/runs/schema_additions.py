@@ -1,11 +1,11 @@
-"""What audit.json, external.json and guard.json must hold, in the manner of core.shapes.
+"""What audit.json, external.json and guard.json must hold, in the manner of core.runs.schema.
 
 Only what pages and scorecard read is here; a section of the audit that was not done is null.
 """
 
 from __future__ import annotations
 
-from core.shapes import BOUNDS, MAYBE
+from core.runs.schema import BOUNDS, MAYBE
 
 EST = {"accuracy": float, "low": MAYBE, "high": MAYBE}
 SHARE = {"share": MAYBE, "low": MAYBE, "high": MAYBE}

@@ -1,4 +1,4 @@
-"""guard/ of a run: what core.guard_fit found, hashed like every addition (core.additions)."""
+"""guard/ of a run: what core.guard_fit found, hashed like every addition (core.runs.additions)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from core import shapes, shapes_added
-from core.additions import GUARD_FILE, GUARD_FOLDER, load_document, write_folder
-from core.artifacts import Run
 from core.files import sha256_file
-from core.run_files import ArtifactError
+from core.runs import schema, schema_additions
+from core.runs.additions import GUARD_FILE, GUARD_FOLDER, load_document, write_folder
+from core.runs.artifacts import Run
+from core.runs.readers import ArtifactError
 
 GUARD_ARRAYS = "guard.npz"
 
@@ -36,7 +36,7 @@ def load_guard_document(run: Run) -> dict[str, Any] | None:
     if not (run.path / name).is_file():
         return None
     document = load_document(run, name)
-    problem = shapes.find_problem(document, shapes_added.GUARD)
+    problem = schema.find_problem(document, schema_additions.GUARD)
     if problem:
         raise damaged_guard(run, GUARD_FILE, problem)
     return document

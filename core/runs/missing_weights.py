@@ -1,7 +1,7 @@
 """Runs whose weights were not kept, in words: which models cannot be asked, how to get them back.
 
 All figures of such a run are there, since they derive from its predictions; its models answer
-nothing new. `python -m core slim` makes one (core.slimming).
+nothing new. `python -m core slim` makes one (core.runs.prune).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from core.run_files import ArtifactError
+from core.runs.readers import ArtifactError
 
 if TYPE_CHECKING:
-    from core.artifacts import Run
+    from core.runs.artifacts import Run
 
 
 def retrain_command(info: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""What maps.json must hold, in the manner of core.shapes: what cards and pages read of it."""
+"""What maps.json must hold, in the manner of core.runs.schema: what cards and pages read of it."""
 
 from __future__ import annotations
 
-from core.shapes import MAYBE
+from core.runs.schema import MAYBE
 
 EST = dict.fromkeys(("value", "low", "high"), MAYBE)
 AGAINST = {**EST, "difference": MAYBE, "verdict": (str, None)}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core import artifacts
-from core.artifacts import KEPT, KERAS_FILE, MODEL_FILES, NOT_KEPT, Run
 from core.cards import refresh_cards
 from core.files import sha256_file
-from core.kept import join_titles, retrain_command
-from core.run_files import ArtifactError
+from core.runs import artifacts
+from core.runs.artifacts import KEPT, KERAS_FILE, MODEL_FILES, NOT_KEPT, Run
+from core.runs.missing_weights import join_titles, retrain_command
+from core.runs.readers import ArtifactError
 
 WEIGHT_FILES = (*MODEL_FILES, KERAS_FILE)
 

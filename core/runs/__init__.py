@@ -1,0 +1,1 @@
+"""The artifact contract: the files of a run, read, written, checked and hashed."""
