@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.answers import describe_answer
 from core.guard import Guard, Judgement, Neighbour, load_guard
 from core.imageio.decode import Decoded, resize_square
-from core.inference import InferenceError, Output, ServedModel, load_model
+from core.inference.answers import describe_answer
+from core.inference.ensemble import as_shares
+from core.inference.served_model import InferenceError, Output, ServedModel, load_model
 from core.metrics.conformal import ALPHA
-from core.panel import as_shares
 from core.runs.artifacts import ArtifactError, Run
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 
@@ -244,7 +244,7 @@ def open_answerer(run: Run, load: Callable[[Run, str], ServedModel] = load_model
     """All models of a run that can be loaded, and its guard. What cannot be is in `problems`.
 
     Models whose weights were not kept share one sentence there, under NOT_ASKED. load(run, model)
-    may be a cached core.inference.load_model.
+    may be a cached core.inference.served_model.load_model.
 
     Raises:
         ArtifactError: no weights were kept, or no model at all can be loaded; the sentence is then

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.answers import open_models
 from core.audit_images import RunImages, find_images, find_masks, read_images, read_masks
 from core.blackout import FILLS, PARTS, FloorImages, measure_blackout
 from core.checks import NO_BOX
@@ -23,8 +22,9 @@ from core.console import progress
 from core.datasets.folder import load_table
 from core.datasets.leakage import find_leaks
 from core.datasets.registry import DatasetError, describe_folder
+from core.inference.answers import open_models
+from core.inference.ensemble import AuditError, Panel, Sample
 from core.metrics.classification import COVID
-from core.panel import AuditError, Panel, Sample
 from core.perturbation import count_questions, measure_perturbations
 from core.probe import Known, ask_probe
 from core.probe_images import Probe, load_probe
@@ -121,7 +121,7 @@ def _say_excluded(images: RunImages, manifest: pd.DataFrame, missing: list[str],
 def open_panel(run: artifacts.Run, precision: str) -> Panel:
     """The models of a run, asked without mirrored copies at that precision.
 
-    Raises ArtifactError or InferenceError as core.answers.open_models does.
+    Raises ArtifactError or InferenceError as core.inference.answers.open_models does.
     """
     # Models are opened as run.json says, so the wish is written there (into a copy).
     return open_models(replace(run, info=run.info | {"tta": "none", "precision": precision}))

@@ -14,7 +14,7 @@ from core.console import progress
 from core.datasets.folder import find_image
 from core.imageio.decode import ImageError, read_image
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
-from core.panel import AuditError
+from core.inference.ensemble import AuditError
 from core.runs import artifacts
 
 # Copies and floors need no more; models may want more (or less).

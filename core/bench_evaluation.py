@@ -24,7 +24,7 @@ def bench_evaluation(run: str | None) -> Measurements:
 
 def _bench_engine(task: Task, name: str, folder: Path) -> Measured:
     from core.export import export_model, round_weights
-    from core.inference import compile_model
+    from core.inference.served_model import compile_model
     from core.models.recipes import Recipe
 
     model = first_model(name, Recipe(FROZEN_PX, ()), task)

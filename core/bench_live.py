@@ -27,9 +27,9 @@ from core.config import data_root
 from core.datasets.phantom.generate import class_names as phantom_classes
 from core.datasets.phantom.generate import make_phantom
 from core.datasets.registry import dataset_folder
-from core.explain import class_heat, overlay
 from core.imageio.decode import ImageError, decode_image, read_bytes
 from core.imageio.sandbox import decode_safely
+from core.inference.class_activation import class_heat, overlay
 from core.measuring import Measured, Measurements, find_entry, median_by_turns
 from core.runs import artifacts
 

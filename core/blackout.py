@@ -18,9 +18,9 @@ from scipy.ndimage import gaussian_filter
 
 from core.floors import THUMBNAIL_PX, grey_histograms, score_floor, thumbnails
 from core.imageio.decode import resize_square
+from core.inference.ensemble import Panel, Sample, as_estimate, percent, percent_with_interval
 from core.metrics.classification import predicted_index
 from core.metrics.confidence import wilson_interval
-from core.panel import Panel, Sample, as_estimate, percent, percent_with_interval
 
 # Top, left, bottom, right as shares of the side. Wider than the lungs of nearly every frontal
 # picture (closely cropped ones fill the frame): what is left when it is hidden shows none of them.

@@ -17,7 +17,7 @@ from core.datasets.registry import DatasetError, resolve_dataset
 from core.datasets.splits import ManifestError
 from core.external_set import find_own_images, name_external
 from core.imageio.decode import ImageError
-from core.inference import InferenceError
+from core.inference.served_model import InferenceError
 from core.run_names import open_named
 from core.runs import additions, artifacts
 from core.runs.artifacts import ArtifactError, Run

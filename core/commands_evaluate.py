@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.answers import open_models
 from core.config import cache_root, data_root
 from core.console import print_json, progress, say
 from core.datasets.registry import Dataset, dataset_folder, describe_folder, resolve_dataset
@@ -24,7 +23,8 @@ from core.external_set import (
 )
 from core.external_words import external_lines
 from core.imageio.decode import ImageError, read_image, resize_square
-from core.panel import Panel
+from core.inference.answers import open_models
+from core.inference.ensemble import Panel
 from core.protocol import is_published_set, published_table
 from core.run_names import add_run_argument, open_named
 from core.runs import additions, artifacts

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.backend import import_keras
-from core.inference import InferenceError
+from core.inference.served_model import InferenceError
 
 if TYPE_CHECKING:
     import keras

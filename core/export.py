@@ -9,7 +9,7 @@ import numpy as np
 
 from core.backend import import_openvino
 from core.conversion import write_openvino
-from core.inference import InferenceError, compile_model
+from core.inference.served_model import InferenceError, compile_model
 from core.models.architectures import build_serving_model
 from core.runs.artifacts import MODEL_FILES
 

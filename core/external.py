@@ -45,7 +45,7 @@ from core.external_scores import (
 from core.external_set import UNREADABLE, ExternalError
 from core.external_words import list_caveats
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
-from core.panel import Panel
+from core.inference.ensemble import Panel
 from core.runs import additions, artifacts
 from core.runs.missing_weights import left_out, left_out_sentence
 

@@ -36,7 +36,7 @@ from core.guard import (
 from core.guard_looking import GuardError, Seen, look_at_others, see_images
 from core.guard_trials import LOOKED_AT, Setting
 from core.guard_words import SUBJECTS
-from core.inference import ServedModel, load_model
+from core.inference.served_model import ServedModel, load_model
 from core.runs import artifacts
 from core.runs.artifacts import Run
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights

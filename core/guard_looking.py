@@ -14,7 +14,7 @@ from core.datasets.folder import find_image
 from core.guard import read_layout
 from core.guard_trials import KINDS, Setting, Trial, TrialError
 from core.imageio.decode import ImageError, read_image, resize_square
-from core.inference import ServedModel
+from core.inference.served_model import ServedModel
 
 BATCH = 16
 

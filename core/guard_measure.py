@@ -22,7 +22,7 @@ from core.guard_fit import REPORT_SEED
 from core.guard_trials import Setting, Trial, TrialError, kinds_for, read_table
 from core.guard_words import Look
 from core.imageio.decode import resize_square
-from core.inference import ServedModel
+from core.inference.served_model import ServedModel
 from core.metrics.bootstrap import wilson_interval
 from core.runs import artifacts
 from core.runs.artifacts import Run

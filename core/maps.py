@@ -16,8 +16,8 @@ import pandas as pd
 
 from core.console import progress
 from core.datasets.phantom.generate import DRAWING_VERSION, class_names
-from core.explain import stretch_heat
-from core.inference import load_model
+from core.inference.class_activation import stretch_heat
+from core.inference.served_model import load_model
 from core.maps_phantoms import Asked, Drawn, ask_all, ask_model, draw_phantoms
 from core.maps_words import ALL, describe_learning, describe_model
 from core.metrics.bootstrap import wilson_interval

@@ -10,9 +10,15 @@ import numpy as np
 
 from core.console import progress
 from core.datasets.phantom.generate import make_phantom
-from core.explain import MEAN_OF_MEMBERS, class_evidence, class_heat, mean_heat, model_maps
 from core.imageio.decode import resize_square
-from core.inference import ServedModel
+from core.inference.class_activation import (
+    MEAN_OF_MEMBERS,
+    class_evidence,
+    class_heat,
+    mean_heat,
+    model_maps,
+)
+from core.inference.served_model import ServedModel
 from core.pointing import Target, prepare_target
 from core.runs.artifacts import Run
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from core.inference.ensemble import Panel, Sample, percent
 from core.metrics.confidence import wilson_interval
-from core.panel import Panel, Sample, percent
 
 # Grain is drawn on this grid and enlarged or shrunk, so that it is as coarse at every input size.
 GRAIN_PX = 112

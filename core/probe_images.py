@@ -10,8 +10,8 @@ import pandas as pd
 
 from core.datasets.folder import IMAGE_SUFFIXES, load_table
 from core.datasets.registry import DatasetError, canonical_label, describe_folder
+from core.inference.ensemble import AuditError
 from core.metrics.classification import COVID
-from core.panel import AuditError
 
 # What is asked where nothing else is given: run on this data set -> the probe below the data root.
 DEFAULT_PROBES = {"darkcovidnet": "kaggle-covid19-xray"}

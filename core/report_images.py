@@ -12,7 +12,8 @@ from PIL import Image
 
 from core.answering import ModelAnswer, PictureAnswer
 from core.datasets.phantom.generate import label_synthetic
-from core.explain import (
+from core.imageio.decode import Decoded
+from core.inference.class_activation import (
     CLASS_ACTIVATION,
     MEAN_OF_MEMBERS,
     OCCLUSION,
@@ -21,7 +22,6 @@ from core.explain import (
     mean_heat,
     overlay,
 )
-from core.imageio.decode import Decoded
 
 PICTURE_SIDE_PX, MAP_SIDE_PX = 768, 448
 MAP_OPACITY = 0.6

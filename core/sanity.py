@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import spearmanr
 
-from core.explain import heat_map, stretch_heat
+from core.inference.class_activation import heat_map, stretch_heat
 
 KINDS = {"last_layer": "the last layer", "all_layers": "all layers"}
 DECIDING = "all_layers"
@@ -35,7 +35,8 @@ class SanityError(ValueError):
 
 
 def shuffle_weights(kind: str, seed: int) -> Callable[[object], None]:
-    """A function for core.inference.load_model(alter=...) that permutes weights in place.
+    """A function for core.inference.served_model.load_model(alter=...) that permutes weights in
+    place.
 
     kind: one of KINDS; "last_layer" is the kernel (and bias) that the probabilities come from, and
     its copy that draws the class activation map. Raises SanityError for an unknown kind.
@@ -56,12 +57,13 @@ def shuffle_weights(kind: str, seed: int) -> Callable[[object], None]:
 def compare_maps(before: Sequence[np.ndarray], shuffles: Sequence[Sequence[np.ndarray]]) -> dict:
     """How alike maps are to those of the same pictures and class before the weights were shuffled.
 
-    before: what speaks for and against a class, (h, w) each (core.explain.class_evidence);
-    shuffles: for each shuffle the same again. Returns {n, rank, rank_abs, ssim, blank, by_shuffle}:
-    mean Spearman rank correlation and the mean of its absolute value (by_shuffle: in each shuffle),
-    mean structural similarity (Wang et al. 2004) of the heat maps as they are shown, stretched to
-    SIDE_PX, and the share of shuffled maps that show no heat. A map that is the same everywhere has
-    no ranks: afterwards it counts as correlation 0, before it is left out.
+    before: what speaks for and against a class, (h, w) each
+    (core.inference.class_activation.class_evidence); shuffles: for each shuffle the same again.
+    Returns {n, rank, rank_abs, ssim, blank, by_shuffle}: mean Spearman rank correlation and the
+    mean of its absolute value (by_shuffle: in each shuffle), mean structural similarity (Wang et
+    al. 2004) of the heat maps as they are shown, stretched to SIDE_PX, and the share of shuffled
+    maps that show no heat. A map that is the same everywhere has no ranks: afterwards it counts as
+    correlation 0, before it is left out.
 
     Raises:
         SanityError: no picture has a map before.

@@ -27,7 +27,7 @@ from core.files import write_json
 from core.fitting import RATE_FILE
 from core.floors import compute_floors
 from core.folds import announce_folds, cross_validate
-from core.inference import measure_latencies_ms
+from core.inference.served_model import measure_latencies_ms
 from core.models.architectures import BUILDERS
 from core.models.names import from_scratch, model_title
 from core.models.pretrained import InitPlan

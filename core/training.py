@@ -21,7 +21,7 @@ from core.export import export_model, round_weights
 from core.fitting import fit_model
 from core.frozen import FrozenStore
 from core.imageio.pixel_cache import PixelCache
-from core.inference import ServedModel, compile_model
+from core.inference.served_model import ServedModel, compile_model
 from core.models.architectures import average_models, build_model
 from core.models.names import model_title
 from core.models.pretrained import InitPlan, load_initial_weights

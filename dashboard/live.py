@@ -10,7 +10,8 @@ import streamlit as st
 
 from core.answering import NOT_ASKED, Answerer, ModelAnswer, PictureAnswer
 from core.datasets.phantom.generate import label_synthetic
-from core.explain import (
+from core.imageio.decode import resize_square
+from core.inference.class_activation import (
     CLASS_ACTIVATION,
     MEAN_OF_MEMBERS,
     OCCLUSION,
@@ -18,8 +19,7 @@ from core.explain import (
     mean_heat,
     overlay,
 )
-from core.imageio.decode import resize_square
-from core.occlusion import occlusion_maps
+from core.inference.occlusion import occlusion_maps
 from core.runs.missing_weights import left_out
 from dashboard import loaders, ui
 from dashboard.predicting import asked_models, shown_answers, shown_pixels
@@ -37,7 +37,9 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Heat:
-    """A heat map (h, w), 0 to 1, of one class, and how it was made (core.explain's names)."""
+    """A heat map (h, w), 0 to 1, of one class, and how it was made
+    (core.inference.class_activation's names).
+    """
 
     values: np.ndarray
     method: str

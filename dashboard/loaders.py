@@ -11,9 +11,10 @@ copies that a page may change.
     load_comparisons(run, part) -> list[dict]                every pair of models
     find_pictures(run, folder="") -> Pictures               .find(image_id) -> Path | None
     read_thumbnail(path, size_px) -> uint8 (h, w)           raises core.imageio.decode.ImageError
-    load_model(run, model) -> core.inference.ServedModel    raises ArtifactError, InferenceError
-    load_guard_document(run), load_maps(run) -> dict | None figures of guard/ and maps/
-    load_answerer(run) -> core.answering.Answerer           all models and the guard, warmed up
+    load_model(run, model) -> core.inference.served_model.ServedModel    raises ArtifactError,
+    InferenceError load_guard_document(run), load_maps(run) -> dict | None figures of guard/ and
+    maps/ load_answerer(run) -> core.answering.Answerer           all models and the guard, warmed
+    up
 """
 
 from __future__ import annotations
@@ -253,10 +254,12 @@ def _read_thumbnail(path: str, modified_ns: int, size_px: int) -> np.ndarray:
 
 @st.cache_resource(hash_funcs=_BY_RUN, show_spinner="Loading the model …", max_entries=12)
 def load_model(run: Run, model: str) -> Any:
-    """The served model, hash-checked (core.inference.ServedModel)."""
-    from core import inference  # the engine takes a second to import; only Predict needs it
+    """The served model, hash-checked (core.inference.served_model.ServedModel)."""
+    from core.inference import (
+        served_model,  # the engine takes a second to import; only Predict needs it
+    )
 
-    return inference.load_model(run, model)
+    return served_model.load_model(run, model)
 
 
 def addition_token(run: Run) -> str:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.inference import Output
-from core.panel import Panel
+from core.inference.ensemble import Panel
+from core.inference.served_model import Output
 
 CLASSES = ["covid", "normal", "pneumonia"]
 
 
 class Rule:
-    """What core.inference serves, with a rule in place of a network.
+    """What core.inference.served_model serves, with a rule in place of a network.
 
     rule: pixels (n, s, s) float -> class numbers (n,); the named class gets `sure`.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from core.guard import CELLS
 from core.guard_fit import Fitted, describe_fit, fit_candidate, pack
 from core.guard_looking import Seen, see_images
-from core.inference import load_model
+from core.inference.served_model import load_model
 from core.metrics.confidence import wilson_interval
 from core.runs import artifacts
 from core.runs.additions_guard import write_guard

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from core.backend import import_openvino
-from core.inference import ServedModel, compile_model
+from core.inference.served_model import ServedModel, compile_model
 
 SIZE_PX = 64
 CLASS_NAMES = ("covid", "normal", "pneumonia")

@@ -18,7 +18,7 @@ from core.answering import (
 from core.datasets.phantom.generate import make_phantom
 from core.guard import Judgement, Neighbour
 from core.imageio.decode import Decoded, resize_square
-from core.inference import load_model
+from core.inference.served_model import load_model
 from core.runs import artifacts
 from tests.factory import INPUT_SIZE_PX, make_run
 

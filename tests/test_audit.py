@@ -12,8 +12,8 @@ from PIL import Image
 
 from core.__main__ import main
 from core.audit import open_panel
+from core.inference.ensemble import Panel, Sample, percent_with_interval
 from core.metrics.confidence import bootstrap_intervals
-from core.panel import Panel, Sample, percent_with_interval
 from core.perturbation import KINDS
 from core.runs import artifacts, schema, schema_additions
 from core.runs.additions import load_audit
@@ -39,7 +39,7 @@ def root(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, where the commands look."""
     copy_workplace(whole, tmp_path, monkeypatch)
     monkeypatch.setattr("core.floors.TREES", 10)
-    monkeypatch.setattr("core.panel.DRAWS", 100)
+    monkeypatch.setattr("core.inference.ensemble.DRAWS", 100)
     few = {name: KINDS[name] for name in ("brightness", "jpeg")}
     monkeypatch.setattr("core.perturbation.KINDS", few)
     return tmp_path

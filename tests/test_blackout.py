@@ -21,8 +21,8 @@ from core.blackout import (
 )
 from core.datasets.phantom.generate import make_phantom
 from core.floors import blackout_mask, compute_floors
+from core.inference.ensemble import Panel, Sample
 from core.metrics.bootstrap import draw_weights
-from core.panel import Panel, Sample
 from tests.asked import CLASSES, Rule, level_of, panel_of
 
 SIZE = 64
@@ -296,7 +296,7 @@ def test_the_size_of_a_batch_does_not_matter(monkeypatch):
     masks[:, 20:44, 20:44] = np.arange(20)[:, None, None] % 2 == 0
     panel = panel_of(one=Rule(lambda images: images[:, 30, 30].astype(int) % 3))
     whole = blackout(panel, pixels, y_true, groups, lungs={SIZE: masks})
-    monkeypatch.setattr("core.panel.BATCH", 7)
+    monkeypatch.setattr("core.inference.ensemble.BATCH", 7)
     assert blackout(panel, pixels, y_true, groups, lungs={SIZE: masks}) == whole
 
 

@@ -13,12 +13,12 @@ from PIL import Image, PngImagePlugin
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.testing.v1 import AppTest
 
-from core import inference
 from core.answering import conformal_words, open_answerer
 from core.datasets.phantom.generate import NOTICE, label_synthetic, make_phantom
-from core.explain import class_heat, mean_heat, overlay
 from core.imageio.decode import decode_image
 from core.imageio.sandbox import decode_safely
+from core.inference import served_model
+from core.inference.class_activation import class_heat, mean_heat, overlay
 from core.runs import artifacts
 from core.worth import worth
 from dashboard import sections_batch
@@ -160,9 +160,9 @@ def test_an_ensemble_is_its_members_mean_with_figures_of_its_own(
     )
     run = artifacts.open_run(path)
     loaded = []
-    load = inference.load_model
+    load = served_model.load_model
     monkeypatch.setattr(
-        inference, "load_model", lambda run, name, **more: loaded.append(name) or load(run, name)
+        served_model, "load_model", lambda run, name, **more: loaded.append(name) or load(run, name)
     )
     app = upload(open_page(), "a.png", PHANTOM)
     assert not app.exception
@@ -509,14 +509,14 @@ def test_the_means_map_is_the_mean_of_its_members_maps(
 def test_a_model_without_such_a_map_is_asked_by_occlusion_once(
     demo_app: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict, asked = inference.ServedModel.predict, []
+    predict, asked = served_model.ServedModel.predict, []
 
     def without_maps(self, pixels, *args):
         asked.append(len(pixels))
         output = predict(self, pixels, *args)
-        return inference.Output(output.probabilities, None, output.features)
+        return served_model.Output(output.probabilities, None, output.features)
 
-    monkeypatch.setattr(inference.ServedModel, "predict", without_maps)
+    monkeypatch.setattr(served_model.ServedModel, "predict", without_maps)
     app = upload(open_page(), "a.png", PHANTOM)
     assert not app.exception
     assert any("occlusion, what a grey patch took away" in c.value for c in app.caption)
@@ -529,7 +529,7 @@ def test_a_slider_draws_the_map_again_and_asks_no_model(
     demo_app: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = upload(open_page(), "a.png", PHANTOM)
-    monkeypatch.setattr(inference.ServedModel, "predict", None)
+    monkeypatch.setattr(served_model.ServedModel, "predict", None)
     app.slider(key="predict_opacity").set_value(80).run()
     assert not app.exception and cards(app)
 

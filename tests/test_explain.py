@@ -1,4 +1,6 @@
-"""core.explain and core.receptive: maps worked by hand, and where they lie."""
+"""core.inference.class_activation and core.inference.receptive_field: maps worked by hand, and
+where they lie.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.explain import (
+from core.imageio.decode import resize_square
+from core.inference.class_activation import (
     CLASS_ACTIVATION,
     OCCLUSION,
     ExplainError,
@@ -20,10 +23,9 @@ from core.explain import (
     overlay,
     stretch_heat,
 )
-from core.imageio.decode import resize_square
-from core.inference import ServedModel
+from core.inference.receptive_field import Places, align_maps
+from core.inference.served_model import ServedModel
 from core.pointing import find_peak
-from core.receptive import Places, align_maps
 from tests.factory_maps import SIZE_PX, serve, write_halving_model
 
 

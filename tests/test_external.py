@@ -16,7 +16,6 @@ from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_sco
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from core.__main__ import main
-from core.answers import open_models
 from core.datasets.image_matching import SIDE_PX
 from core.datasets.phantom.generate import make_phantom
 from core.datasets.registry import Dataset, DatasetError, describe_folder
@@ -40,6 +39,7 @@ from core.external_scores import (
 )
 from core.external_set import ExternalError, name_external
 from core.imageio.decode import resize_square
+from core.inference.answers import open_models
 from core.runs import additions, artifacts
 from tests.factory import make_run
 from tests.files import write_metadata

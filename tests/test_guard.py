@@ -19,7 +19,7 @@ from core.guard_fit import set_bounds
 from core.guard_trials import as_decoded
 from core.guard_words import Look, explain_facts
 from core.imageio.decode import Decoded, read_image, resize_square
-from core.inference import load_model
+from core.inference.served_model import load_model
 from core.runs import additions, artifacts
 from core.runs.additions_guard import load_guard_files
 from core.runs.artifacts import ArtifactError

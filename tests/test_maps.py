@@ -13,7 +13,7 @@ import pytest
 
 from core import maps
 from core.__main__ import main
-from core.inference import Output
+from core.inference.served_model import Output
 from core.maps_phantoms import draw_phantoms
 from core.metrics.classification import predicted_index
 from core.pointing import BASELINES, SCORES

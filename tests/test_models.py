@@ -17,7 +17,7 @@ from core.datasets.phantom.generate import class_names, make_phantom
 from core.export import ExportError, export_model, round_weights
 from core.fitting import fit_model
 from core.frozen import FrozenStore, augmented_views
-from core.inference import InferenceError, compile_model
+from core.inference.served_model import InferenceError, compile_model
 from core.models import pretrained
 from core.models.architectures import build_model, build_serving_model, split_model
 from core.models.names import OWN

@@ -1,12 +1,12 @@
-"""core.occlusion: falls worked by hand."""
+"""core.inference.occlusion: falls worked by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from core.explain import class_heat
-from core.occlusion import BATCH, OcclusionError, occlusion_maps
+from core.inference.class_activation import class_heat
+from core.inference.occlusion import BATCH, OcclusionError, occlusion_maps
 
 
 def ask_about_pixel(row: int, column: int, asked: list[int] | None = None):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.datasets.phantom.generate import make_phantom
-from core.panel import Sample
+from core.inference.ensemble import Sample
 from core.perturbation import (
     JPEG_PX,
     KINDS,
@@ -110,7 +110,7 @@ def test_the_size_of_a_batch_does_not_matter(monkeypatch):
     pixels, sample = dark_and_bright(20)
     panel = panel_of(one=Rule(lambda images: images[:, 3, 5].astype(int) % 3))
     whole = measure_perturbations(panel, {SIZE: pixels}, sample)
-    monkeypatch.setattr("core.panel.BATCH", 7)
+    monkeypatch.setattr("core.inference.ensemble.BATCH", 7)
     assert measure_perturbations(panel, {SIZE: pixels}, sample) == whole
 
 

@@ -22,9 +22,9 @@ from PIL import Image
 from core import scorecard
 from core.answering import ModelAnswer, PictureAnswer
 from core.datasets.phantom.generate import NOTICE, label_synthetic, make_phantom
-from core.explain import class_heat, overlay
 from core.guard import Guard, Judgement, Neighbour
 from core.imageio.decode import Decoded
+from core.inference.class_activation import class_heat, overlay
 from core.report import (
     MAX_NOTE,
     MAX_TYPED,

@@ -9,8 +9,8 @@ from scipy.stats import rankdata
 
 from core.backend import import_openvino
 from core.datasets.phantom.generate import make_phantom
-from core.explain import class_evidence
-from core.inference import compile_model
+from core.inference.class_activation import class_evidence
+from core.inference.served_model import compile_model
 from core.sanity import KINDS, LIMIT, SanityError, compare_maps, judge, shuffle_weights
 from tests.factory_maps import CLASS_NAMES, write_striped_model
 from tests.factory_maps import SIZE_PX as INPUT_SIZE_PX

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 
 from core.backend import import_keras
 from core.datasets.phantom.generate import make_phantom, write_phantoms
-from core.inference import load_model
+from core.inference.served_model import load_model
 from core.runs import artifacts
 from tests.files import write_published_layout
 

@@ -4,7 +4,8 @@ Mostly the map is the class activation map of Zhou et al. 2016 ("Learning deep f
 discriminative localization", section 2): a model that ends in global average pooling and one dense
 layer gives it with the same pass as the probabilities. It is coarse and shows what the score rests
 on, which is not necessarily the disease. A model without one is asked by occlusion
-(core.occlusion). How far the maps of a run's models can be trusted is measured by core.maps.
+(core.inference.occlusion). How far the maps of a run's models can be trusted is measured by
+core.maps.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from core.inference import Output
-from core.occlusion import occlusion_maps
+from core.inference.occlusion import occlusion_maps
+from core.inference.served_model import Output
 
 # How a map was made, as it is named everywhere.
 CLASS_ACTIVATION = "class activation"
@@ -38,7 +39,7 @@ class ExplainError(ValueError):
 
 
 class Model(Protocol):
-    """What is served (core.inference.ServedModel)."""
+    """What is served (core.inference.served_model.ServedModel)."""
 
     def predict(self, pixels: np.ndarray) -> Output: ...
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from core.backend import import_openvino
-from core.receptive import Places, align_maps, find_places
+from core.inference.receptive_field import Places, align_maps, find_places
 from core.runs.artifacts import ArtifactError, Run, model_files
 from core.runs.missing_weights import retrain_command
 
@@ -29,9 +29,9 @@ class Output:
     """What a model says about n images, row by row.
 
     probabilities (n, classes) float32, each row sums to 1; class_maps (n, h, w, classes) float32
-    logits by place, lined up with the picture (core.receptive), None where the model has no class
-    activation map (core.explain.model_maps then asks core.occlusion); features (n, d) float32, the
-    pooled last layer.
+    logits by place, lined up with the picture (core.inference.receptive_field), None where the
+    model has no class activation map (core.inference.class_activation.model_maps then asks
+    core.inference.occlusion); features (n, d) float32, the pooled last layer.
     """
 
     probabilities: np.ndarray

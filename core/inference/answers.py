@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from core.inference import load_model
+from core.inference.ensemble import Panel
+from core.inference.served_model import load_model
 from core.metrics.calibration import apply_calibration
 from core.metrics.classification import predicted_index
 from core.metrics.conformal import prediction_sets
-from core.panel import Panel
 from core.runs.artifacts import Run
 from core.runs.missing_weights import need_weights
 

@@ -29,8 +29,8 @@ def occlusion_maps(
     ask(uint8 (n, s, s)) -> probabilities (n, C) is called with up to BATCH pictures at once;
     pixels: uint8 (s, s). The patch has the picture's mean grey and is two cells wide, centred on
     its cell, so that neighbours overlap. The value is the fall of the class's log-probability,
-    which without the mean over the classes (core.explain.class_heat) is the fall of its logit, as
-    in a class activation map; it does not vanish where a model is very sure.
+    which without the mean over the classes (core.inference.class_activation.class_heat) is the fall
+    of its logit, as in a class activation map; it does not vanish where a model is very sure.
 
     Raises:
         OcclusionError: no grey square, or more cells than pixels.
