@@ -18,25 +18,25 @@ from core.commands_use import add_use_parsers
 from core.commands_zoo import add_zoo_parser
 from core.config import ConfigError
 from core.console import fail
-from core.crossing import CrossError
 from core.datasets.leakage import LeakageError
 from core.datasets.phantom.generate import PhantomError
 from core.datasets.registry import DatasetError
 from core.datasets.splits import ManifestError
 from core.datasets.subgroup_columns import GroupingError
-from core.floors import FloorsError
+from core.evaluation.audit.subgroups import SubgroupsError
+from core.evaluation.external.cross_dataset import CrossError
+from core.evaluation.heatmaps.evaluate import MapsError
+from core.evaluation.heatmaps.sanity_checks import SanityError
+from core.evaluation.shortcut_baselines import FloorsError
 from core.guard_looking import GuardError
 from core.imageio.decode import ImageError
 from core.inference.class_activation import ExplainError
 from core.inference.ensemble import AuditError
 from core.inference.occlusion import OcclusionError
 from core.inference.served_model import InferenceError
-from core.maps import MapsError
 from core.measuring import BenchError
 from core.metrics.classification import MetricsError
 from core.runs.artifacts import ArtifactError
-from core.sanity import SanityError
-from core.subgroups import SubgroupsError
 from core.zoo import ZooError
 
 EXAMPLES = """examples:

@@ -21,12 +21,12 @@ from PIL import Image
 
 from core.answer_files import answer_files, bytes_sources
 from core.answering import Answerer, open_answerer, warm_up
-from core.audit_images import find_images
 from core.checks import headline_models
 from core.config import data_root
 from core.datasets.phantom.generate import class_names as phantom_classes
 from core.datasets.phantom.generate import make_phantom
 from core.datasets.registry import dataset_folder
+from core.evaluation.audit.images import find_images
 from core.imageio.decode import ImageError, decode_image, read_bytes
 from core.imageio.sandbox import decode_safely
 from core.inference.class_activation import class_heat, overlay

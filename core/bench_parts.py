@@ -89,7 +89,7 @@ def make_predictions(n: int, models: int, seed: int = 0) -> tuple[np.ndarray, di
 
 def bench_audit(run: str | None) -> Measurements:
     """A whole audit of a run whose images are here, nothing of it written."""
-    from core.audit import audit_run  # the engine takes a second to import
+    from core.evaluation.audit.run import audit_run  # the engine takes a second to import
 
     entry = find_entry(run)
     what = "audit of a run"

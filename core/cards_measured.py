@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.maps_words import ALL, share
-from core.pointing import BASELINES
+from core.evaluation.heatmaps.describe import ALL, share
+from core.evaluation.heatmaps.pointing_game import BASELINES
+from core.evaluation.heatmaps.sanity_checks import KINDS, LIMIT, RULE
 from core.runs.artifacts import KEPT
 from core.runs.missing_weights import retrain_command
-from core.sanity import KINDS, LIMIT, RULE
 
 _MAP_TITLES = {
     "true": "own class",

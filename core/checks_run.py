@@ -22,11 +22,11 @@ from core.checks import (
     shown,
     with_interval,
 )
+from core.evaluation.cross_validation import folds_not_done
 from core.metrics.calibration import apply_calibration
 from core.metrics.classification import arrays_from_predictions, flatten_metrics
 from core.metrics.confidence import UNIT
 from core.metrics.operating_point import choose_threshold, rates_at
-from core.pooled import folds_not_done
 from core.runs import artifacts
 
 # Share of images whose patient must be known before "no patient is shared" says anything.

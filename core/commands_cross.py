@@ -11,11 +11,11 @@ from typing import Any
 from core.commands_evaluate import evaluate_and_keep
 from core.config import artifacts_root, data_root
 from core.console import print_json, say
-from core.crossing import Cell, CrossError, Matrix, build_matrices
-from core.crossing_rows import data_name
 from core.datasets.registry import DatasetError, resolve_dataset
 from core.datasets.splits import ManifestError
-from core.external_set import find_own_images, name_external
+from core.evaluation.external.cross_dataset import Cell, CrossError, Matrix, build_matrices
+from core.evaluation.external.cross_dataset_rows import data_name
+from core.evaluation.external.dataset import find_own_images, name_external
 from core.imageio.decode import ImageError
 from core.inference.served_model import InferenceError
 from core.run_names import open_named

@@ -12,20 +12,20 @@ import pandas as pd
 from core.config import cache_root, data_root
 from core.console import print_json, progress, say
 from core.datasets.registry import Dataset, dataset_folder, describe_folder, resolve_dataset
-from core.evaluation import predictions_table, score_predictions
-from core.external import evaluate_external
-from core.external_set import (
+from core.evaluation.external.dataset import (
     UNREADABLE,
     ExternalError,
     OwnImages,
     find_own_images,
     name_external,
 )
-from core.external_words import external_lines
+from core.evaluation.external.describe import external_lines
+from core.evaluation.external.evaluate import evaluate_external
+from core.evaluation.published_protocol import is_published_set, published_table
+from core.evaluation.scoring import predictions_table, score_predictions
 from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference.answers import open_models
 from core.inference.ensemble import Panel
-from core.protocol import is_published_set, published_table
 from core.run_names import add_run_argument, open_named
 from core.runs import additions, artifacts
 from core.runs.missing_weights import check_no_loss, left_out, left_out_sentence, need_weights

@@ -6,7 +6,7 @@ import argparse
 
 from core.cards import refresh_cards
 from core.console import print_json, say
-from core.maps import MapsError, measure_maps
+from core.evaluation.heatmaps.evaluate import MapsError, measure_maps
 from core.run_names import add_run_argument, open_named
 from core.runs.additions_heatmaps import load_maps, write_maps
 from core.runs.missing_weights import check_no_loss, need_weights

@@ -12,8 +12,8 @@ from typing import Any
 from core import scorecard, verdict
 from core.checks_external import fall_words, macro_f1_fall
 from core.checks_guard import check_guard
-from core.pooled import folds_not_done, load_pooled
-from core.protocol import is_published_set, judge_target, published_table
+from core.evaluation.cross_validation import folds_not_done, load_pooled
+from core.evaluation.published_protocol import is_published_set, judge_target, published_table
 from core.runs import additions, artifacts
 from core.runs.additions_heatmaps import load_maps
 

@@ -22,10 +22,10 @@ from core.describe import (
     describe_split,
 )
 from core.devices import prepare_devices
-from core.evaluation import score_run
+from core.evaluation.scoring import score_run
+from core.evaluation.shortcut_baselines import compute_floors
 from core.files import write_json
 from core.fitting import RATE_FILE
-from core.floors import compute_floors
 from core.folds import announce_folds, cross_validate
 from core.inference.served_model import measure_latencies_ms
 from core.models.architectures import BUILDERS

@@ -16,7 +16,7 @@ from core.config import MAX_SEED
 from core.conversion import in_float32
 from core.describe import PRECISION
 from core.devices import clear_session
-from core.evaluation import predictions_table
+from core.evaluation.scoring import predictions_table
 from core.export import export_model, round_weights
 from core.fitting import fit_model
 from core.frozen import FrozenStore

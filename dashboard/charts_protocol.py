@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.pooled import FOLD_METRICS, POOLED
-from core.protocol import Row
-from core.published import TARGETS
-from core.twins import Gap
+from core.evaluation.cross_validation import FOLD_METRICS, POOLED
+from core.evaluation.published_protocol import Row
+from core.evaluation.published_results import TARGETS
+from core.evaluation.split_comparison import Gap
 from dashboard.charts import FAINT, FONT_PX, NEUTRAL, Chart, finish_figure, model_style
 
 ROW_PX = 46
@@ -32,7 +32,8 @@ def plot_folds(
 ) -> Chart:
     """A lane a model: the pooled figure large, each fold small below it, all with whiskers.
 
-    rows: core.pooled.fold_table; target: draw the published accuracy with its interval behind.
+    rows: core.evaluation.cross_validation.fold_table; target: draw the published accuracy with its
+    interval behind.
     """
     rows = rows[rows["metric"] == metric]
     shown = [model for model in models if (rows["model"] == model).any()]

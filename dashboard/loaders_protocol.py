@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core import pooled, protocol, scorecard, twins, verdict
+from core import scorecard, verdict
+from core.evaluation import cross_validation, published_protocol, split_comparison
 from core.runs import additions, artifacts
 from core.runs.artifacts import ArtifactError, Run, RunEntry
 from dashboard import loaders
@@ -29,27 +30,27 @@ _BY_RUN = {Run: loaders.run_token}
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner="Computing the folds' intervals …", max_entries=10)
 def load_fold_table(run: Run) -> pd.DataFrame:
-    """core.pooled.fold_table. Raises ArtifactError, MetricsError."""
-    return pooled.fold_table(run)
+    """core.evaluation.cross_validation.fold_table. Raises ArtifactError, MetricsError."""
+    return cross_validation.fold_table(run)
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner="Reading the folds …", max_entries=10)
-def load_table_rows(run: Run) -> list[protocol.Row]:
-    """core.protocol.table_rows. Raises ArtifactError, MetricsError."""
-    return protocol.table_rows(run)
+def load_table_rows(run: Run) -> list[published_protocol.Row]:
+    """core.evaluation.published_protocol.table_rows. Raises ArtifactError, MetricsError."""
+    return published_protocol.table_rows(run)
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=10)
-def load_target(run: Run) -> protocol.Target:
-    """core.protocol.judge_target. Raises ArtifactError, MetricsError."""
-    return protocol.judge_target(run)
+def load_target(run: Run) -> published_protocol.Target:
+    """core.evaluation.published_protocol.judge_target. Raises ArtifactError, MetricsError."""
+    return published_protocol.judge_target(run)
 
 
 def load_twin(run: Run) -> Run | None:
     """The run to hold this one against, random against grouped; None where there is none."""
     others = [entry.path for entry in loaders.list_runs() if entry.problem is None]
     runs = [other for path in others if (other := _open(path)) and other.path != run.path]
-    return twins.find_twin(run, runs)
+    return split_comparison.find_twin(run, runs)
 
 
 def _open(path: Path) -> Run | None:
@@ -60,9 +61,9 @@ def _open(path: Path) -> Run | None:
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner="Comparing the folds …", max_entries=10)
-def load_gaps(run: Run, twin: Run) -> list[twins.Gap]:
-    """core.twins.compare_splits. Raises ArtifactError, MetricsError."""
-    return twins.compare_splits(run, twin)
+def load_gaps(run: Run, twin: Run) -> list[split_comparison.Gap]:
+    """core.evaluation.split_comparison.compare_splits. Raises ArtifactError, MetricsError."""
+    return split_comparison.compare_splits(run, twin)
 
 
 def load_checks(run: Run) -> list[Any]:

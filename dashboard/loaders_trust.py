@@ -81,7 +81,10 @@ def draw_region(region: dict[str, Any], fill: str) -> list[tuple[str, np.ndarray
 
 @st.cache_data(show_spinner=False, max_entries=20)
 def _draw_region(region_json: str, fill: str) -> list[tuple[str, np.ndarray]]:
-    from core.blackout import FILLS, fill_hidden  # brings scikit-learn along; only pictures need it
+    from core.evaluation.audit.blackout import (  # brings scikit-learn along; only pictures need it
+        FILLS,
+        fill_hidden,
+    )
 
     region = json.loads(region_json)
     phantom = make_phantom("normal", 3, PHANTOM_PX, 5)

@@ -2,7 +2,8 @@
 
 load_protocols() -> Found                          every protocol, and the runs left out
 load_zoo(protocol) -> Zoo                          rankings, claims and histories of one
-load_matrices(runs) -> {model: core.crossing.Matrix}   trained on one, tested on another
+load_matrices(runs) -> {model: core.evaluation.external.cross_dataset.Matrix}   trained on one,
+tested on another
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from core import crossing, zoo, zoo_claims
+from core import zoo, zoo_claims
+from core.evaluation.external import cross_dataset
 from core.metrics.classification import MetricsError
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError, Run
@@ -99,11 +101,13 @@ def load_zoo(protocol: Protocol) -> Zoo:
     )
 
 
-def load_matrices(runs: tuple[Run, ...]) -> dict[str, crossing.Matrix]:
-    """core.crossing.build_matrices, every model of the runs. Raises CrossError."""
+def load_matrices(runs: tuple[Run, ...]) -> dict[str, cross_dataset.Matrix]:
+    """core.evaluation.external.cross_dataset.build_matrices, every model of the runs. Raises
+    CrossError.
+    """
     return _load_matrices(runs, ";".join(map(loaders_protocol.additions_token, runs)))
 
 
 @st.cache_resource(hash_funcs=_BY_RUN, show_spinner="Crossing the data sets …", max_entries=10)
-def _load_matrices(runs: tuple[Run, ...], token: str) -> dict[str, crossing.Matrix]:
-    return crossing.build_matrices(runs)
+def _load_matrices(runs: tuple[Run, ...], token: str) -> dict[str, cross_dataset.Matrix]:
+    return cross_dataset.build_matrices(runs)

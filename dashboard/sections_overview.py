@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from core import pooled, summary, verdict
+from core import summary, verdict
+from core.evaluation import cross_validation
 from core.metrics.classification import MetricsError
 from core.runs.additions import list_external, load_audit
 from core.runs.artifacts import ArtifactError
@@ -45,14 +46,14 @@ def link(page: str, words: str, icon: str) -> None:
 def protocol_words(selection: ui.Selection) -> str:
     """The best pooled accuracy of the chosen models, in a few words of Markdown."""
     run = selection.run
-    found = {m: f for m, f in pooled.load_pooled(run).items() if m in selection.models}
+    found = {m: f for m, f in cross_validation.load_pooled(run).items() if m in selection.models}
     if not found:
         return "no cross-validation"
     best = max(found, key=lambda model: found[model]["accuracy"])
-    own, dealt = found[best], "patient-grouped" if pooled.is_grouped(run) else "random"
+    own, dealt = found[best], "patient-grouped" if cross_validation.is_grouped(run) else "random"
     interval = ui.interval_text(own["intervals"].get("accuracy"))
     return (
-        f"over {pooled.fold_count(run)} {dealt} folds {ui.escape(selection.title(best))} "
+        f"over {cross_validation.fold_count(run)} {dealt} folds {ui.escape(selection.title(best))} "
         f"reaches {ui.percent(own['accuracy'])} ({interval}) accuracy"
     )
 
@@ -187,8 +188,10 @@ def not_done_yet(selection: ui.Selection) -> list[str]:
         missing.append("Leakage and shortcut audit (no audit has been made of this run)")
     if not list_external(run):
         missing.append("External validation (no images from elsewhere have been evaluated)")
-    reasons = {m: r for m, r in pooled.folds_not_done(run).items() if m in selection.models}
-    if not pooled.fold_count(run):
+    reasons = {
+        m: r for m, r in cross_validation.folds_not_done(run).items() if m in selection.models
+    }
+    if not cross_validation.fold_count(run):
         missing.append("Cross-validation (trained on one split, without `--folds`)")
     else:
         each = [f"{ui.escape(selection.title(m))}: {ui.escape(r)}" for m, r in reasons.items()]

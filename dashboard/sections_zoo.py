@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core import zoo, zoo_claims
-from core.crossing import Cell, CrossError, Matrix
+from core.evaluation.external.cross_dataset import Cell, CrossError, Matrix
 from core.metrics.classification import MetricsError
 from core.models.names import model_title
 from core.runs.artifacts import ArtifactError, Run

@@ -17,7 +17,7 @@ import pandas as pd
 from core.backend import import_openvino
 from core.config import Config
 from core.datasets.phantom.generate import write_phantoms
-from core.evaluation import score_run
+from core.evaluation.scoring import score_run
 from core.runs import artifacts
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.evaluation import score_run
+from core.evaluation.scoring import score_run
 from core.files import write_csv, write_json
 from core.runs import artifacts
 from tests.factory import make_run

@@ -7,7 +7,7 @@ import pytest
 
 from core.altering import AlteringError, Box, Changes, apply_changes, describe_changes
 from core.datasets.phantom.generate import make_phantom
-from core.perturbation import brighten, change_contrast
+from core.evaluation.audit.perturbation import brighten, change_contrast
 
 RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4) * 10  # 0 to 110, mean 55
 

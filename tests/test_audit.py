@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from core.__main__ import main
-from core.audit import open_panel
+from core.evaluation.audit.perturbation import KINDS
+from core.evaluation.audit.run import open_panel
 from core.inference.ensemble import Panel, Sample, percent_with_interval
 from core.metrics.confidence import bootstrap_intervals
-from core.perturbation import KINDS
 from core.runs import artifacts, schema, schema_additions
 from core.runs.additions import load_audit
 from core.scorecard import NOT_DONE, build_scorecard
@@ -38,10 +38,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, where the commands look."""
     copy_workplace(whole, tmp_path, monkeypatch)
-    monkeypatch.setattr("core.floors.TREES", 10)
+    monkeypatch.setattr("core.evaluation.shortcut_baselines.TREES", 10)
     monkeypatch.setattr("core.inference.ensemble.DRAWS", 100)
     few = {name: KINDS[name] for name in ("brightness", "jpeg")}
-    monkeypatch.setattr("core.perturbation.KINDS", few)
+    monkeypatch.setattr("core.evaluation.audit.perturbation.KINDS", few)
     return tmp_path
 
 
@@ -112,7 +112,7 @@ def test_an_audit_that_breaks_off_leaves_the_earlier_one(audit, root, monkeypatc
     def breaks(*_args, **_options):
         raise OSError("No space left")
 
-    monkeypatch.setattr("core.audit.measure_perturbations", breaks)
+    monkeypatch.setattr("core.evaluation.audit.run.measure_perturbations", breaks)
     status, _, said = audit()
     assert status == 2 and "No space left" in said
     assert load_audit(run_of(root)) == before

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.blackout import (
+from core.datasets.phantom.generate import make_phantom
+from core.evaluation.audit.blackout import (
     BOX_RULE,
     FILLS,
     PARTS,
@@ -19,8 +20,7 @@ from core.blackout import (
     measure_blackout,
     shrink_mask,
 )
-from core.datasets.phantom.generate import make_phantom
-from core.floors import blackout_mask, compute_floors
+from core.evaluation.shortcut_baselines import blackout_mask, compute_floors
 from core.inference.ensemble import Panel, Sample
 from core.metrics.bootstrap import draw_weights
 from tests.asked import CLASSES, Rule, level_of, panel_of
@@ -32,7 +32,7 @@ LEVELS = np.array([30, 128, 225])
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch):
-    monkeypatch.setattr("core.floors.TREES", 60)
+    monkeypatch.setattr("core.evaluation.shortcut_baselines.TREES", 60)
 
 
 def pictures(n=60, seed=0):

@@ -12,7 +12,7 @@ import pytest
 from core.cards import refresh_cards
 from core.cards_measured import describe_guard, describe_maps
 from core.cards_training import tried_where
-from core.maps import measure_maps
+from core.evaluation.heatmaps.evaluate import measure_maps
 from core.runs import artifacts
 from core.runs.additions_guard import write_guard
 from core.runs.additions_heatmaps import write_maps
@@ -36,8 +36,8 @@ def maps_document(tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("maps")
     path = make_run(root / "artifacts", models=(MODEL,), n=30, images=False, tiny_openvino=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.maps.SHUFFLES", 1)
-        patch.setattr("core.maps.SANITY_PHANTOMS", 3)
+        patch.setattr("core.evaluation.heatmaps.evaluate.SHUFFLES", 1)
+        patch.setattr("core.evaluation.heatmaps.evaluate.SANITY_PHANTOMS", 3)
         return measure_maps(artifacts.open_run(path), per_class=2, size_px=64)
 
 

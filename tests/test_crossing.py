@@ -13,9 +13,9 @@ from sklearn.metrics import balanced_accuracy_score
 from core import commands_cross
 from core.__main__ import main
 from core.commands_cross import cell_text
-from core.crossing import build_matrices, build_matrix
-from core.crossing_rows import choose_runs, row_name
-from core.external_scores import compare_with_home, score_external
+from core.evaluation.external.cross_dataset import build_matrices, build_matrix
+from core.evaluation.external.cross_dataset_rows import choose_runs, row_name
+from core.evaluation.external.scoring import compare_with_home, score_external
 from core.runs import additions, artifacts
 from core.runs.artifacts import NOT_KEPT, Run, open_run
 from tests.factory import CLASS_NAMES, make_run
@@ -306,7 +306,7 @@ def command(two_sets: Path, tmp_path: Path, monkeypatch, capsys):
     shutil.copytree(two_sets, tmp_path, dirs_exist_ok=True)
     for name, folder in (("ARTIFACTS", "artifacts"), ("DATA", "data"), ("CACHE", "cache")):
         monkeypatch.setenv(f"CXR_{name}", str(tmp_path / folder))
-    monkeypatch.setattr("core.external_overlap.MOST_PAIRS", 0)
+    monkeypatch.setattr("core.evaluation.external.overlap.MOST_PAIRS", 0)
 
     def call(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()

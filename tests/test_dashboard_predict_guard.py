@@ -13,8 +13,8 @@ from streamlit.testing.v1 import AppTest
 
 from core.answering import open_answerer
 from core.datasets.phantom.generate import NOTICE, make_phantom
+from core.evaluation.heatmaps.evaluate import TABLE_COLUMNS
 from core.imageio.decode import decode_image, read_image
-from core.maps import TABLE_COLUMNS
 from core.runs import artifacts
 from core.runs.additions_heatmaps import write_maps
 from dashboard import loaders, sections_evidence, ui, uploads

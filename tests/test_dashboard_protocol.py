@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.evaluation.cross_validation import fold_table
+from core.evaluation.published_protocol import judge_target, table_rows
+from core.evaluation.split_comparison import compare_splits
 from core.files import write_json
-from core.pooled import fold_table
-from core.protocol import judge_target, table_rows
 from core.runs import artifacts
-from core.twins import compare_splits
 from dashboard import charts_protocol
 from tests.factory import make_run
 from tests.folded import FOLDS, make_folded_run, set_pooled

@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import zoo, zoo_words
-from core.crossing import Cell
+from core.evaluation.external.cross_dataset import Cell
 from core.models.names import NOTEBOOK
 from core.runs import artifacts
 from core.zoo_claims import judge_claims

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from core.evaluation.heatmaps.pointing_game import find_peak
 from core.imageio.decode import resize_square
 from core.inference.class_activation import (
     CLASS_ACTIVATION,
@@ -25,7 +26,6 @@ from core.inference.class_activation import (
 )
 from core.inference.receptive_field import Places, align_maps
 from core.inference.served_model import ServedModel
-from core.pointing import find_peak
 from tests.factory_maps import SIZE_PX, serve, write_halving_model
 
 

@@ -19,9 +19,9 @@ from core.__main__ import main
 from core.datasets.image_matching import SIDE_PX
 from core.datasets.phantom.generate import make_phantom
 from core.datasets.registry import Dataset, DatasetError, describe_folder
-from core.evaluation import predictions_table
-from core.external import evaluate_external
-from core.external_overlap import (
+from core.evaluation.external.dataset import ExternalError, name_external
+from core.evaluation.external.evaluate import evaluate_external
+from core.evaluation.external.overlap import (
     DUPLICATE,
     LEARNED,
     SAME_PATIENT,
@@ -31,13 +31,13 @@ from core.external_overlap import (
     feature_steps,
     find_overlap,
 )
-from core.external_scores import (
+from core.evaluation.external.scoring import (
     accuracy_with_overlap,
     compare_with_home,
     count_findings,
     score_external,
 )
-from core.external_set import ExternalError, name_external
+from core.evaluation.scoring import predictions_table
 from core.imageio.decode import resize_square
 from core.inference.answers import open_models
 from core.runs import additions, artifacts
@@ -65,13 +65,13 @@ def root(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
     # Whole frames are enough for most tests; those about cropped copies take `features` too.
-    monkeypatch.setattr("core.external_overlap.MOST_PAIRS", 0)
+    monkeypatch.setattr("core.evaluation.external.overlap.MOST_PAIRS", 0)
     return tmp_path
 
 
 @pytest.fixture
 def features(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.external_overlap.MOST_PAIRS", 10_000)
+    monkeypatch.setattr("core.evaluation.external.overlap.MOST_PAIRS", 10_000)
 
 
 def the_run(root: Path) -> artifacts.Run:
@@ -190,7 +190,7 @@ def test_covid_is_not_spoken_of_where_there_is_none():
 
 
 def test_all_classes_there_gives_the_figures_of_a_run():
-    from core.evaluation import score_predictions
+    from core.evaluation.scoring import score_predictions
 
     y_true, y_prob, groups = sample()
     table = table_of(y_true, y_prob)
@@ -437,8 +437,10 @@ def test_too_many_pairs_are_compared_as_whole_frames(monkeypatch):
     ours = Pictures(["a", "b", "c", "d"], squares[:4], [224] * 4, [224] * 4)
     pixels = np.concatenate([squares[:1] // 2, squares[5:]])  # a darker copy of the run's `a`
     theirs = Pictures(table["image_id"].tolist(), pixels, [224] * 5, [224] * 5)
-    monkeypatch.setattr("core.external_overlap.MOST_PAIRS", 19)
-    monkeypatch.setattr("core.external_overlap.find_copies", None)  # would fail when called
+    monkeypatch.setattr("core.evaluation.external.overlap.MOST_PAIRS", 19)
+    monkeypatch.setattr(
+        "core.evaluation.external.overlap.find_copies", None
+    )  # would fail when called
     found = find_overlap(manifest, table, theirs, ours)
     assert [(m.part, m.other) for m in found if m.image_id == "a"] == [(LEARNED, "a")]
 
@@ -723,7 +725,7 @@ def test_result_is_replaced_only_when_the_new_one_is_complete(command, root, mon
     folder = draw_set(root / "far", "covid", "normal")
     command("evaluate", "--run", "demo", "--data", folder)
     before = additions.load_external(the_run(root), "far")
-    monkeypatch.setattr("core.external.list_caveats", lambda *_: 1 / 0)
+    monkeypatch.setattr("core.evaluation.external.evaluate.list_caveats", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command("evaluate", "--run", "demo", "--data", folder)
     assert additions.load_external(the_run(root), "far") == before

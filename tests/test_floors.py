@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.floors import (
+from core.evaluation.shortcut_baselines import (
     FloorsError,
     blackout_mask,
     border_mask,
@@ -18,7 +18,7 @@ NAMES = ["covid", "normal"]
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch):
-    monkeypatch.setattr("core.floors.TREES", 60)
+    monkeypatch.setattr("core.evaluation.shortcut_baselines.TREES", 60)
 
 
 def noise(n=80, size_px=64, seed=0):

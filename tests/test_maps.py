@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import maps
 from core.__main__ import main
+from core.evaluation.heatmaps import evaluate
+from core.evaluation.heatmaps.phantoms import draw_phantoms
+from core.evaluation.heatmaps.pointing_game import BASELINES, SCORES
 from core.inference.served_model import Output
-from core.maps_phantoms import draw_phantoms
 from core.metrics.classification import predicted_index
-from core.pointing import BASELINES, SCORES
 from core.runs import artifacts
 from core.runs.additions import verify_additions
 from core.runs.additions_heatmaps import load_maps, write_maps
@@ -36,9 +36,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
              ensemble=True)  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXR_ARTIFACTS", str(root))
-        patch.setattr(maps, "SHUFFLES", 2)
-        patch.setattr(maps, "SANITY_PHANTOMS", 3)
-        real = maps.measure_maps
+        patch.setattr(evaluate, "SHUFFLES", 2)
+        patch.setattr(evaluate, "SANITY_PHANTOMS", 3)
+        real = evaluate.measure_maps
         patch.setattr(
             "core.commands_maps.measure_maps",
             lambda run, say: real(run, per_class=PHANTOMS, size_px=96, say=say),
@@ -83,7 +83,7 @@ def test_figures_follow_from_the_table(run):
     phantoms = pd.read_csv(run.path / "maps" / "phantoms.csv")
     assert len(phantoms) == 2 * PHANTOMS and len(scores) == 2 * len(phantoms) * 3
     table = scores.merge(phantoms, on=["label", "patient"], validate="many_to_one")
-    assert list(table.columns) == maps.TABLE_COLUMNS
+    assert list(table.columns) == evaluate.TABLE_COLUMNS
     found = load_maps(run)["models"]["cnn"]["pointing"]
     own = table[(table["model"] == "cnn") & (table["map"] == "true")]
     assert found["true"]["all"]["mass"]["value"] == pytest.approx(own["mass"].mean())
@@ -113,7 +113,7 @@ def test_right_answers_are_counted_apart():
             row("called", "pneumonia", "covid", 1),
         ]
     )
-    found = maps.summarise_table(table, seed=0)
+    found = evaluate.summarise_table(table, seed=0)
     assert found["true"]["all"]["hit"]["value"] == pytest.approx(1 / 3)
     assert found["called"]["all"]["hit"]["value"] == 1
     assert (found["right"]["all"]["n"], found["right"]["all"]["hit"]["value"]) == (1, 1)
@@ -148,7 +148,7 @@ def test_a_model_without_maps_is_asked_by_occlusion(run):
 
     drawn = draw_phantoms(["covid"], 2, 64, {32})
     drawn.pixels[32][:, 20, 20] = 255
-    asked = maps.ask_model(Blind(), drawn, np.arange(2), lambda n: None)
+    asked = evaluate.ask_model(Blind(), drawn, np.arange(2), lambda n: None)
     assert asked.method == "occlusion"
     assert predicted_index(asked.probabilities).tolist() == [0, 0]
     assert np.unravel_index(asked.heat(1, 0).argmax(), (8, 8)) in ((4, 4), (4, 5), (5, 4), (5, 5))
@@ -157,20 +157,20 @@ def test_a_model_without_maps_is_asked_by_occlusion(run):
 @pytest.mark.parametrize(("modality", "says"), [("ct", "CT slices"), ("xray", None)])
 def test_a_run_of_ct_slices_is_not_measured(run, modality, says):
     other = artifacts.Run(run.path, run.info | {"modality": modality})
-    assert (maps.why_not(other) is None) == (says is None)
+    assert (evaluate.why_not(other) is None) == (says is None)
     if says:
-        document, table = maps.measure_maps(other)
+        document, table = evaluate.measure_maps(other)
         assert document["status"] == "not done" and says in document["reason"]
         write_maps(run, document, table)
         assert load_maps(run)["models"] == {}
         assert verify_additions(run) == []
     else:
-        assert "nothing about patients" in maps.describe_learning(other)
+        assert "nothing about patients" in evaluate.describe_learning(other)
 
 
 def test_a_run_without_classes_that_have_lesions_is_not_measured(run):
     other = artifacts.Run(run.path, run.info | {"class_names": ["cat", "normal"]})
-    assert "None of the run's classes" in maps.why_not(other)
+    assert "None of the run's classes" in evaluate.why_not(other)
 
 
 def test_the_command_says_why_and_ends_with_1(run, monkeypatch, capsys):

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.datasets.phantom.generate import make_phantom
-from core.inference.ensemble import Sample
-from core.perturbation import (
+from core.evaluation.audit.perturbation import (
     JPEG_PX,
     KINDS,
     add_noise,
@@ -26,6 +25,7 @@ from core.perturbation import (
     rotate,
     shift,
 )
+from core.inference.ensemble import Sample
 from tests.asked import CLASSES, Rule, panel_of
 
 SIZE = 64

@@ -1,4 +1,6 @@
-"""core.pointing: hits, mass and baselines worked by hand, intervals against statsmodels."""
+"""core.evaluation.heatmaps.pointing_game: hits, mass and baselines worked by hand, intervals
+against statsmodels.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from core.datasets.phantom.generate import make_phantom
-from core.pointing import (
+from core.evaluation.heatmaps.pointing_game import (
     BASELINES,
     BETTER,
     CENTRE_SD_SHARE,

@@ -13,9 +13,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from core.config import data_root
 from core.datasets.registry import DatasetError
+from core.evaluation.audit.source_probe import Known, ask_probe, share_on_patients
+from core.evaluation.audit.source_probe_images import default_probe, load_probe
 from core.inference.ensemble import AuditError
-from core.probe import Known, ask_probe, share_on_patients
-from core.probe_images import default_probe, load_probe
 from tests.asked import CLASSES, Rule, panel_of
 
 SIZE = 64

@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, multilabel_confusion_matrix
 from statsmodels.stats.proportion import proportion_confint
 
-from core.files import write_csv, write_json
-from core.metrics.classification import arrays_from_predictions
-from core.metrics.confidence import bootstrap_draws, bootstrap_intervals
-from core.pooled import (
+from core.evaluation.cross_validation import (
     POOLED,
     fold_count,
     fold_table,
@@ -20,11 +17,19 @@ from core.pooled import (
     trial_table,
     trials_on_judged_images,
 )
-from core.protocol import judge_target, published_table, table_rows
-from core.published import TARGETS
+from core.evaluation.published_protocol import judge_target, published_table, table_rows
+from core.evaluation.published_results import TARGETS
+from core.evaluation.split_comparison import (
+    compare_splits,
+    find_twin,
+    gap_sentence,
+    recipe_differences,
+)
+from core.files import write_csv, write_json
+from core.metrics.classification import arrays_from_predictions
+from core.metrics.confidence import bootstrap_draws, bootstrap_intervals
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError
-from core.twins import compare_splits, find_twin, gap_sentence, recipe_differences
 from tests.factory import make_run
 from tests.folded import FOLDS, make_folded_run, set_pooled
 

@@ -3,7 +3,7 @@
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from core.published import FIGURES, ROWS, TARGETS, TASKS
+from core.evaluation.published_results import FIGURES, ROWS, TARGETS, TASKS
 
 # (key, accuracy, sensitivity, specificity, precision, F1) as the papers' tables have them.
 AS_PRINTED = {

@@ -1,4 +1,6 @@
-"""core.sanity: what shuffling the weights does to a real graph, and who fails the check."""
+"""core.evaluation.heatmaps.sanity_checks: what shuffling the weights does to a real graph, and who
+fails the check.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,16 @@ from scipy.stats import rankdata
 
 from core.backend import import_openvino
 from core.datasets.phantom.generate import make_phantom
+from core.evaluation.heatmaps.sanity_checks import (
+    KINDS,
+    LIMIT,
+    SanityError,
+    compare_maps,
+    judge,
+    shuffle_weights,
+)
 from core.inference.class_activation import class_evidence
 from core.inference.served_model import compile_model
-from core.sanity import KINDS, LIMIT, SanityError, compare_maps, judge, shuffle_weights
 from tests.factory_maps import CLASS_NAMES, write_striped_model
 from tests.factory_maps import SIZE_PX as INPUT_SIZE_PX
 
@@ -39,7 +48,9 @@ def answers(xml, pixels, alter=None):
 
 
 def check(maps_of, xml, pixels) -> dict:
-    """The check as core.maps makes it; maps_of(output, pixels) -> evidence by place (n, h, w)."""
+    """The check as core.evaluation.heatmaps.evaluate makes it; maps_of(output, pixels) -> evidence
+    by place (n, h, w).
+    """
     before = maps_of(answers(xml, pixels), pixels)
     return {
         kind: compare_maps(

@@ -249,7 +249,7 @@ def draw_set(folder: Path) -> Path:
 
 
 def test_images_from_elsewhere_are_put_to_those_kept(command, run, root, monkeypatch) -> None:
-    monkeypatch.setattr("core.external_overlap.MOST_PAIRS", 0)
+    monkeypatch.setattr("core.evaluation.external.overlap.MOST_PAIRS", 0)
     folder = draw_set(root / "far")
     slim, _ = slim_run(run, ["cnn"])
     assert command("evaluate", "--run", "demo", "--data", folder)[0] == 0

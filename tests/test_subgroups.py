@@ -14,9 +14,14 @@ from core.config import data_root
 from core.datasets.folder import load_table
 from core.datasets.registry import describe_folder
 from core.datasets.subgroup_columns import UNKNOWN, GroupingError, list_columns
+from core.evaluation.audit.subgroups import (
+    GIVES_AWAY,
+    SubgroupsError,
+    compute_subgroups,
+    tell_classes,
+)
 from core.metrics.confidence import bootstrap_intervals, wilson_interval
 from core.runs import artifacts
-from core.subgroups import GIVES_AWAY, SubgroupsError, compute_subgroups, tell_classes
 from tests.factory import CLASS_NAMES, make_run
 
 PROPERTY = settings(max_examples=40, deadline=None, derandomize=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from core.evaluation.published_protocol import judge_target, published_table
 from core.files import write_json
-from core.protocol import judge_target, published_table
 from core.runs import artifacts
 from core.scorecard import build_scorecard
 from core.summary import summarise_run

@@ -5,7 +5,7 @@ discriminative localization", section 2): a model that ends in global average po
 layer gives it with the same pass as the probabilities. It is coarse and shows what the score rests
 on, which is not necessarily the disease. A model without one is asked by occlusion
 (core.inference.occlusion). How far the maps of a run's models can be trusted is measured by
-core.maps.
+core.evaluation.heatmaps.evaluate.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ def _join(arrays: tuple[np.ndarray | None, ...]) -> np.ndarray | None:
 def load_model(run: Run, name: str, alter: Callable[[object], None] | None = None) -> ServedModel:
     """Load one model of a run after checking its hashes, at the precision that run.json states.
 
-    alter(graph) may change the OpenVINO model that was read before it is compiled (core.sanity);
-    the files stay as they are.
+    alter(graph) may change the OpenVINO model that was read before it is compiled
+    (core.evaluation.heatmaps.sanity_checks); the files stay as they are.
 
     Raises:
         core.runs.artifacts.ArtifactError: the files are missing, changed or were not kept.

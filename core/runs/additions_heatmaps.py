@@ -19,7 +19,8 @@ SCORE_COLUMNS = ["model", "map", "label", "patient", "called", "hit", "hit_exact
 
 
 def write_maps(run: Run, document: Mapping[str, Any], table: pd.DataFrame) -> Path:
-    """Write maps/: maps.json and the table of core.maps in two; returns the folder.
+    """Write maps/: maps.json and the table of core.evaluation.heatmaps.evaluate in two; returns the
+    folder.
 
     scores.csv has a row a map; what any place scores on a phantom is the same for all models, and
     stands once in phantoms.csv.

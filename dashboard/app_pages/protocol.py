@@ -5,9 +5,9 @@ import shlex
 import pandas as pd
 import streamlit as st
 
-from core import pooled, protocol, twins
+from core.evaluation import cross_validation, published_protocol, split_comparison
+from core.evaluation.published_results import FIGURES, TASKS
 from core.metrics.classification import MetricsError
-from core.published import FIGURES, TASKS
 from core.runs.artifacts import ArtifactError, Run
 from dashboard import charts_protocol, loaders_protocol, tables, ui
 
@@ -24,15 +24,24 @@ def train_command(run: Run, name: str, *, split: str = "group", k: int = FOLDS) 
     return f"{command} --run {name}"
 
 
-def say_headline(selection: ui.Selection, rows: pd.DataFrame, target: protocol.Target) -> None:
-    run, own = selection.run, rows[(rows["metric"] == "accuracy") & (rows["fold"] == pooled.POOLED)]
+def say_headline(
+    selection: ui.Selection, rows: pd.DataFrame, target: published_protocol.Target
+) -> None:
+    run, own = (
+        selection.run,
+        rows[(rows["metric"] == "accuracy") & (rows["fold"] == cross_validation.POOLED)],
+    )
     best = own.loc[own["value"].idxmax()]
-    dealt = "patient-grouped" if pooled.is_grouped(run) else "random"
-    flatter = "" if pooled.is_grouped(run) else ", which have images of one patient on both sides,"
+    dealt = "patient-grouped" if cross_validation.is_grouped(run) else "random"
+    flatter = (
+        ""
+        if cross_validation.is_grouped(run)
+        else ", which have images of one patient on both sides,"
+    )
     synthetic = "SYNTHETIC: measured on drawn phantoms. " if run.synthetic else ""
     interval = ui.interval_text({"low": best["low"], "high": best["high"]})
     st.markdown(
-        f"#### {synthetic}Pooled over {pooled.fold_count(run)} {dealt} folds{flatter} "
+        f"#### {synthetic}Pooled over {cross_validation.fold_count(run)} {dealt} folds{flatter} "
         f"{ui.escape(selection.title(best['model']))} is right on {ui.percent(best['value'])} "
         f"({interval}) of {int(best['n']):,} images."
     )
@@ -45,8 +54,10 @@ def show_folds(selection: ui.Selection, rows: pd.DataFrame, models: list[str]) -
     n = int(rows["n"].max())
     st.subheader("Folds", anchor=False)
     three = set(run.class_names) == set(TASKS["three"].class_names)
-    for column, metric in zip(st.columns(2, gap="medium"), pooled.FOLD_METRICS, strict=True):
-        target = metric == "accuracy" and three and protocol.is_published_set(run)
+    for column, metric in zip(
+        st.columns(2, gap="medium"), cross_validation.FOLD_METRICS, strict=True
+    ):
+        target = metric == "accuracy" and three and published_protocol.is_published_set(run)
         with column:
             ui.show_chart(
                 charts_protocol.plot_folds(
@@ -64,10 +75,10 @@ def fold_summary(selection: ui.Selection, rows: pd.DataFrame, models: list[str])
     table = []
     for model in models:
         row = {"Model": ui.model_cell(selection.run, model)}
-        for metric, name in pooled.FOLD_METRICS.items():
+        for metric, name in cross_validation.FOLD_METRICS.items():
             own = rows[(rows["model"] == model) & (rows["metric"] == metric)]
-            whole = own[own["fold"] == pooled.POOLED].iloc[0]
-            folds = 100 * own.loc[own["fold"] != pooled.POOLED, "value"]
+            whole = own[own["fold"] == cross_validation.POOLED].iloc[0]
+            folds = 100 * own.loc[own["fold"] != cross_validation.POOLED, "value"]
             row[f"{name}, pooled"] = ui.with_interval(whole["value"], dict(whole))
             spread = f", sd {folds.std(ddof=1):.1f}" if len(folds) > 1 else ""
             row[f"{name}, folds"] = (
@@ -79,7 +90,7 @@ def fold_summary(selection: ui.Selection, rows: pd.DataFrame, models: list[str])
 
 
 def show_not_done(selection: ui.Selection) -> None:
-    for model, reason in pooled.folds_not_done(selection.run).items():
+    for model, reason in cross_validation.folds_not_done(selection.run).items():
         st.markdown(
             f":material/pending: **{ui.escape(selection.title(model))}: folds not done**, "
             f"{ui.sentence(reason)}."
@@ -91,15 +102,19 @@ def show_twin(selection: ui.Selection) -> None:
     run = selection.run
     twin = loaders_protocol.load_twin(run)
     if twin is None:
-        other = "grouped" if not pooled.is_grouped(run) else "random"
+        other = "grouped" if not cross_validation.is_grouped(run) else "random"
         st.info(
-            f"Not done: no run here has the same images in {pooled.fold_count(run)} {other} folds. "
+            f"Not done: no run here has the same images in {cross_validation.fold_count(run)} "
+            f"{other} folds. "
             "What random folds add to the figures is then not known.",
             icon=":material/info:",
         )
         split = "group" if other == "grouped" else "random"
         name = f"{run.name}-{other}"
-        st.code(train_command(run, name, split=split, k=pooled.fold_count(run)), language="bash")
+        st.code(
+            train_command(run, name, split=split, k=cross_validation.fold_count(run)),
+            language="bash",
+        )
         return
     gaps = [gap for gap in loaders_protocol.load_gaps(run, twin) if gap.model in selection.models]
     if not gaps:
@@ -110,7 +125,7 @@ def show_twin(selection: ui.Selection) -> None:
         )
         return
     labels = {model: selection.title(model) for model in run.models}
-    names = [run.name, twin.name] if pooled.is_grouped(run) else [twin.name, run.name]
+    names = [run.name, twin.name] if cross_validation.is_grouped(run) else [twin.name, run.name]
     st.markdown(
         f"The same {gaps[0].n:,} images of {gaps[0].n_patients:,} patients, grouped in run "
         f"**{ui.escape(names[0])}** and dealt at random in run **{ui.escape(names[1])}**."
@@ -119,12 +134,12 @@ def show_twin(selection: ui.Selection) -> None:
     with left:
         ui.show_chart(charts_protocol.plot_gaps(gaps, models=run.models, labels=labels), key="gaps")
     with right:
-        lines = [twins.gap_sentence(gap, selection.title(gap.model)) for gap in gaps]
+        lines = [split_comparison.gap_sentence(gap, selection.title(gap.model)) for gap in gaps]
         st.markdown("\n".join(f"- {ui.escape(line)}." for line in lines))
-        st.caption(twins.METHOD)
+        st.caption(split_comparison.METHOD)
 
 
-def show_published(selection: ui.Selection, rows: list[protocol.Row]) -> None:
+def show_published(selection: ui.Selection, rows: list[published_protocol.Row]) -> None:
     run = selection.run
     shown = [row for row in rows if row.model is None or row.model in selection.models]
     if not any(row.model for row in shown):
@@ -155,24 +170,26 @@ def show_published(selection: ui.Selection, rows: list[protocol.Row]) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-    st.caption(protocol.table_note(run))
+    st.caption(published_protocol.table_note(run))
 
 
-def source_cell(selection: ui.Selection, row: protocol.Row) -> str:
+def source_cell(selection: ui.Selection, row: published_protocol.Row) -> str:
     if row.model:
         return f"**{ui.model_cell(selection.run, row.model)}**"
     return f"{ui.escape(row.label)} :gray[{ui.escape(row.reference)}]"
 
 
-def cells(row: protocol.Row) -> list[str]:
+def cells(row: published_protocol.Row) -> list[str]:
     """Figures as on every page: the interval lighter."""
     return [
         f"{number} :gray[{rest[:-1]}]" if rest else number
-        for number, _, rest in (cell.partition(" (") for cell in protocol.figure_cells(row))
+        for number, _, rest in (
+            cell.partition(" (") for cell in published_protocol.figure_cells(row)
+        )
     ]
 
 
-def csv_rows(rows: list[protocol.Row]) -> pd.DataFrame:
+def csv_rows(rows: list[published_protocol.Row]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -190,7 +207,7 @@ def csv_rows(rows: list[protocol.Row]) -> pd.DataFrame:
     )
 
 
-def show_target(target: protocol.Target) -> None:
+def show_target(target: published_protocol.Target) -> None:
     st.subheader("Target", anchor=False)
     icons = {"reached": ":material/check_circle:", "not reached": ":material/cancel:"}
     icon = icons.get(target.status, ":material/pending:")
@@ -201,11 +218,11 @@ def show_target(target: protocol.Target) -> None:
 
 
 def show_trials(selection: ui.Selection) -> None:
-    run, trials = selection.run, pooled.trial_table(selection.run)
+    run, trials = selection.run, cross_validation.trial_table(selection.run)
     if trials.empty:
         return
     st.subheader("Recipes tried", anchor=False)
-    kept, ahead = int(trials["kept"].sum()), pooled.trials_on_judged_images(run)
+    kept, ahead = int(trials["kept"].sum()), cross_validation.trials_on_judged_images(run)
     counted = {m: n for m, n in tried_by_model(run).items() if m in run.models}
     words = ", ".join(f"{ui.escape(selection.title(m))} {n}" for m, n in counted.items())
     st.markdown(
@@ -269,7 +286,7 @@ def explain(run: Run) -> None:
             "patients, 2,000 times. The mean over folds weighs each fold alike, and its standard "
             "deviation says how much the figure moves from one fold to the next; it is not an "
             "interval of the pooled figure, since folds share their training images.\n\n"
-            f"**Random against grouped.** {twins.METHOD}\n\n"
+            f"**Random against grouped.** {split_comparison.METHOD}\n\n"
             "**Published rows.** The papers' figures as printed. Intervals of their accuracies: "
             "Wilson on the number of images; where a protocol is not known to us the number is the "
             "largest it can be, and the true interval is wider. No test between their row and ours "

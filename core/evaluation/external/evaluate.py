@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import external_set
 from core.console import progress
 from core.datasets import folder
 from core.datasets.image_matching import SIDE_PX
 from core.datasets.registry import KNOWN, Dataset
 from core.datasets.splits import fingerprint
-from core.evaluation import predictions_table
-from core.external_overlap import (
+from core.evaluation.external import dataset as external_set
+from core.evaluation.external.dataset import UNREADABLE, ExternalError
+from core.evaluation.external.describe import list_caveats
+from core.evaluation.external.overlap import (
     DUPLICATE,
     LEARNED,
     METHOD_FILES,
@@ -36,14 +37,13 @@ from core.external_overlap import (
     feature_steps,
     find_overlap,
 )
-from core.external_scores import (
+from core.evaluation.external.scoring import (
     accuracy_with_overlap,
     compare_with_home,
     count_findings,
     score_external,
 )
-from core.external_set import UNREADABLE, ExternalError
-from core.external_words import list_caveats
+from core.evaluation.scoring import predictions_table
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.inference.ensemble import Panel
 from core.runs import additions, artifacts

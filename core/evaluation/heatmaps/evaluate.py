@@ -1,9 +1,10 @@
 """How far the heat maps of a run's models can be trusted, measured on drawn phantoms.
 
 Only on a phantom is the lesion's place known to the pixel. Each model draws its map of phantoms
-that it has never seen; core.pointing scores them against the lesion and against places that nobody
-had to look for, core.sanity shuffles the weights. Models that learned from real images were never
-shown a phantom: what comes out says how map and lesion go together there, and nothing of patients.
+that it has never seen; core.evaluation.heatmaps.pointing_game scores them against the lesion and
+against places that nobody had to look for, core.evaluation.heatmaps.sanity_checks shuffles the
+weights. Models that learned from real images were never shown a phantom: what comes out says how
+map and lesion go together there, and nothing of patients.
 """
 
 from __future__ import annotations
@@ -16,18 +17,31 @@ import pandas as pd
 
 from core.console import progress
 from core.datasets.phantom.generate import DRAWING_VERSION, class_names
+from core.evaluation.heatmaps.describe import ALL, describe_learning, describe_model
+from core.evaluation.heatmaps.phantoms import Asked, Drawn, ask_all, ask_model, draw_phantoms
+from core.evaluation.heatmaps.pointing_game import (
+    BASELINES,
+    SCORES,
+    TOLERANCE_SHARE,
+    score_map,
+    summarise_scores,
+)
+from core.evaluation.heatmaps.sanity_checks import (
+    KINDS,
+    RULE,
+    compare_maps,
+    judge,
+    rank_correlation,
+    shuffle_weights,
+)
 from core.inference.class_activation import stretch_heat
 from core.inference.served_model import load_model
-from core.maps_phantoms import Asked, Drawn, ask_all, ask_model, draw_phantoms
-from core.maps_words import ALL, describe_learning, describe_model
 from core.metrics.bootstrap import wilson_interval
 from core.metrics.classification import predicted_index
-from core.pointing import BASELINES, SCORES, TOLERANCE_SHARE, score_map, summarise_scores
 from core.runs import artifacts
 from core.runs.additions_heatmaps import SCORE_COLUMNS
 from core.runs.artifacts import Run
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
-from core.sanity import KINDS, RULE, compare_maps, judge, rank_correlation, shuffle_weights
 
 PER_CLASS = 100
 SIZE_PX = 448
@@ -164,7 +178,9 @@ def _score_phantom(run: Run, name: str, asked: Asked, drawn: Drawn, i: int) -> l
 
 
 def summarise_table(table: pd.DataFrame, seed: int) -> dict:
-    """map kind -> class or "all" -> figures of core.pointing.summarise_scores, for one model."""
+    """map kind -> class or "all" -> figures of
+    core.evaluation.heatmaps.pointing_game.summarise_scores, for one model.
+    """
     own = table[table["map"] == "true"]
     parts = {
         "true": own,

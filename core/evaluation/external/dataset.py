@@ -11,7 +11,7 @@ import pandas as pd
 
 from core.datasets import folder
 from core.datasets.registry import KNOWN, Dataset, DatasetError
-from core.external_overlap import DUPLICATE, SAME_PATIENT, Match
+from core.evaluation.external.overlap import DUPLICATE, SAME_PATIENT, Match
 from core.files import sha256_file
 from core.runs import additions, artifacts
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from core.datasets.registry import KNOWN, Dataset, canonical_label
-from core.external_set import MODALITY_WORDS
+from core.evaluation.external.dataset import MODALITY_WORDS
 from core.metrics.classification import COVID
 from core.runs.artifacts import Run
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.console import progress
 from core.datasets.phantom.generate import make_phantom
+from core.evaluation.heatmaps.pointing_game import Target, prepare_target
 from core.imageio.decode import resize_square
 from core.inference.class_activation import (
     MEAN_OF_MEMBERS,
@@ -19,7 +20,6 @@ from core.inference.class_activation import (
     model_maps,
 )
 from core.inference.served_model import ServedModel
-from core.pointing import Target, prepare_target
 from core.runs.artifacts import Run
 
 BATCH = 32

@@ -12,6 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from core.evaluation.cross_validation import (
+    DRAWS,
+    FOLD_METRICS,
+    fold_count,
+    fold_predictions,
+    is_grouped,
+    run_seed,
+)
 from core.metrics.bootstrap import draw_sums, patient_index
 from core.metrics.classification import (
     arrays_from_predictions,
@@ -19,7 +27,6 @@ from core.metrics.classification import (
     rates_from_confusion,
 )
 from core.metrics.confidence import as_matrices, patient_confusion
-from core.pooled import DRAWS, FOLD_METRICS, fold_count, fold_predictions, is_grouped, run_seed
 from core.runs.artifacts import Run, has_predictions
 
 # What a recipe says of itself and not of the training.

@@ -15,22 +15,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.audit_images import RunImages, find_images, find_masks, read_images, read_masks
-from core.blackout import FILLS, PARTS, FloorImages, measure_blackout
 from core.checks import NO_BOX
 from core.console import progress
 from core.datasets.folder import load_table
 from core.datasets.leakage import find_leaks
 from core.datasets.registry import DatasetError, describe_folder
+from core.evaluation.audit.blackout import FILLS, PARTS, FloorImages, measure_blackout
+from core.evaluation.audit.images import RunImages, find_images, find_masks, read_images, read_masks
+from core.evaluation.audit.perturbation import count_questions, measure_perturbations
+from core.evaluation.audit.source_probe import Known, ask_probe
+from core.evaluation.audit.source_probe_images import Probe, load_probe
+from core.evaluation.audit.subgroups import compute_subgroups
 from core.inference.answers import open_models
 from core.inference.ensemble import AuditError, Panel, Sample
 from core.metrics.classification import COVID
-from core.perturbation import count_questions, measure_perturbations
-from core.probe import Known, ask_probe
-from core.probe_images import Probe, load_probe
 from core.runs import artifacts
 from core.runs.missing_weights import left_out, left_out_sentence
-from core.subgroups import compute_subgroups
 
 NO_IMAGES = "The images of the run are not here, so {what} could not be done; give --data."
 
@@ -47,9 +47,9 @@ def audit_run(
     """The document of audit/audit.json (docs/artifacts.md).
 
     root: folder that holds the run's images; where it has none of them, only what the run's files
-    and the probe allow is done and `missing` says what was not. probe: a folder for core.probe;
-    masks: a folder with a mask for each image under the image's name. say is called with one line
-    for everything a person should know on the way.
+    and the probe allow is done and `missing` says what was not. probe: a folder for
+    core.evaluation.audit.source_probe; masks: a folder with a mask for each image under the image's
+    name. say is called with one line for everything a person should know on the way.
 
     Raises:
         AuditError, ArtifactError, DatasetError, InferenceError: wrong use, one sentence each.

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from core.datasets.splits import find_duplicates
+from core.evaluation.audit.source_probe_images import NORMAL, NOT_STATED, Probe
 from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference.ensemble import AuditError, Panel, percent, percent_with_interval
 from core.metrics.classification import COVID, predicted_index
 from core.metrics.confidence import wilson_interval
-from core.probe_images import NORMAL, NOT_STATED, Probe
 
 METHOD = (
     "Intervals: 95\u202f%, Wilson, on the number of patients (images of one patient are not "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core.pointing import BASELINES
+from core.evaluation.heatmaps.pointing_game import BASELINES
+from core.evaluation.heatmaps.sanity_checks import DECIDING, LIMIT
 from core.runs.artifacts import Run
-from core.sanity import DECIDING, LIMIT
 
 ALL = "all"  # the phantoms of all classes with a lesion together
 

@@ -16,7 +16,12 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from core.floors import THUMBNAIL_PX, grey_histograms, score_floor, thumbnails
+from core.evaluation.shortcut_baselines import (
+    THUMBNAIL_PX,
+    grey_histograms,
+    score_floor,
+    thumbnails,
+)
 from core.imageio.decode import resize_square
 from core.inference.ensemble import Panel, Sample, as_estimate, percent, percent_with_interval
 from core.metrics.classification import predicted_index
@@ -43,8 +48,8 @@ RULE = (
     "rate, with either fill. The interval of the share kept draws the same patients for both "
     "accuracies."
 )
-# The forests of core.floors that are trained on the masked images: where they too know the
-# classes, the rest of the picture (or the masking) gives them away to anyone.
+# The forests of core.evaluation.shortcut_baselines that are trained on the masked images: where
+# they too know the classes, the rest of the picture (or the masking) gives them away to anyone.
 FLOORS = {
     "histogram": ("Grey-level histogram only", grey_histograms),
     "thumbnail": (

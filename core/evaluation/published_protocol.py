@@ -1,7 +1,7 @@
 """The published protocol: the papers' table with our pooled rows beside, and the target.
 
-Ours are pooled out-of-fold figures (core.pooled), each image answered for once by the model of the
-fold that left it out.
+Ours are pooled out-of-fold figures (core.evaluation.cross_validation), each image answered for once
+by the model of the fold that left it out.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.metrics.bootstrap import rate_estimate
-from core.metrics.classification import arrays_from_predictions
-from core.pooled import (
+from core.evaluation.cross_validation import (
     Estimate,
     draw_rates,
     fold_count,
@@ -23,7 +21,19 @@ from core.pooled import (
     run_seed,
     trials_on_judged_images,
 )
-from core.published import DATASET, FIGURES, ROWS, TARGETS, TASKS, THREE, TWO, Published, Task
+from core.evaluation.published_results import (
+    DATASET,
+    FIGURES,
+    ROWS,
+    TARGETS,
+    TASKS,
+    THREE,
+    TWO,
+    Published,
+    Task,
+)
+from core.metrics.bootstrap import rate_estimate
+from core.metrics.classification import arrays_from_predictions
 from core.runs.artifacts import Run
 
 # The papers average in ways of their own; ours are means over the classes.

@@ -1,9 +1,10 @@
 """Train on one data set, test on another: a matrix for each model, from what runs hold already.
 
 Rows are what a model was trained on, columns what it was tested on. The diagonal is a run's own
-test part; the rest is its external/<name>/, made by core.external after everything that overlaps
-with what the run learned from was taken out. Nothing is computed anew and no figure is filled in:
-a cell that was not measured says why. `python -m core cross` measures what is missing.
+test part; the rest is its external/<name>/, made by core.evaluation.external.evaluate after
+everything that overlaps with what the run learned from was taken out. Nothing is computed anew and
+no figure is filled in: a cell that was not measured says why. `python -m core cross` measures what
+is missing.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.crossing_rows import choose_runs, data_name
 from core.datasets.registry import KNOWN
-from core.external_set import MODALITY_WORDS
+from core.evaluation.external.cross_dataset_rows import choose_runs, data_name
+from core.evaluation.external.dataset import MODALITY_WORDS
 from core.runs import additions, artifacts, schema, schema_additions
 from core.runs.artifacts import ArtifactError, Run
 
@@ -34,12 +35,12 @@ class Cell:
     """One model trained on `train` (a row's name) and tested on the data set `test`.
 
     n images of n_patients were scored, of `classes`; n_left_out were not, left_out{kind: n} says
-    why (core.external_set: "class", "duplicate", "same patient", "unreadable"). Figures are over
-    the classes scored, and None where they are not defined; intervals {figure: (low, high)}, 95 %
-    over patients, also of "recall.<class>". sensitivity {class: share}. called {class: n}. drop:
-    off the diagonal, figure -> external.json's row of `drop` (internal: the same figure at home on
-    the same classes). reason: why figures are missing, "" where all are there; note: what to know
-    about the classes.
+    why (core.evaluation.external.dataset: "class", "duplicate", "same patient", "unreadable").
+    Figures are over the classes scored, and None where they are not defined; intervals {figure:
+    (low, high)}, 95 % over patients, also of "recall.<class>". sensitivity {class: share}. called
+    {class: n}. drop: off the diagonal, figure -> external.json's row of `drop` (internal: the same
+    figure at home on the same classes). reason: why figures are missing, "" where all are there;
+    note: what to know about the classes.
     """
 
     train: str

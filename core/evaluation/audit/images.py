@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.blackout import shrink_mask
 from core.config import cache_root
 from core.console import progress
 from core.datasets.folder import find_image
+from core.evaluation.audit.blackout import shrink_mask
 from core.imageio.decode import ImageError, read_image
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.inference.ensemble import AuditError

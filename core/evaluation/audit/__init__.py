@@ -1,0 +1,1 @@
+"""The audit: blackout, source probe, perturbation and subgroups of a run."""

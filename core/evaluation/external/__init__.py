@@ -1,0 +1,1 @@
+"""External validation: images from other collections, what overlaps taken out first."""
