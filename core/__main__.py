@@ -36,8 +36,8 @@ from core.inference.occlusion import OcclusionError
 from core.inference.served_model import InferenceError
 from core.measuring import BenchError
 from core.metrics.classification import MetricsError
+from core.reporting.leaderboard.ranking import ZooError
 from core.runs.artifacts import ArtifactError
-from core.zoo import ZooError
 
 EXAMPLES = """examples:
   python -m core data darkcovidnet                          fetch and check a data set

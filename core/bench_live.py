@@ -21,7 +21,6 @@ from PIL import Image
 
 from core.answer_files import answer_files, bytes_sources
 from core.answering import Answerer, open_answerer, warm_up
-from core.checks import headline_models
 from core.config import data_root
 from core.datasets.phantom.generate import class_names as phantom_classes
 from core.datasets.phantom.generate import make_phantom
@@ -31,6 +30,7 @@ from core.imageio.decode import ImageError, decode_image, read_bytes
 from core.imageio.sandbox import decode_safely
 from core.inference.class_activation import class_heat, overlay
 from core.measuring import Measured, Measurements, find_entry, median_by_turns
+from core.reporting.scorecard.base import headline_models
 from core.runs import artifacts
 
 ONE_BY_ONE = 200

@@ -26,10 +26,10 @@ from core.evaluation.scoring import predictions_table, score_predictions
 from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference.answers import open_models
 from core.inference.ensemble import Panel
+from core.reporting.run_summary import score_line
 from core.run_names import add_run_argument, open_named
 from core.runs import additions, artifacts
 from core.runs.missing_weights import check_no_loss, left_out, left_out_sentence, need_weights
-from core.summary import score_line
 
 _EXAMPLES = """examples:
   python -m core evaluate --run release                             its own test images again

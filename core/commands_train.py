@@ -7,8 +7,8 @@ import argparse
 from core.config import Config, artifacts_root
 from core.console import fail, say
 from core.models.names import expand_names
+from core.reporting.run_summary import score_line
 from core.runs.artifacts import load_metrics
-from core.summary import score_line
 
 EXAMPLES = """examples:
   python -m core train --dataset darkcovidnet --models cnn,resnet50,mobilenetv2 --run release

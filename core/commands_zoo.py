@@ -6,10 +6,10 @@ import argparse
 
 from core.config import artifacts_root
 from core.console import print_json, say
+from core.reporting.leaderboard.markdown import summarise_zoo, zoo_to_json
+from core.reporting.leaderboard.ranking import ZooError
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError
-from core.zoo import ZooError
-from core.zoo_summary import summarise_zoo, zoo_to_json
 
 EXAMPLES = """examples:
   python -m core zoo

@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from core.checks import headline_models, percent
 from core.datasets.folder import find_image
 from core.guard import (
     CELLS,
@@ -37,6 +36,7 @@ from core.guard_looking import GuardError, Seen, look_at_others, see_images
 from core.guard_trials import LOOKED_AT, Setting
 from core.guard_words import SUBJECTS
 from core.inference.served_model import ServedModel, load_model
+from core.reporting.scorecard.base import headline_models, percent
 from core.runs import artifacts
 from core.runs.artifacts import Run
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights

@@ -22,15 +22,16 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from core import scorecard, verdict
 from core.answering import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
-from core.checks import FAILED, Check, percent
 from core.datasets.phantom.generate import NOTICE
 from core.guard import Guard
 from core.imageio.decode import Decoded
 from core.report_images import draw_maps, draw_picture, draw_scale, titles_without_map
+from core.reporting import verdict
+from core.reporting.answer_reliability import agreement_sentence, votes, worth
+from core.reporting.scorecard import scorecard
+from core.reporting.scorecard.base import FAILED, Check, percent
 from core.runs.artifacts import MODEL_FILES, ArtifactError, Run, load_metrics
-from core.worth import agreement_sentence, votes, worth
 
 TEMPLATES = Path(__file__).parent / "templates"
 RESEARCH_ONLY = "Research use, not for diagnosis"

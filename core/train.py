@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.cards import write_cards
 from core.config import Config, ConfigError, config_to_json
 from core.datasets.folder import load_table
 from core.datasets.registry import KNOWN, Dataset, order_classes
@@ -44,6 +43,7 @@ from core.preparing import (
     plan_models,
     split_images,
 )
+from core.reporting.model_card import write_cards
 from core.resume import (
     DONE,
     check_finished,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from core.checks import count, join, percent, with_interval
-from core.checks_audit import crossing, false_alarms
-from core.checks_external import fall_words, macro_f1_fall
-from core.verdict import FLOOR_METRICS
+from core.reporting.scorecard.audit_checks import crossing, false_alarms
+from core.reporting.scorecard.base import count, join, percent, with_interval
+from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
+from core.reporting.verdict import FLOOR_METRICS
 from dashboard.charts_trust import POINT_COLUMNS, REFERENCE_COLUMNS
 from dashboard.tables import range_text
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.zoo import METRICS
+from core.reporting.leaderboard.ranking import METRICS
 from dashboard.charts import FAINT, FONT_PX, MODEL_STYLES, NEUTRAL, Chart, ModelStyle
 from dashboard.charts_answers import TEXT
 from dashboard.charts_confusion import SCALES, ink_on
@@ -45,8 +45,8 @@ def plot_ranking(
 ) -> Chart:
     """A row a model, the first on top: point and interval; floors as lines behind.
 
-    ranking: core.zoo.rank. Filled: cannot be told from the first; open: behind it. floors: name,
-    kind, metric, value (fractions).
+    ranking: core.reporting.leaderboard.ranking.rank. Filled: cannot be told from the first; open:
+    behind it. floors: name, kind, metric, value (fractions).
     """
     traces = _floor_lines(floors, metric, len(ranking))
     words = [trace["name"] for trace in traces if trace["legendgroup"] == "highest"]

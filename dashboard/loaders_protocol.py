@@ -5,8 +5,8 @@ As in dashboard.loaders, nothing but st.cache_* around core. What is added to a 
 
     load_fold_table(run), load_table_rows(run), load_target(run)
     load_twin(run) -> Run | None;  load_gaps(run, twin) -> list[Gap]
-    load_checks(run) -> list[Check] | None          core.scorecard; None where it has none
-    load_externals(run) -> list[dict]               every external.json
+    load_checks(run) -> list[Check] | None          core.reporting.scorecard.scorecard; None where
+    it has none load_externals(run) -> list[dict]               every external.json
     leaking_runs(entries) -> {run name: badge}      runs whose test part leaks
 """
 
@@ -19,8 +19,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core import scorecard, verdict
 from core.evaluation import cross_validation, published_protocol, split_comparison
+from core.reporting import verdict
+from core.reporting.scorecard import scorecard
 from core.runs import additions, artifacts
 from core.runs.artifacts import ArtifactError, Run, RunEntry
 from dashboard import loaders
@@ -67,7 +68,7 @@ def load_gaps(run: Run, twin: Run) -> list[split_comparison.Gap]:
 
 
 def load_checks(run: Run) -> list[Any]:
-    """The scorecard of core.scorecard, a Check each. Raises ArtifactError."""
+    """The scorecard of core.reporting.scorecard.scorecard, a Check each. Raises ArtifactError."""
     return _load_checks(run, additions_token(run))
 
 

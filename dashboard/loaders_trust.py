@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from core import scorecard
 from core.datasets.phantom.generate import label_synthetic, make_phantom
+from core.reporting.scorecard import scorecard
+from core.reporting.scorecard.scorecard import Check, Evidence
 from core.runs import additions, artifacts
 from core.runs.artifacts import Run
-from core.scorecard import Check, Evidence
 from dashboard import loaders
 from dashboard.charts import Chart
 

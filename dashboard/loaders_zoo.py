@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from core import zoo, zoo_claims
 from core.evaluation.external import cross_dataset
 from core.metrics.classification import MetricsError
+from core.reporting.leaderboard import claims as zoo_claims
+from core.reporting.leaderboard import ranking
+from core.reporting.leaderboard.claims import ClaimResult
+from core.reporting.leaderboard.ranking import Protocol
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError, Run
-from core.zoo import Protocol
-from core.zoo_claims import ClaimResult
 from dashboard import loaders, loaders_protocol
 
 _BY_RUN = {Run: loaders.run_token}
@@ -35,11 +36,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Zoo:
-    """rankings: metric -> core.zoo.rank; histories: (run, model) -> history.csv."""
+    """rankings: metric -> core.reporting.leaderboard.ranking.rank; histories: (run, model) ->
+    history.csv.
+    """
 
     rankings: dict[str, pd.DataFrame]
     claims: list[ClaimResult]
-    histories: dict[zoo.Entry, pd.DataFrame]
+    histories: dict[ranking.Entry, pd.DataFrame]
 
 
 def load_protocols() -> Found:
@@ -70,9 +73,9 @@ def open_runs() -> tuple[list[Run], dict[str, str]]:
 def _problem(run: Run) -> str:
     """Why a run cannot be ranked, "" where it can: one bad run must not take the page down."""
     try:
-        for protocol in zoo.find_protocols([run]):
-            zoo.rank(protocol)
-    except (ArtifactError, MetricsError, zoo.ZooError) as error:
+        for protocol in ranking.find_protocols([run]):
+            ranking.rank(protocol)
+    except (ArtifactError, MetricsError, ranking.ZooError) as error:
         return str(error)
     return ""
 
@@ -80,7 +83,7 @@ def _problem(run: Run) -> str:
 # Shared, not copied for each reader: nobody changes them.
 @st.cache_resource(hash_funcs=_BY_RUN, show_spinner="Reading the runs …", max_entries=10)
 def _find_protocols(runs: tuple[Run, ...]) -> list[Protocol]:
-    return zoo.find_protocols(runs)
+    return ranking.find_protocols(runs)
 
 
 @st.cache_resource(
@@ -90,9 +93,9 @@ def _find_protocols(runs: tuple[Run, ...]) -> list[Protocol]:
 )
 def load_zoo(protocol: Protocol) -> Zoo:
     """Everything that the page shows of one protocol. Raises ArtifactError, MetricsError."""
-    answers = zoo.load_answers(protocol)
+    answers = ranking.load_answers(protocol)
     return Zoo(
-        {metric: zoo.rank(protocol, metric, answers) for metric in zoo.METRICS},
+        {metric: ranking.rank(protocol, metric, answers) for metric in ranking.METRICS},
         zoo_claims.judge_claims(protocol, answers),
         {
             (name, model): artifacts.load_history(protocol.run(name), model)

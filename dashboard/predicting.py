@@ -12,8 +12,8 @@ from PIL import Image
 
 from core.answering import ModelAnswer, PictureAnswer
 from core.metrics.classification import predicted_index
+from core.reporting.answer_reliability import is_control, votes
 from core.runs.artifacts import Run
-from core.worth import is_control, votes
 
 # Larger pictures are shown smaller: a page needs no more, and the models see far less.
 SHOWN_SIDE_PX = 768

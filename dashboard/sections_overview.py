@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from core import summary, verdict
 from core.evaluation import cross_validation
 from core.metrics.classification import MetricsError
+from core.reporting import run_summary, verdict
 from core.runs.additions import list_external, load_audit
 from core.runs.artifacts import ArtifactError
 from dashboard import loaders, loaders_protocol, tables, ui
@@ -159,8 +159,8 @@ def show_external(selection: ui.Selection, metrics: dict[str, dict]) -> None:
                 continue
             own = metrics[model]
             here = ui.with_interval(own["macro_f1"], own["intervals"].get("macro_f1"))
-            accuracy, macro_f1, fall = summary.external_cells(document, model)
-            found = summary.external_sensitivities(document, model)
+            accuracy, macro_f1, fall = run_summary.external_cells(document, model)
+            found = run_summary.external_sensitivities(document, model)
             rows.append(
                 {"Model": ui.model_cell(selection.run, model), "Macro-F1 here": here}
                 | {"Macro-F1 there": lighter(macro_f1), "Change": lighter(fall)}

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core import verdict
-from core.checks import external_command
-from core.checks_audit import HALF
 from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import ImageError
-from core.scorecard import Evidence
+from core.reporting import verdict
+from core.reporting.scorecard.audit_checks import HALF
+from core.reporting.scorecard.base import external_command
+from core.reporting.scorecard.scorecard import Evidence
 from dashboard import answers_trust as answers
 from dashboard import charts_trust as charts
 from dashboard import gallery, loaders, loaders_trust, ui

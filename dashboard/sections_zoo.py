@@ -8,21 +8,22 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core import zoo, zoo_claims
 from core.evaluation.external.cross_dataset import Cell, CrossError, Matrix
 from core.metrics.classification import MetricsError
 from core.models.names import model_title
+from core.reporting.leaderboard import claims
+from core.reporting.leaderboard import ranking as zoo
+from core.reporting.leaderboard.describe import AGAINST_THE_FIRST, METRIC_WORDS
+from core.reporting.leaderboard.ranking import METRICS, Protocol
 from core.runs.artifacts import ArtifactError, Run
-from core.zoo import METRICS, Protocol
-from core.zoo_words import AGAINST_THE_FIRST, METRIC_WORDS
 from dashboard import charts_zoo, live, loaders_zoo, tables, ui
 
 # Two abreast on a phone.
 CURVE_WIDTH_PX = 160
 VERDICT_BADGES = {
-    zoo_claims.HELD_UP: (":material/check_circle:", "blue"),
-    zoo_claims.NOT_HELD_UP: (":material/cancel:", "orange"),
-    zoo_claims.CANNOT_TELL: (":material/help:", "gray"),
+    claims.HELD_UP: (":material/check_circle:", "blue"),
+    claims.NOT_HELD_UP: (":material/cancel:", "orange"),
+    claims.CANNOT_TELL: (":material/help:", "gray"),
 }
 
 
@@ -152,10 +153,10 @@ def show_curves(protocol: Protocol, ranking: pd.DataFrame, histories: dict) -> N
         st.caption(f"Without curves: {ui.escape(', '.join(without))}.")
 
 
-def show_claims(results: Sequence[zoo_claims.ClaimResult]) -> None:
+def show_claims(results: Sequence[claims.ClaimResult]) -> None:
     """Each claim, what was measured here, the verdict, and the rule in words."""
     st.subheader("What the notebooks claimed", anchor=False)
-    for claim in zoo_claims.CLAIMS:
+    for claim in claims.CLAIMS:
         own = [result for result in results if result.claim.key == claim.key]
         with st.container(border=True):
             st.markdown(f"**{ui.escape(claim.text)}.**")
@@ -174,10 +175,10 @@ def show_claims(results: Sequence[zoo_claims.ClaimResult]) -> None:
                     f":gray[Not trained under this protocol: {ui.escape('; '.join(untrained))}.]"
                 )
             st.caption(f"Rule. {ui.escape(claim.rule)}")
-    st.markdown(zoo_claims.UNKNOWN)
+    st.markdown(claims.UNKNOWN)
 
 
-def subject_words(result: zoo_claims.ClaimResult) -> str:
+def subject_words(result: claims.ClaimResult) -> str:
     """The titles of models that no run here has."""
     return " less ".join(model_title(name) for name in result.subject.split(" less "))
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from core.answering import ModelAnswer, PictureAnswer
+from core.reporting.answer_reliability import is_control, votes
 from core.runs.artifacts import Run
-from core.worth import is_control, votes
 from dashboard.batch import Progress, Row
 from dashboard.predicting import asked_models, plain_mean
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core import config, verdict
+from core import config
 from core.datasets.leakage import leak_sentence
+from core.reporting import verdict
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError, Run
 from dashboard import charts, loaders, loaders_protocol, tables

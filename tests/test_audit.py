@@ -15,9 +15,9 @@ from core.evaluation.audit.perturbation import KINDS
 from core.evaluation.audit.run import open_panel
 from core.inference.ensemble import Panel, Sample, percent_with_interval
 from core.metrics.confidence import bootstrap_intervals
+from core.reporting.scorecard.scorecard import NOT_DONE, build_scorecard
 from core.runs import artifacts, schema, schema_additions
 from core.runs.additions import load_audit
-from core.scorecard import NOT_DONE, build_scorecard
 from tests.asked import CLASSES, Rule
 from tests.factory import make_run
 from tests.files import copy_workplace

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from core.cards import refresh_cards
-from core.cards_measured import describe_guard, describe_maps
-from core.cards_training import tried_where
 from core.evaluation.heatmaps.evaluate import measure_maps
+from core.reporting.model_card import refresh_cards
+from core.reporting.model_card_measured import describe_guard, describe_maps
+from core.reporting.model_card_training import tried_where
 from core.runs import artifacts
 from core.runs.additions_guard import write_guard
 from core.runs.additions_heatmaps import write_maps

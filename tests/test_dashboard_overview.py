@@ -12,8 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from core.files import write_json
 from core.metrics.classification import compute_metrics, flatten_metrics
+from core.reporting.scorecard.scorecard import build_scorecard
 from core.runs import artifacts
-from core.scorecard import build_scorecard
 from dashboard import charts, tables
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external

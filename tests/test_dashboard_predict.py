@@ -19,8 +19,8 @@ from core.imageio.decode import decode_image
 from core.imageio.sandbox import decode_safely
 from core.inference import served_model
 from core.inference.class_activation import class_heat, mean_heat, overlay
+from core.reporting.answer_reliability import worth
 from core.runs import artifacts
-from core.worth import worth
 from dashboard import sections_batch
 from tests.factory import make_run
 from tests.shown import difference, record_media, shown_pictures

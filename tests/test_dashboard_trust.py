@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import scorecard
+from core.reporting.scorecard import scorecard
+from core.reporting.scorecard.scorecard import FAILED, NOT_DONE, PASSED
 from core.runs import artifacts
-from core.scorecard import FAILED, NOT_DONE, PASSED
 from dashboard import answers_trust, charts_trust, loaders_trust, ui
 from dashboard.charts import MODEL_STYLES
 from tests.factory import make_run

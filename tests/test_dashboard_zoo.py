@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import zoo, zoo_words
 from core.evaluation.external.cross_dataset import Cell
 from core.models.names import NOTEBOOK
+from core.reporting.leaderboard import describe as leaderboard_describe
+from core.reporting.leaderboard import ranking as zoo
+from core.reporting.leaderboard.claims import judge_claims
 from core.runs import artifacts
-from core.zoo_claims import judge_claims
 from dashboard import sections_zoo
 from tests.factory import make_run
 from tests.factory_audit import add_external
@@ -79,12 +80,12 @@ def test_the_first_line_is_the_answer_and_the_page_says_what_it_covers(page, mad
     assert not app.exception
     table = zoo.rank(protocol)
     first = headline(app)
-    assert first == plain(f"#### {zoo_words.headline(protocol, table, 'macro_f1')}")
+    assert first == plain(f"#### {leaderboard_describe.headline(protocol, table, 'macro_f1')}")
     assert "16 models on the same 24 test images" in first
     said = text(app)
     assert "whatever run and models are chosen in the sidebar" in said
     assert "runs release and zoo-phantom" in said
-    assert plain(zoo_words.floors_words(protocol, table)) in said
+    assert plain(leaderboard_describe.floors_words(protocol, table)) in said
 
 
 def test_table_has_every_model_and_its_cost(page, made):
@@ -118,7 +119,7 @@ def test_choices_turn_headline_table_and_charts(zoo_app):
         app.segmented_control(key="zoo_metric").set_value(metric).run()
         assert not app.exception
         ranked = zoo.rank(protocol_of(zoo_app), metric)
-        assert zoo_words.METRIC_WORDS[metric] in headline(app)
+        assert leaderboard_describe.METRIC_WORDS[metric] in headline(app)
         assert app.main.dataframe[0].value["Model"][0].endswith(ranked["label"][0])
         ranking, cost, matrix = (a for a in alts(app) if a.startswith(zoo.METRICS[metric]))
         assert f"1. {ranked['label'][0]}" in ranking and "against time an image" in cost

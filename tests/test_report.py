@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import scorecard
 from core.answering import ModelAnswer, PictureAnswer
 from core.datasets.phantom.generate import NOTICE, label_synthetic, make_phantom
 from core.guard import Guard, Judgement, Neighbour
@@ -35,6 +34,7 @@ from core.report import (
     report_file_name,
 )
 from core.report_images import MAP_OPACITY
+from core.reporting.scorecard import scorecard
 from core.runs import artifacts
 from tests.factory import CLASS_NAMES, make_run
 

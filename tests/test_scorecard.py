@@ -12,13 +12,20 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core import scorecard
-from core.checks import overall
-from core.checks_audit import mildest
-from core.checks_external import fall_words, macro_f1_fall
+from core.reporting.scorecard import scorecard
+from core.reporting.scorecard.audit_checks import mildest
+from core.reporting.scorecard.base import overall
+from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
+from core.reporting.scorecard.scorecard import (
+    FAILED,
+    NOT_DONE,
+    PASSED,
+    Check,
+    build_scorecard,
+    scorecard_sentence,
+)
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError
-from core.scorecard import FAILED, NOT_DONE, PASSED, Check, build_scorecard, scorecard_sentence
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external, change_json
 from tests.factory_guard import add_guard

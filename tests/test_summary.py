@@ -7,9 +7,9 @@ import pytest
 
 from core.evaluation.published_protocol import judge_target, published_table
 from core.files import write_json
+from core.reporting.run_summary import summarise_run
+from core.reporting.scorecard.scorecard import build_scorecard
 from core.runs import artifacts
-from core.scorecard import build_scorecard
-from core.summary import summarise_run
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external
 from tests.folded import make_folded_run

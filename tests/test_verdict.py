@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.verdict import (
+from core.reporting.verdict import (
     floors_sentence,
     initialisation_note,
     leader_sentence,

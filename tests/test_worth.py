@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.worth import agreement_sentence, worth
+from core.reporting.answer_reliability import agreement_sentence, worth
 
 NAMES = ("covid", "normal", "pneumonia")
 

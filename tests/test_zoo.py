@@ -1,4 +1,6 @@
-"""core/zoo.py and what is said of it: protocols, ranking, paired tests, claims."""
+"""core/reporting/leaderboard/ranking.py and what is said of it: protocols, ranking, paired tests,
+claims.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import verdict, zoo, zoo_words
 from core.files import write_csv
 from core.metrics.classification import arrays_from_predictions
 from core.metrics.significance import compare_models, holm
 from core.models.names import NOTEBOOK, OWN
-from core.runs import artifacts
-from core.zoo_claims import (
+from core.reporting import verdict
+from core.reporting.leaderboard import describe as leaderboard_describe
+from core.reporting.leaderboard import ranking as zoo
+from core.reporting.leaderboard.claims import (
     CANNOT_TELL,
     CLAIMS,
     HELD_UP,
@@ -24,6 +27,7 @@ from core.zoo_claims import (
     judge_difference,
     judge_half,
 )
+from core.runs import artifacts
 from tests.factory import make_run
 from tests.factory_zoo import change_info, make_notebook_run, make_zoo, set_called
 
@@ -281,7 +285,7 @@ def ranking(tied: list[bool], lost: list[list[str]] | None = None) -> pd.DataFra
     ],
 )
 def test_headline_never_says_that_a_tie_leads(zoo_root, tied, words):
-    said = zoo_words.headline(only_protocol(zoo_root), ranking(tied), "macro_f1")
+    said = leaderboard_describe.headline(only_protocol(zoo_root), ranking(tied), "macro_f1")
     assert words in said and said.startswith("SYNTHETIC")
     assert ("leads" in said) == (sum(tied) == 1 and len(tied) > 1) and "best" not in said
     assert "macro-F1 90.0\u202f% (85.0 to 95.0)" in said
@@ -290,7 +294,7 @@ def test_headline_never_says_that_a_tie_leads(zoo_root, tied, words):
 def test_headline_of_a_leaking_run_begins_with_that(copied):
     change_info(copied / "zoo-phantom", leakage=LEAKAGE, modality="xray")
     marked = zoo.find_protocols(open_runs(copied))[-1]
-    said = zoo_words.headline(marked, ranking([True, True]), "macro_f1")
+    said = leaderboard_describe.headline(marked, ranking([True, True]), "macro_f1")
     assert said.startswith("LEAKS: 40") and "too high for new patients" in said
 
 
@@ -304,13 +308,13 @@ def test_headline_of_a_leaking_run_begins_with_that(copied):
 )
 def test_floors_words(zoo_root, lost, words):
     protocol = only_protocol(zoo_root)
-    said = zoo_words.floors_words(protocol, ranking([True, True], lost))
+    said = leaderboard_describe.floors_words(protocol, ranking([True, True], lost))
     assert said.startswith(words) and "accuracy 55.0" in said
     assert ("Not above: Model B." in said) == (lost == [[], ["x"]])
 
 
 def test_protocol_words(zoo_root):
-    said = zoo_words.protocol_words(only_protocol(zoo_root))
+    said = leaderboard_describe.protocol_words(only_protocol(zoo_root))
     assert "84 training, 12 validation and 24 test images (12 test patients)" in said
     assert said.endswith("split policy group, seed 0; runs release and zoo-phantom")
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from core import zoo, zoo_words
 from core.__main__ import main
+from core.reporting.leaderboard import describe as leaderboard_describe
+from core.reporting.leaderboard import ranking as zoo
+from core.reporting.leaderboard.claims import UNKNOWN
+from core.reporting.leaderboard.markdown import summarise_zoo, zoo_to_json
 from core.runs import artifacts
-from core.zoo_claims import UNKNOWN
-from core.zoo_summary import summarise_zoo, zoo_to_json
 from tests.factory import make_run
 from tests.factory_zoo import make_zoo, set_called
 
@@ -38,7 +39,7 @@ def test_every_model_has_a_row_with_the_figures_of_the_ranking(runs):
         assert cells[3].startswith(f"{100 * row.macro_f1:.1f} ({100 * row.macro_f1_low:.1f} to ")
         told = "cannot be told" if row.tied_with_best else "behind"
         assert cells[5] == "–" or cells[5].endswith(told)
-    assert text.endswith(f"{UNKNOWN}\n\n{zoo_words.AGAINST_THE_FIRST}")
+    assert text.endswith(f"{UNKNOWN}\n\n{leaderboard_describe.AGAINST_THE_FIRST}")
     assert text.count("A dense network on flattened pixels") == 3
 
 

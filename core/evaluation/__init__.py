@@ -1,1 +1,3 @@
-"""What is measured of a run: scores, shortcut baselines, audits, external sets, heat maps, folds."""
+"""What is measured of a run: scores, shortcut baselines, audits, external sets, heat maps,
+folds.
+"""

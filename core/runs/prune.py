@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.cards import refresh_cards
 from core.files import sha256_file
+from core.reporting.model_card import refresh_cards
 from core.runs import artifacts
 from core.runs.artifacts import KEPT, KERAS_FILE, MODEL_FILES, NOT_KEPT, Run
 from core.runs.missing_weights import join_titles, retrain_command

@@ -3,9 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from core import verdict
-from core.cards_training import tried_where
 from core.metrics.classification import MetricsError
+from core.reporting import verdict
+from core.reporting.model_card_training import tried_where
 from core.runs.artifacts import ArtifactError, load_card
 from dashboard import charts, loaders, sections_overview, tables, ui
 

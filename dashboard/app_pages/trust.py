@@ -5,11 +5,18 @@ from functools import partial
 
 import streamlit as st
 
-from core.checks import NO_BOX, audit_command
 from core.datasets.leakage import LeakageError
 from core.metrics.classification import MetricsError
+from core.reporting.scorecard.base import NO_BOX, audit_command
+from core.reporting.scorecard.scorecard import (
+    FAILED,
+    NOT_DONE,
+    PASSED,
+    Check,
+    scorecard_sentence,
+    sort_checks,
+)
 from core.runs.artifacts import ArtifactError
-from core.scorecard import FAILED, NOT_DONE, PASSED, Check, scorecard_sentence, sort_checks
 from dashboard import loaders, loaders_trust, sections_trust, ui
 
 BADGES = {

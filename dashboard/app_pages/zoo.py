@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 import streamlit as st
 
-from core import zoo, zoo_words
 from core.metrics.classification import MetricsError
+from core.reporting.leaderboard import describe as leaderboard_describe
+from core.reporting.leaderboard import ranking as zoo
+from core.reporting.leaderboard.ranking import METRICS, Protocol, ZooError
 from core.runs.artifacts import ArtifactError
-from core.zoo import METRICS, Protocol, ZooError
 from dashboard import charts_zoo, loaders_zoo, sections_zoo, ui
 
 PROTOCOL_KEY, METRIC_KEY, COST_KEY = "zoo_protocol", "zoo_metric", "zoo_cost"
@@ -68,11 +69,11 @@ except (ArtifactError, MetricsError, ZooError) as error:
 metric = kept(METRIC_KEY, METRICS)
 ranking = whole.rankings[metric]
 n_text = f"n = {protocol.n['test']:,} test images of {protocol.n_patients:,} patients"
-st.markdown(f"#### {ui.escape(zoo_words.headline(protocol, ranking, metric))}")
-floors_text = zoo_words.floors_words(protocol, ranking)
+st.markdown(f"#### {ui.escape(leaderboard_describe.headline(protocol, ranking, metric))}")
+floors_text = leaderboard_describe.floors_words(protocol, ranking)
 if floors_text:
     st.markdown(f"**Floors.** {ui.escape(floors_text)}")
-st.markdown(f":gray[{ui.escape(zoo_words.protocol_words(protocol))}. {COVERS}]")
+st.markdown(f":gray[{ui.escape(leaderboard_describe.protocol_words(protocol))}. {COVERS}]")
 sections_zoo.show_caveats(protocol)
 for name, problem in found.problems.items():
     st.error(

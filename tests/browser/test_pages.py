@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from core.datasets.phantom.generate import make_phantom
+from core.reporting.answer_reliability import agreement_sentence
 from core.runs import artifacts
-from core.worth import agreement_sentence
 from tests.factory import CLASS_NAMES, TITLES, make_run
 
 PAGES = {

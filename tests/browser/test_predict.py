@@ -25,8 +25,8 @@ from PIL import Image
 
 from core.answering import Answerer, PictureAnswer, conformal_words, open_answerer
 from core.imageio.decode import decode_image, read_image
+from core.reporting.answer_reliability import agreement_sentence, votes
 from core.runs import artifacts
-from core.worth import agreement_sentence, votes
 from tests.factory import CLASS_NAMES
 from tests.uploading import open_files
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.checks import NO_BOX
 from core.console import progress
 from core.datasets.folder import load_table
 from core.datasets.leakage import find_leaks
@@ -29,6 +28,7 @@ from core.evaluation.audit.subgroups import compute_subgroups
 from core.inference.answers import open_models
 from core.inference.ensemble import AuditError, Panel, Sample
 from core.metrics.classification import COVID
+from core.reporting.scorecard.base import NO_BOX
 from core.runs import artifacts
 from core.runs.missing_weights import left_out, left_out_sentence
 

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.cards_measured import describe_guard, describe_maps, describe_weights
-from core.cards_training import describe_training
 from core.datasets.registry import Dataset
 from core.files import sha256_file, write_json
+from core.reporting.model_card_measured import describe_guard, describe_maps, describe_weights
+from core.reporting.model_card_training import describe_training
+from core.reporting.verdict import floors_sentence, lost_floors
 from core.runs import artifacts
 from core.runs.additions_guard import load_guard_document
 from core.runs.additions_heatmaps import load_maps
-from core.verdict import floors_sentence, lost_floors
 
 
 def write_cards(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> list[str]:

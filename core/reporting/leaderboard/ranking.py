@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core import verdict
 from core.metrics.bootstrap import DRAWS, draw_sums, patient_index
 from core.metrics.classification import arrays_from_predictions, rates_from_confusion
 from core.metrics.confidence import as_matrices, patient_confusion
 from core.metrics.significance import ALPHA, holm
 from core.models.names import NOTEBOOK
+from core.reporting import verdict
 from core.runs import artifacts
 from core.runs.artifacts import Run
 

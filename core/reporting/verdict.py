@@ -158,7 +158,9 @@ def leak_badge(leakage: Mapping[str, Any] | None) -> str:
 
 
 def trust_counts(statuses: Iterable[str]) -> str:
-    """Such as "passes 5 of 13 checks, fails 5, 3 not done"; statuses as core.checks has them."""
+    """Such as "passes 5 of 13 checks, fails 5, 3 not done"; statuses as
+    core.reporting.scorecard.base has them.
+    """
     n = Counter(statuses)
     parts = [f"passes {n['passed']} of {n.total()} checks"]
     parts += [f"fails {n['failed']}"] if n["failed"] else []

@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from core import zoo, zoo_words
 from core.files import jsonable
+from core.reporting.leaderboard import describe as leaderboard_describe
+from core.reporting.leaderboard import ranking as zoo
+from core.reporting.leaderboard.claims import UNKNOWN, ClaimResult, judge_claims
+from core.reporting.leaderboard.ranking import Protocol
+from core.reporting.run_summary import INIT_WORDS
 from core.runs.artifacts import Run
-from core.summary import INIT_WORDS
-from core.zoo import Protocol
-from core.zoo_claims import UNKNOWN, ClaimResult, judge_claims
 
 METRIC = "macro_f1"
 HEAD = (
@@ -27,7 +28,7 @@ def summarise_zoo(runs: Sequence[Run]) -> str:
     Raises ArtifactError, MetricsError or ZooError.
     """
     parts = [_protocol_text(protocol) for protocol in zoo.find_protocols(runs) if protocol.has_zoo]
-    return "\n\n".join([*parts, UNKNOWN, zoo_words.AGAINST_THE_FIRST]) if parts else ""
+    return "\n\n".join([*parts, UNKNOWN, leaderboard_describe.AGAINST_THE_FIRST]) if parts else ""
 
 
 def zoo_to_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ def zoo_to_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "n_patients": protocol.n_patients,
                 "runs": [run.name for run in protocol.runs],
                 "leaks": protocol.leaks,
-                "headline": zoo_words.headline(protocol, ranking, METRIC),
+                "headline": leaderboard_describe.headline(protocol, ranking, METRIC),
                 "metric": METRIC,
                 "models": jsonable(ranking.to_dict("records")),
                 "claims": [_claim_to_json(claim) for claim in claims],
@@ -63,10 +64,10 @@ def _protocol_text(protocol: Protocol) -> str:
     claims = [_claim_line(claim) for claim in judge_claims(protocol, answers)]
     return "\n\n".join(
         [
-            f"**{zoo_words.headline(protocol, ranking, METRIC)}**",
-            f"{zoo_words.protocol_words(protocol)}.",
+            f"**{leaderboard_describe.headline(protocol, ranking, METRIC)}**",
+            f"{leaderboard_describe.protocol_words(protocol)}.",
             "\n".join([_line(HEAD), _line(["---"] * len(HEAD)), *map(_line, rows)]),
-            zoo_words.floors_words(protocol, ranking),
+            leaderboard_describe.floors_words(protocol, ranking),
             "\n".join(claims),
         ]
     )

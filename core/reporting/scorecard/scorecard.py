@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from core.checks import (
+from core.reporting.scorecard.audit_checks import (
+    check_blackout,
+    check_leakage,
+    check_perturbation,
+    check_probe,
+    check_subgroups,
+)
+from core.reporting.scorecard.base import (
     FAILED,
     NOT_DONE,
     PASSED,
@@ -22,16 +29,9 @@ from core.checks import (
     join,
     load_evidence,
 )
-from core.checks_audit import (
-    check_blackout,
-    check_leakage,
-    check_perturbation,
-    check_probe,
-    check_subgroups,
-)
-from core.checks_external import check_external
-from core.checks_guard import check_guard
-from core.checks_run import (
+from core.reporting.scorecard.external_checks import check_external
+from core.reporting.scorecard.guard_checks import check_guard
+from core.reporting.scorecard.run_checks import (
     check_calibration,
     check_cross_validation,
     check_floors,

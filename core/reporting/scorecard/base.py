@@ -17,9 +17,9 @@ import pandas as pd
 
 from core.datasets.leakage import measure_split
 from core.metrics.classification import COVID
+from core.reporting.verdict import CONTROL_SUFFIX
 from core.runs import additions, additions_guard, artifacts, schema, schema_additions
 from core.runs.artifacts import Run
-from core.verdict import CONTROL_SUFFIX
 
 PASSED, FAILED, NOT_DONE = "passed", "failed", "not done"
 STATUSES = (FAILED, NOT_DONE, PASSED)

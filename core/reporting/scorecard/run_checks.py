@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from core import verdict
-from core.checks import (
+from core.evaluation.cross_validation import folds_not_done
+from core.metrics.calibration import apply_calibration
+from core.metrics.classification import arrays_from_predictions, flatten_metrics
+from core.metrics.confidence import UNIT
+from core.metrics.operating_point import choose_threshold, rates_at
+from core.reporting import verdict
+from core.reporting.scorecard.base import (
     FAILED,
     NOT_DONE,
     PASSED,
@@ -22,11 +27,6 @@ from core.checks import (
     shown,
     with_interval,
 )
-from core.evaluation.cross_validation import folds_not_done
-from core.metrics.calibration import apply_calibration
-from core.metrics.classification import arrays_from_predictions, flatten_metrics
-from core.metrics.confidence import UNIT
-from core.metrics.operating_point import choose_threshold, rates_at
 from core.runs import artifacts
 
 # Share of images whose patient must be known before "no patient is shared" says anything.

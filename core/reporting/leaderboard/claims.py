@@ -10,8 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.reporting.leaderboard.ranking import (
+    Answers,
+    Entry,
+    Protocol,
+    load_answers,
+    paired_difference,
+)
 from core.runs import artifacts
-from core.zoo import Answers, Entry, Protocol, load_answers, paired_difference
 
 HELD_UP, NOT_HELD_UP, CANNOT_TELL = "held up", "did not hold up", "cannot be told"
 HALF = 0.5
@@ -76,7 +82,7 @@ class ClaimResult:
 def judge_claims(protocol: Protocol, answers: Answers | None = None) -> list[ClaimResult]:
     """Every claim on every model it is about, those that were not trained included.
 
-    Raises what core.zoo.load_answers raises.
+    Raises what core.reporting.leaderboard.ranking.load_answers raises.
     """
     answers = answers or load_answers(protocol)
     results = []

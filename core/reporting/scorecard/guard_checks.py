@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.checks import NOT_DONE, Check, Evidence, count, join, percent, shown, with_interval
+from core.reporting.scorecard.base import (
+    NOT_DONE,
+    Check,
+    Evidence,
+    count,
+    join,
+    percent,
+    shown,
+    with_interval,
+)
 from core.runs.additions_guard import guard_command
 
 KEPT = 0.95  # of the test images, shown by the lower end

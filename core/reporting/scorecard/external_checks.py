@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.checks import (
+from core.reporting.scorecard.base import (
     FAILED,
     NOT_DONE,
     PASSED,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.checks import (
+from core.datasets.leakage import leak_sentence
+from core.reporting.scorecard.base import (
     FAILED,
     NO_BOX,
     NOT_DONE,
@@ -23,7 +24,6 @@ from core.checks import (
     value_or,
     with_interval,
 )
-from core.datasets.leakage import leak_sentence
 
 PAGE = "trust"
 HALF = 0.5

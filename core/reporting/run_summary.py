@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from core import scorecard, verdict
-from core.checks_external import fall_words, macro_f1_fall
-from core.checks_guard import check_guard
 from core.evaluation.cross_validation import folds_not_done, load_pooled
 from core.evaluation.published_protocol import is_published_set, judge_target, published_table
+from core.reporting import verdict
+from core.reporting.scorecard import scorecard
+from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
+from core.reporting.scorecard.guard_checks import check_guard
 from core.runs import additions, artifacts
 from core.runs.additions_heatmaps import load_maps
 

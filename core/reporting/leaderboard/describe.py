@@ -1,4 +1,6 @@
-"""The ranking of core.zoo in plain words, so that no two places can judge differently."""
+"""The ranking of core.reporting.leaderboard.ranking in plain words, so that no two places can judge
+differently.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from core import verdict
 from core.metrics.bootstrap import DRAWS
 from core.metrics.significance import ALPHA
-from core.zoo import Protocol, floors
+from core.reporting import verdict
+from core.reporting.leaderboard.ranking import Protocol, floors
 
-# Inside a sentence; the names of core.zoo.METRICS begin with a capital.
+# Inside a sentence; the names of core.reporting.leaderboard.ranking.METRICS begin with a capital.
 METRIC_WORDS = {
     "macro_f1": "macro-F1",
     "balanced_accuracy": "balanced accuracy",

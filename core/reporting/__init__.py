@@ -1,0 +1,1 @@
+"""Results in words: verdict, model cards, summary, scorecard, leaderboard."""

@@ -1,0 +1,1 @@
+"""Runs of one protocol ranked together, and whether published claims held up."""

@@ -1,0 +1,1 @@
+"""The scorecard: known pitfalls, each checked from the run's own files."""
