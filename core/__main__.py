@@ -28,7 +28,6 @@ from core.evaluation.external.cross_dataset import CrossError
 from core.evaluation.heatmaps.evaluate import MapsError
 from core.evaluation.heatmaps.sanity_checks import SanityError
 from core.evaluation.shortcut_baselines import FloorsError
-from core.guard_looking import GuardError
 from core.imageio.decode import ImageError
 from core.inference.class_activation import ExplainError
 from core.inference.ensemble import AuditError
@@ -38,6 +37,7 @@ from core.measuring import BenchError
 from core.metrics.classification import MetricsError
 from core.reporting.leaderboard.ranking import ZooError
 from core.runs.artifacts import ArtifactError
+from core.serving.guard.features import GuardError
 
 EXAMPLES = """examples:
   python -m core data darkcovidnet                          fetch and check a data set

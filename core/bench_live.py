@@ -19,8 +19,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core.answer_files import answer_files, bytes_sources
-from core.answering import Answerer, open_answerer, warm_up
 from core.config import data_root
 from core.datasets.phantom.generate import class_names as phantom_classes
 from core.datasets.phantom.generate import make_phantom
@@ -32,6 +30,8 @@ from core.inference.class_activation import class_heat, overlay
 from core.measuring import Measured, Measurements, find_entry, median_by_turns
 from core.reporting.scorecard.base import headline_models
 from core.runs import artifacts
+from core.serving.predict import Answerer, open_answerer, warm_up
+from core.serving.predict_files import answer_files, bytes_sources
 
 ONE_BY_ONE = 200
 PEOPLE, PEOPLE_S = 20, 60.0

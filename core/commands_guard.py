@@ -7,13 +7,13 @@ import argparse
 from core.config import data_root
 from core.console import print_json, say
 from core.datasets.registry import dataset_folder
-from core.guard import build_guard
-from core.guard_fit import fit_guard
-from core.guard_measure import measure_guard
 from core.reporting.model_card import refresh_cards
 from core.run_names import add_data_argument, add_run_argument, open_named
 from core.runs.additions_guard import load_guard_document, write_guard
 from core.runs.artifacts import Run
+from core.serving.guard.detector import build_guard
+from core.serving.guard.evaluate import measure_guard
+from core.serving.guard.fit import fit_guard
 
 EXAMPLES = """examples:
   python -m core guard --run release

@@ -10,14 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from core.answer_files import FileAnswer, answer_files, file_sources
-from core.answering import NOT_ASKED, Answerer, ModelAnswer, conformal_words, open_answerer
 from core.console import print_json, progress, say
 from core.datasets.folder import IMAGE_SUFFIXES
 from core.files import shown_name, write_csv, write_text
 from core.imageio.decode import ImageError
 from core.run_names import add_run_argument, open_named
 from core.runs import artifacts
+from core.serving.predict import NOT_ASKED, Answerer, ModelAnswer, conformal_words, open_answerer
+from core.serving.predict_files import FileAnswer, answer_files, file_sources
 
 REFUSED = "NOT ANSWERED"
 ALL_THE_SAME = "--even-if-refused gives the models' answers all the same"
@@ -129,7 +129,7 @@ def _write_report(
     args: argparse.Namespace, number: int, found: FileAnswer, answerer: Answerer
 ) -> Path:
     """The HTML page of one image; maps are computed only here, a table needs none."""
-    from core.report import ReportPicture, build_report
+    from core.serving.html_report import ReportPicture, build_report
 
     answer = answerer.answer(found.decoded)
     html = build_report(

@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from core.answering import BATCH, Answerer, PictureAnswer
 from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import Decoded, ImageError
 from core.imageio.file_type import find_zip_end
 from core.imageio.sandbox import decode_safely
 from core.imageio.zip_archive import MAX_ENTRIES, is_zip, read_zip
+from core.serving.predict import BATCH, Answerer, PictureAnswer
 
 DECODERS = 2
 READ_AT_ONCE = 16  # while the models are asked about as many before them

@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-from core.altering import Box
+from core.serving.what_if import Box
 from dashboard.charts import FAINT, NEUTRAL, Chart, ModelStyle, finish_figure
 from dashboard.charts_answers import TEXT
 

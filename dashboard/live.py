@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from core.answering import NOT_ASKED, Answerer, ModelAnswer, PictureAnswer
 from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import resize_square
 from core.inference.class_activation import (
@@ -21,6 +20,7 @@ from core.inference.class_activation import (
 )
 from core.inference.occlusion import occlusion_maps
 from core.runs.missing_weights import left_out
+from core.serving.predict import NOT_ASKED, Answerer, ModelAnswer, PictureAnswer
 from dashboard import loaders, ui
 from dashboard.predicting import asked_models, shown_answers, shown_pixels
 from dashboard.uploads import Upload

@@ -13,8 +13,8 @@ copies that a page may change.
     read_thumbnail(path, size_px) -> uint8 (h, w)           raises core.imageio.decode.ImageError
     load_model(run, model) -> core.inference.served_model.ServedModel    raises ArtifactError,
     InferenceError load_guard_document(run), load_maps(run) -> dict | None figures of guard/ and
-    maps/ load_answerer(run) -> core.answering.Answerer           all models and the guard, warmed
-    up
+    maps/ load_answerer(run) -> core.serving.predict.Answerer           all models and the guard,
+    warmed up
 """
 
 from __future__ import annotations
@@ -299,16 +299,17 @@ def _stamp(file: Path) -> str:
     hash_funcs={Run: answerer_token}, show_spinner="Loading the models …", max_entries=4
 )
 def load_answerer(run: Run) -> Any:
-    """The run's models and guard (core.answering.Answerer), each asked once so that it is warm.
+    """The run's models and guard (core.serving.predict.Answerer), each asked once so that it is
+    warm.
 
     A run none of whose models can be loaded gives an answerer without models, whose problems say
     why.
     """
-    from core import answering  # the engine takes a second to import
+    from core.serving import predict  # the engine takes a second to import
 
     try:
-        answerer = answering.open_answerer(run, load_model)
+        answerer = predict.open_answerer(run, load_model)
     except artifacts.ArtifactError as error:
-        return answering.Answerer(run, {}, None, {answering.NOT_ASKED: str(error)})
-    answering.warm_up(answerer)
+        return predict.Answerer(run, {}, None, {predict.NOT_ASKED: str(error)})
+    predict.warm_up(answerer)
     return answerer

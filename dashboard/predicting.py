@@ -1,4 +1,5 @@
-"""What the Predict page works out beside the answers of core.answering: who is asked, who counts.
+"""What the Predict page works out beside the answers of core.serving.predict: who is asked, who
+counts.
 
 No Streamlit, so tests can call it.
 """
@@ -10,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from core.answering import ModelAnswer, PictureAnswer
 from core.metrics.classification import predicted_index
 from core.reporting.answer_reliability import is_control, votes
 from core.runs.artifacts import Run
+from core.serving.predict import ModelAnswer, PictureAnswer
 
 # Larger pictures are shown smaller: a page needs no more, and the models see far less.
 SHOWN_SIDE_PX = 768

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.answering import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
 from core.reporting.answer_reliability import agreement_sentence, is_control, votes, worth
 from core.runs.artifacts import ArtifactError
+from core.serving.predict import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
 from dashboard import live, loaders, ui
 from dashboard.charts import MODEL_STYLES, model_style
 from dashboard.charts_answers import plot_probabilities

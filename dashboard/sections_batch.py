@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from core.answering import Answerer
+from core.serving.predict import Answerer
 from dashboard import batch as batches
 from dashboard import loaders, tables, tables_batch, ui
 from dashboard.batch import Batch, Progress, Row, start_batch

@@ -6,9 +6,9 @@ from functools import partial
 
 import streamlit as st
 
-from core.answering import Answerer, PictureAnswer
 from core.runs.additions_guard import guard_command
 from core.runs.artifacts import ArtifactError, Run
+from core.serving.predict import Answerer, PictureAnswer
 from dashboard import gallery, live, loaders, ui
 from dashboard.sections_guard import REFUSED
 from dashboard.uploads import KEPT_TEXT, Upload
@@ -184,7 +184,7 @@ def show_report(
     selection: ui.Selection, answerer: Answerer, upload: Upload, answer: PictureAnswer
 ) -> None:
     """A page to hand over, made when its button is pressed."""
-    from core.report import MAX_NOTE, MAX_TYPED
+    from core.serving.html_report import MAX_NOTE, MAX_TYPED
 
     st.subheader("Report to hand over", anchor=False)
     st.caption(
@@ -216,7 +216,7 @@ def make_report(
     answerer: Answerer, upload: Upload, answer: PictureAnswer, typed: str = "", note: str = ""
 ) -> bytes:
     """The report's HTML; what is shown of a refused picture is marked in it."""
-    from core.report import ReportPicture, build_report
+    from core.serving.html_report import ReportPicture, build_report
 
     maps = {
         own.model: live.occlude(answerer, upload, own)
@@ -239,6 +239,6 @@ def make_report(
 def _report_name(selection: ui.Selection) -> str:
     from datetime import UTC, datetime
 
-    from core.report import report_file_name
+    from core.serving.html_report import report_file_name
 
     return report_file_name(selection.run, datetime.now(UTC))

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.answering import Answerer, PictureAnswer
 from core.runs.additions_guard import guard_command
 from core.runs.artifacts import ArtifactError, Run
+from core.serving.predict import Answerer, PictureAnswer
 from dashboard import loaders, ui
 from dashboard.uploads import Upload
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from core.altering import MIN_KEPT, Box, Changes, apply_changes, describe_changes
-from core.answering import Answerer, PictureAnswer
 from core.datasets.phantom.generate import label_synthetic
+from core.serving.predict import Answerer, PictureAnswer
+from core.serving.what_if import MIN_KEPT, Box, Changes, apply_changes, describe_changes
 from dashboard import live, loaders, ui
 from dashboard.charts import model_style
 from dashboard.charts_whatif import (

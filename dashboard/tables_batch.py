@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from core.answering import ModelAnswer, PictureAnswer
 from core.reporting.answer_reliability import is_control, votes
 from core.runs.artifacts import Run
+from core.serving.predict import ModelAnswer, PictureAnswer
 from dashboard.batch import Progress, Row
 from dashboard.predicting import asked_models, plain_mean
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from core.guard import CELLS
-from core.guard_fit import Fitted, describe_fit, fit_candidate, pack
-from core.guard_looking import Seen, see_images
 from core.inference.served_model import load_model
 from core.metrics.confidence import wilson_interval
 from core.runs import artifacts
 from core.runs.additions_guard import write_guard
 from core.runs.artifacts import Run
+from core.serving.guard.detector import CELLS
+from core.serving.guard.features import Seen, see_images
+from core.serving.guard.fit import Fitted, describe_fit, fit_candidate, pack
 from tests.factory import INPUT_SIZE_PX
 
 MODEL = "mobilenetv2"

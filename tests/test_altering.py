@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.altering import AlteringError, Box, Changes, apply_changes, describe_changes
 from core.datasets.phantom.generate import make_phantom
 from core.evaluation.audit.perturbation import brighten, change_contrast
+from core.serving.what_if import AlteringError, Box, Changes, apply_changes, describe_changes
 
 RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4) * 10  # 0 to 110, mean 55
 

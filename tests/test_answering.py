@@ -8,18 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.answering import (
+from core.datasets.phantom.generate import make_phantom
+from core.imageio.decode import Decoded, resize_square
+from core.inference.served_model import load_model
+from core.runs import artifacts
+from core.serving.guard.detector import Judgement, Neighbour
+from core.serving.predict import (
     BATCH,
     conformal_promise,
     conformal_words,
     open_answerer,
     warm_up,
 )
-from core.datasets.phantom.generate import make_phantom
-from core.guard import Judgement, Neighbour
-from core.imageio.decode import Decoded, resize_square
-from core.inference.served_model import load_model
-from core.runs import artifacts
 from tests.factory import INPUT_SIZE_PX, make_run
 
 NAMES = ("covid", "normal", "pneumonia")

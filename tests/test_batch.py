@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from core.answering import BATCH, ModelAnswer, PictureAnswer, open_answerer
 from core.datasets.phantom.generate import NOTICE, make_phantom
-from core.guard import Judgement
 from core.imageio.decode import Decoded, ImageError, decode_image
 from core.runs.artifacts import open_run
+from core.serving.guard.detector import Judgement
+from core.serving.predict import BATCH, ModelAnswer, PictureAnswer, open_answerer
 from dashboard import batch as batches
 from dashboard import tables, tables_batch
 from dashboard.batch import READ_AT_ONCE, Batch, Progress, Row, Turns

@@ -87,7 +87,7 @@ def guarded(answerer):
     """The answerer with a guard that refuses the picture of 90 px."""
     from dataclasses import replace
 
-    from core.guard import Judgement
+    from core.serving.guard.detector import Judgement
 
     class Guard:
         model, subject, threshold = "cnn", "a frontal chest X-ray", 1.0

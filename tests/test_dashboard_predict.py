@@ -13,7 +13,6 @@ from PIL import Image, PngImagePlugin
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.testing.v1 import AppTest
 
-from core.answering import conformal_words, open_answerer
 from core.datasets.phantom.generate import NOTICE, label_synthetic, make_phantom
 from core.imageio.decode import decode_image
 from core.imageio.sandbox import decode_safely
@@ -21,6 +20,7 @@ from core.inference import served_model
 from core.inference.class_activation import class_heat, mean_heat, overlay
 from core.reporting.answer_reliability import worth
 from core.runs import artifacts
+from core.serving.predict import conformal_words, open_answerer
 from dashboard import sections_batch
 from tests.factory import make_run
 from tests.shown import difference, record_media, shown_pictures

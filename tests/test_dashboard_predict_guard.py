@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from core.answering import open_answerer
 from core.datasets.phantom.generate import NOTICE, make_phantom
 from core.evaluation.heatmaps.evaluate import TABLE_COLUMNS
 from core.imageio.decode import decode_image, read_image
 from core.runs import artifacts
 from core.runs.additions_heatmaps import write_maps
+from core.serving.predict import open_answerer
 from dashboard import loaders, sections_evidence, ui, uploads
 from tests.factory import make_run
 from tests.factory_guard import add_guard

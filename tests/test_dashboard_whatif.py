@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.altering import Box
 from core.datasets.phantom.generate import make_phantom
+from core.serving.what_if import Box
 from dashboard import uploads
 from dashboard.charts import model_style
 from dashboard.charts_whatif import (
@@ -79,9 +79,9 @@ def test_begins_unchanged_and_says_so(demo_app: Path) -> None:
 def test_a_slider_asks_the_models_about_the_changed_picture(demo_app: Path) -> None:
     from dataclasses import replace
 
-    from core.altering import Changes, apply_changes
-    from core.answering import open_answerer
     from core.runs.artifacts import open_run
+    from core.serving.predict import open_answerer
+    from core.serving.what_if import Changes, apply_changes
 
     app = open_part()
     app.slider(key="whatif_brightness").set_value(80).run()
@@ -169,7 +169,7 @@ def guarded(answerer):
     """The answerer with a guard that refuses bright pictures."""
     from dataclasses import replace
 
-    from core.guard import Judgement
+    from core.serving.guard.detector import Judgement
 
     class Guard:
         model, subject, threshold = "cnn", "a frontal chest X-ray", 1.0

@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 from sklearn.covariance import EmpiricalCovariance
 
-from core import guard, guard_fit
 from core.files import sha256_file
-from core.guard import CELLS, VARIANTS, Space, load_guard
-from core.guard_fit import set_bounds
-from core.guard_trials import as_decoded
-from core.guard_words import Look, explain_facts
 from core.imageio.decode import Decoded, read_image, resize_square
 from core.inference.served_model import load_model
 from core.runs import additions, artifacts
 from core.runs.additions_guard import load_guard_files
 from core.runs.artifacts import ArtifactError
+from core.serving.guard import detector, fit
+from core.serving.guard.detector import CELLS, VARIANTS, Space, load_guard
+from core.serving.guard.fit import set_bounds
+from core.serving.guard.messages import Look, explain_facts
+from core.serving.guard.negatives import as_decoded
 from tests.factory import make_run
 from tests.factory_guard import add_guard
 
@@ -81,23 +81,23 @@ def test_distance_is_worked_by_hand() -> None:
 
 
 def test_all_directions_unshrunk_are_the_mahalanobis_distance_of_scikit_learn(monkeypatch) -> None:
-    monkeypatch.setattr(guard_fit, "SHRINKAGE", 0.0)
+    monkeypatch.setattr(fit, "SHRINKAGE", 0.0)
     rng = np.random.default_rng(0)
     train = rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4))
     asked = rng.normal(size=(7, 4)) * 3
     wanted = EmpiricalCovariance().fit(train).mahalanobis(asked)
-    assert guard_fit.fit_space(train, 4).mahalanobis(asked) ** 2 * 4 == pytest.approx(wanted)
+    assert fit.fit_space(train, 4).mahalanobis(asked) ** 2 * 4 == pytest.approx(wanted)
 
 
 def test_features_that_never_change_divide_by_nothing() -> None:
-    space = guard_fit.fit_space(np.ones((30, 5)), 3)
+    space = fit.fit_space(np.ones((30, 5)), 3)
     assert np.isfinite(space.mahalanobis(np.zeros((1, 5)))).all()
 
 
 def test_variants_are_what_their_words_say() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 6), dtype=np.uint8)
     picture = Image.fromarray(pixels)
-    made = dict(zip(VARIANTS, guard.vary(pixels[None])[0], strict=True))
+    made = dict(zip(VARIANTS, detector.vary(pixels[None])[0], strict=True))
     for words, degrees in (
         ("turned by 90 degrees counterclockwise", 90),  # as Pillow turns
         ("turned by 180 degrees", 180),
@@ -109,47 +109,47 @@ def test_variants_are_what_their_words_say() -> None:
 
 def test_layouts_of_variants_are_those_of_the_varied_pictures() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (96, 96), dtype=np.uint8)
-    read = np.stack([guard.read_layout(one) for one in guard.vary(pixels[None])[0]])
+    read = np.stack([detector.read_layout(one) for one in detector.vary(pixels[None])[0]])
     # Pillow rounds to whole greys, so half a grey may be between them.
-    assert read == pytest.approx(guard.vary(guard.read_layout(pixels)[None])[0], abs=0.6)
+    assert read == pytest.approx(detector.vary(detector.read_layout(pixels)[None])[0], abs=0.6)
 
 
 def test_a_layout_is_the_mean_of_its_cells_and_brightness_and_contrast_do_not_matter() -> None:
     cells = np.random.default_rng(2).integers(20, 120, (CELLS, CELLS)).astype(np.uint8)
     picture = np.kron(cells, np.ones((32, 32), np.uint8))
-    found = guard.read_layout(picture)
+    found = detector.read_layout(picture)
     # Pillow's antialiasing mixes in a little of the cells beside it, which differ by up to 100.
     assert np.abs(found - cells).max() < 12
-    brighter = guard.even_out(guard.read_layout(2 * picture + 10)[None])
-    assert brighter == pytest.approx(guard.even_out(found[None]), abs=0.05)
-    blank = guard.even_out(np.full((1, CELLS, CELLS), 90.0))
+    brighter = detector.even_out(detector.read_layout(2 * picture + 10)[None])
+    assert brighter == pytest.approx(detector.even_out(found[None]), abs=0.05)
+    blank = detector.even_out(np.full((1, CELLS, CELLS), 90.0))
     assert np.array_equal(blank, np.zeros((1, CELLS**2)))
 
 
 def test_a_picture_and_its_mirror_image_are_as_far() -> None:
     rng = np.random.default_rng(3)
-    space = guard_fit.fit_layouts(rng.uniform(0, 255, (90, CELLS, CELLS)) + np.arange(CELLS) * 20)
+    space = fit.fit_layouts(rng.uniform(0, 255, (90, CELLS, CELLS)) + np.arange(CELLS) * 20)
     asked = rng.uniform(0, 255, (5, CELLS, CELLS))
-    own, mirrored = (guard.measure_layouts(space, a)[0] for a in (asked, asked[:, :, ::-1]))
+    own, mirrored = (detector.measure_layouts(space, a)[0] for a in (asked, asked[:, :, ::-1]))
     assert own == pytest.approx(mirrored)
 
 
 def test_chords() -> None:
-    found = guard.chords(np.array([[2.0, 0.0]]), np.array([[5.0, 0], [0, 1], [-3, 0]]))
+    found = detector.chords(np.array([[2.0, 0.0]]), np.array([[5.0, 0], [0, 1], [-3, 0]]))
     assert found[0] == pytest.approx([0, np.sqrt(2), 2])
 
 
 def test_smoothness_and_blankness() -> None:
     y, x = np.mgrid[0:300, 0:300]
     slope = (x * 255 / 299).astype(np.uint8)
-    assert guard.smoothness(slope) > 0.95
-    assert guard.smoothness(((x + y) % 2 * 255).astype(np.uint8)) == pytest.approx(-1, abs=0.02)
-    assert guard.smoothness(np.full((300, 300), 7, np.uint8)) == 1.0
+    assert detector.smoothness(slope) > 0.95
+    assert detector.smoothness(((x + y) % 2 * 255).astype(np.uint8)) == pytest.approx(-1, abs=0.02)
+    assert detector.smoothness(np.full((300, 300), 7, np.uint8)) == 1.0
     stripes = np.random.default_rng(0).integers(0, 256, (300, 1)) + 0 * x
-    assert guard.smoothness(stripes.astype(np.uint8)) < 0.2  # alike across, not down
+    assert detector.smoothness(stripes.astype(np.uint8)) < 0.2  # alike across, not down
 
     def blank(pixels: np.ndarray) -> bool:
-        return guard.look_at(as_decoded(pixels), 0, 0, 0, ()).blank
+        return detector.look_at(as_decoded(pixels), 0, 0, 0, ()).blank
 
     assert blank(np.full((64, 64), 200, np.uint8)) and not blank(slope)
     assert blank((x[:64, :64] % 16).astype(np.uint8))  # 16 levels: 0 to 15

@@ -11,28 +11,40 @@ import pandas as pd
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from core import guard_drawings, guard_fit, guard_trials
 from core.__main__ import main
 from core.datasets.phantom.generate import write_phantoms
 from core.files import sha256_file
-from core.guard import CELLS, load_guard
-from core.guard_fit import directions_to_try, fit_guard, group_folds, models_to_try
-from core.guard_looking import Seen
-from core.guard_measure import by_value, kept_rate, refused_rate
-from core.guard_trials import KINDS, LOOKED_AT, Setting, TrialError, as_decoded, kinds_for
-from core.guard_words import Look
 from core.runs import artifacts
 from core.runs.additions import verify_additions
+from core.serving.guard import fit as guard_fit
+from core.serving.guard import negatives, synthetic_negatives
+from core.serving.guard.detector import CELLS, load_guard
+from core.serving.guard.evaluate import by_value, kept_rate, refused_rate
+from core.serving.guard.features import Seen
+from core.serving.guard.fit import directions_to_try, fit_guard, group_folds, models_to_try
+from core.serving.guard.messages import Look
+from core.serving.guard.negatives import (
+    KINDS,
+    LOOKED_AT,
+    Setting,
+    TrialError,
+    as_decoded,
+    kinds_for,
+)
 from tests.factory import make_run
 from tests.factory_guard import FakeModel
 
-DRAWS = [getattr(guard_drawings, name) for name in dir(guard_drawings) if name.startswith("draw_")]
+DRAWS = [
+    getattr(synthetic_negatives, name)
+    for name in dir(synthetic_negatives)
+    if name.startswith("draw_")
+]
 PACKAGES = ("photos_colour", "photos_grey", "faces", "sky", "medical")
 
 
 @pytest.fixture(autouse=True)
 def few_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard_trials, "DRAWN_N", 3)
+    monkeypatch.setattr(negatives, "DRAWN_N", 3)
 
 
 @pytest.fixture
@@ -56,7 +68,7 @@ def test_drawings_follow_from_their_generator(draw) -> None:
 
 
 def test_a_drawn_hand_has_bones_in_soft_tissue_on_black() -> None:
-    hand = guard_drawings.draw_hand(np.random.default_rng(0))
+    hand = synthetic_negatives.draw_hand(np.random.default_rng(0))
     assert np.median(hand[:40, :40]) < 20  # no hand in the corner
     palm = hand[260:330, 200:260].astype(float)
     assert 60 < palm.mean() < 220 and palm.std() > 12
@@ -84,7 +96,7 @@ def test_pictures_come_from_packages_without_a_network(nowhere, monkeypatch) -> 
 
 
 def test_a_package_that_is_not_here_is_named(nowhere, monkeypatch) -> None:
-    monkeypatch.setattr(guard_trials.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(negatives.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TrialError, match="the package skimage is not installed"):
         list(KINDS["photos_grey"].make(nowhere))
     with pytest.raises(TrialError, match="none of ucsd-covid-ct, mendeley-8h65ywd2jr-ct lies"):
@@ -199,9 +211,11 @@ def small_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a few of the kinds, so that a test takes seconds."""
     few = ("noise", "blank", "hands", "xray", "ct", "inverted", "turned")
     kept = {name: KINDS[name] for name in few}
-    monkeypatch.setattr(guard_trials, "KINDS", kept)
-    monkeypatch.setattr("core.guard_looking.KINDS", kept)
-    monkeypatch.setattr("core.guard_fit.LOOKED_AT", ("noise", "blank", "inverted", "turned"))
+    monkeypatch.setattr(negatives, "KINDS", kept)
+    monkeypatch.setattr("core.serving.guard.features.KINDS", kept)
+    monkeypatch.setattr(
+        "core.serving.guard.fit.LOOKED_AT", ("noise", "blank", "inverted", "turned")
+    )
 
 
 @pytest.mark.usefixtures("small_kinds")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.answering import ModelAnswer
 from core.imageio.decode import Decoded
 from core.reporting.answer_reliability import votes
 from core.runs import artifacts
+from core.serving.predict import ModelAnswer
 from dashboard.charts_answers import plot_probabilities
 from dashboard.predicting import asked_models, moved_class, plain_mean, shown_pixels
 from dashboard.uploads import make_upload, pixels_sha256

@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.answering import ModelAnswer, PictureAnswer
 from core.datasets.phantom.generate import NOTICE, label_synthetic, make_phantom
-from core.guard import Guard, Judgement, Neighbour
 from core.imageio.decode import Decoded
 from core.inference.class_activation import class_heat, overlay
-from core.report import (
+from core.reporting.scorecard import scorecard
+from core.runs import artifacts
+from core.serving.guard.detector import Guard, Judgement, Neighbour
+from core.serving.html_report import (
     MAX_NOTE,
     MAX_TYPED,
     RESEARCH_ONLY,
@@ -33,9 +34,8 @@ from core.report import (
     build_report,
     report_file_name,
 )
-from core.report_images import MAP_OPACITY
-from core.reporting.scorecard import scorecard
-from core.runs import artifacts
+from core.serving.html_report_images import MAP_OPACITY
+from core.serving.predict import ModelAnswer, PictureAnswer
 from tests.factory import CLASS_NAMES, make_run
 
 WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -10,9 +10,7 @@ import pytest
 from PIL import Image
 
 from core.__main__ import main
-from core.answering import NOT_ASKED, open_answerer
 from core.datasets.phantom.generate import make_phantom
-from core.guard import load_guard
 from core.imageio.decode import decode_image
 from core.inference.answers import open_models
 from core.inference.served_model import InferenceError, load_model
@@ -22,6 +20,8 @@ from core.runs import additions, artifacts
 from core.runs.artifacts import NOT_KEPT, ArtifactError, open_run, verify_run
 from core.runs.missing_weights import left_out, left_out_sentence, retrain_command
 from core.runs.prune import SlimError, slim_run
+from core.serving.guard.detector import load_guard
+from core.serving.predict import NOT_ASKED, open_answerer
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external, change_json
 from tests.factory_guard import add_guard

@@ -1,4 +1,6 @@
-"""guard/ of a run: what core.guard_fit found, hashed like every addition (core.runs.additions)."""
+"""guard/ of a run: what core.serving.guard.fit found, hashed like every addition
+(core.runs.additions).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The page Predict with what people drop on it: X-rays, a DICOM, a bomb, a cat and a zip.
 
 One server answers all of it. What the page must say is worked out here from the same files by
-core.answering.
+core.serving.predict.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.answering import Answerer, PictureAnswer, conformal_words, open_answerer
 from core.imageio.decode import decode_image, read_image
 from core.reporting.answer_reliability import agreement_sentence, votes
 from core.runs import artifacts
+from core.serving.predict import Answerer, PictureAnswer, conformal_words, open_answerer
 from tests.factory import CLASS_NAMES
 from tests.uploading import open_files
 

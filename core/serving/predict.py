@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.guard import Guard, Judgement, Neighbour, load_guard
 from core.imageio.decode import Decoded, resize_square
 from core.inference.answers import describe_answer
 from core.inference.ensemble import as_shares
@@ -20,6 +19,7 @@ from core.inference.served_model import InferenceError, Output, ServedModel, loa
 from core.metrics.conformal import ALPHA
 from core.runs.artifacts import ArtifactError, Run
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
+from core.serving.guard.detector import Guard, Judgement, Neighbour, load_guard
 
 # Pictures asked about at once in a long table. More are no quicker each, take memory (a network at
 # 448 px 1.2 GB at 16) and keep others waiting.

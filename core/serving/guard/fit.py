@@ -24,7 +24,12 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.datasets.folder import find_image
-from core.guard import (
+from core.inference.served_model import ServedModel, load_model
+from core.reporting.scorecard.base import headline_models, percent
+from core.runs import artifacts
+from core.runs.artifacts import Run
+from core.runs.missing_weights import left_out, left_out_sentence, need_weights
+from core.serving.guard.detector import (
     CELLS,
     Guard,
     Space,
@@ -32,14 +37,9 @@ from core.guard import (
     measure_layouts,
     turned_ratio,
 )
-from core.guard_looking import GuardError, Seen, look_at_others, see_images
-from core.guard_trials import LOOKED_AT, Setting
-from core.guard_words import SUBJECTS
-from core.inference.served_model import ServedModel, load_model
-from core.reporting.scorecard.base import headline_models, percent
-from core.runs import artifacts
-from core.runs.artifacts import Run
-from core.runs.missing_weights import left_out, left_out_sentence, need_weights
+from core.serving.guard.features import GuardError, Seen, look_at_others, see_images
+from core.serving.guard.messages import SUBJECTS
+from core.serving.guard.negatives import LOOKED_AT, Setting
 
 LEVEL = 0.99
 FOLDS = 5

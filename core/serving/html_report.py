@@ -22,16 +22,16 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from core.answering import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
 from core.datasets.phantom.generate import NOTICE
-from core.guard import Guard
 from core.imageio.decode import Decoded
-from core.report_images import draw_maps, draw_picture, draw_scale, titles_without_map
 from core.reporting import verdict
 from core.reporting.answer_reliability import agreement_sentence, votes, worth
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.base import FAILED, Check, percent
 from core.runs.artifacts import MODEL_FILES, ArtifactError, Run, load_metrics
+from core.serving.guard.detector import Guard
+from core.serving.html_report_images import draw_maps, draw_picture, draw_scale, titles_without_map
+from core.serving.predict import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
 
 TEMPLATES = Path(__file__).parent / "templates"
 RESEARCH_ONLY = "Research use, not for diagnosis"

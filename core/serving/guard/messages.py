@@ -50,8 +50,8 @@ PARTS = frozenset(_PARTS.split())
 class Look:
     """What was measured of one picture; the numbers are divided by their bounds.
 
-    features, layout, turned: see core.guard. facts: what its header says that speaks against it.
-    blank, noise, colour speak against it too; flat only explains.
+    features, layout, turned: see core.serving.guard.detector. facts: what its header says that
+    speaks against it. blank, noise, colour speak against it too; flat only explains.
     """
 
     features: float

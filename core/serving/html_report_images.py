@@ -1,4 +1,6 @@
-"""The images of a report (core.report) as data URIs: the picture, its heat maps and their scale."""
+"""The images of a report (core.serving.html_report) as data URIs: the picture, its heat maps and
+their scale.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from core.answering import ModelAnswer, PictureAnswer
 from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import Decoded
 from core.inference.class_activation import (
@@ -22,6 +23,7 @@ from core.inference.class_activation import (
     mean_heat,
     overlay,
 )
+from core.serving.predict import ModelAnswer, PictureAnswer
 
 PICTURE_SIDE_PX, MAP_SIDE_PX = 768, 448
 MAP_OPACITY = 0.6

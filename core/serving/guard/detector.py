@@ -11,7 +11,7 @@ A picture passes when three numbers are at most 1, each divided by its bound:
   90, 180 or 270 degrees. Networks hardly notice either; what is upright and positive fits best so.
 
 Whatever is nearly blank, noise, in colour, or something else by its DICOM header is refused too.
-Fitted by core.guard_fit; the files are described in docs/artifacts.md.
+Fitted by core.serving.guard.fit; the files are described in docs/artifacts.md.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from core.guard_words import Look, explain_facts, looks_like, refusal, synthetic_sentence
 from core.imageio.decode import Decoded, resize_square
 from core.runs import additions_guard
 from core.runs.artifacts import ArtifactError, Run
 from core.runs.missing_weights import left_out
+from core.serving.guard.messages import Look, explain_facts, looks_like, refusal, synthetic_sentence
 
 CELLS = 8  # of a layout, a side
 FEWEST_GREYS = 8.0  # spread of a layout below which it is not stretched further: a blank stays one

@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.answering import BATCH, Answerer, PictureAnswer
 from core.files import shown_name
 from core.imageio.decode import Decoded, ImageError, read_bytes
 from core.imageio.sandbox import decode_safely
 from core.imageio.zip_archive import MAX_ZIP_BYTES, is_zip, read_zip
+from core.serving.predict import BATCH, Answerer, PictureAnswer
 
 DECODERS = 2  # pictures decoded at once, beside the models
 AHEAD = 2 * BATCH  # pictures decoded or on the way there while the models are asked
@@ -91,7 +91,7 @@ def answer_files(
     """Answers in the order of `sources`, which is read only as far ahead as is decoded.
 
     Reading and decoding (core.imageio.sandbox) run beside the models, which are asked in batches
-    (core.answering.BATCH). A file that cannot be used costs its own row and no other.
+    (core.serving.predict.BATCH). A file that cannot be used costs its own row and no other.
     """
     batch: list[FileAnswer] = []
     pixels = 0

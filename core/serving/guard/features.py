@@ -11,10 +11,10 @@ import pandas as pd
 
 from core.console import progress
 from core.datasets.folder import find_image
-from core.guard import read_layout
-from core.guard_trials import KINDS, Setting, Trial, TrialError
 from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference.served_model import ServedModel
+from core.serving.guard.detector import read_layout
+from core.serving.guard.negatives import KINDS, Setting, Trial, TrialError
 
 BATCH = 16
 

@@ -1,8 +1,8 @@
 """Pictures that are no chest X-ray, drawn: pages, charts, screenshots, hands, noise, textures.
 
-They try a guard (core.guard_trials) where no real picture of the kind comes with a package. Every
-drawing is a function of a numpy Generator alone; grey ones are uint8 (height, width), those in
-colour uint8 (height, width, 3).
+They try a guard (core.serving.guard.negatives) where no real picture of the kind comes with a
+package. Every drawing is a function of a numpy Generator alone; grey ones are uint8 (height,
+width), those in colour uint8 (height, width, 3).
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from PIL import Image
 
 from core.datasets.folder import find_image, load_table
 from core.datasets.registry import KNOWN, dataset_folder
-from core.guard_drawings import (
+from core.imageio.decode import Decoded, ImageError, measure_colour, read_image
+from core.runs.artifacts import Run
+from core.serving.guard.synthetic_negatives import (
     Draw,
     draw_blank,
     draw_chart,
@@ -28,8 +30,6 @@ from core.guard_drawings import (
     draw_screenshot,
     draw_texture,
 )
-from core.imageio.decode import Decoded, ImageError, measure_colour, read_image
-from core.runs.artifacts import Run
 
 DRAWN_N = 40  # drawings of a kind: fewer could not show 90% even if all were refused
 PICTURES = (

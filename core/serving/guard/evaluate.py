@@ -17,15 +17,15 @@ from core.console import progress
 from core.datasets.folder import find_image, load_table
 from core.datasets.registry import KNOWN, DatasetError, dataset_folder, describe_folder
 from core.datasets.subgroup_columns import list_columns
-from core.guard import Guard, chords
-from core.guard_fit import REPORT_SEED
-from core.guard_trials import Setting, Trial, TrialError, kinds_for, read_table
-from core.guard_words import Look
 from core.imageio.decode import resize_square
 from core.inference.served_model import ServedModel
 from core.metrics.bootstrap import wilson_interval
 from core.runs import artifacts
 from core.runs.artifacts import Run
+from core.serving.guard.detector import Guard, chords
+from core.serving.guard.fit import REPORT_SEED
+from core.serving.guard.messages import Look
+from core.serving.guard.negatives import Setting, Trial, TrialError, kinds_for, read_table
 
 MOST_NAMED = 20  # pictures of other kinds that pass, named
 NEAREST = 5

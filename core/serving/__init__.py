@@ -1,0 +1,1 @@
+"""One image in, everything that is said about it out."""
