@@ -23,9 +23,9 @@ def bench_evaluation(run: str | None) -> Measurements:
 
 
 def _bench_engine(task: Task, name: str, folder: Path) -> Measured:
-    from core.export import export_model, round_weights
     from core.inference.served_model import compile_model
     from core.models.recipes import Recipe
+    from core.training.export import export_model, round_weights
 
     model = first_model(name, Recipe(FROZEN_PX, ()), task)
     cache = build_pixel_cache(task.table, task.root, folder / "cache", [FROZEN_PX])

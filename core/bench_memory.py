@@ -201,10 +201,10 @@ def _train(name: str, recipe, pixels: np.ndarray, folder: Path) -> None:
     from core.backend import import_keras
 
     keras = import_keras()
-    from core.batches import Images
-    from core.fitting import fit_model
-    from core.frozen import FrozenStore
     from core.models.architectures import build_model
+    from core.training.data_loader import Images
+    from core.training.feature_cache import FrozenStore
+    from core.training.fit import fit_model
 
     keras.utils.set_random_seed(0)
     model = build_model(name, recipe.image_size_px, 3, recipe.dropout)

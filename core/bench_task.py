@@ -78,9 +78,9 @@ def first_model(name: str, recipe, task: Task):
     from core.backend import import_keras
 
     keras = import_keras()
-    from core.devices import clear_session
     from core.models.architectures import build_model
     from core.models.pretrained import load_initial_weights, plan_init
+    from core.training.devices import clear_session
 
     clear_session()
     keras.utils.set_random_seed(SEED)

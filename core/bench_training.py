@@ -156,8 +156,8 @@ def train_usual(task: Task, name: str, recipe, folder: Path) -> Way:
     from core.backend import import_keras
 
     keras = import_keras()
-    from core.batches import class_weights
-    from core.fitting import build_optimizer
+    from core.training.data_loader import class_weights
+    from core.training.fit import build_optimizer
 
     model = _with_three_channels(first_model(name, recipe, task))
     stage = recipe.stages[0]
@@ -209,7 +209,8 @@ def train_here(
     precision: str,
     policy: str = "float32",
 ) -> Way:
-    """Pixel cache -> frozen outputs -> core.fitting, and predictions; everything anew but pixels.
+    """Pixel cache -> frozen outputs -> core.training.fit, and predictions; everything anew but
+    pixels.
 
     precision: of frozen outputs; policy: Keras' dtype policy for what is trained. Predictions are
     made in float32 either way.
@@ -218,10 +219,10 @@ def train_here(
     the cache lacks the network, its compilation, all frozen outputs and the whole of fit_model.
     """
     from core.backend import import_keras
-    from core.batches import Images
-    from core.conversion import in_float32
-    from core.fitting import fit_model
-    from core.frozen import FrozenStore
+    from core.training.data_loader import Images
+    from core.training.feature_cache import FrozenStore
+    from core.training.fit import fit_model
+    from core.training.openvino import in_float32
 
     keras = import_keras()
     usual = keras.config.dtype_policy()
@@ -274,7 +275,7 @@ def _with_three_channels(model):
 def _bench_mixed_precision(name: str) -> Measured:
     """A step of a model trained whole in float32 against one in mixed_bfloat16, by turns."""
     from core.models.recipes import find_recipe
-    from core.precision import POLICIES, time_step
+    from core.training.mixed_precision import POLICIES, time_step
 
     recipe = find_recipe(name, "random")
     times = time_step(name, recipe, recipe.stages[0], 3, rounds=8)

@@ -106,7 +106,7 @@ def run_train(args: argparse.Namespace) -> int:
         import_keras()
     except ImportError:
         return fail("Training needs TensorFlow, which is not installed; run `make setup` first.")
-    from core.train import train_and_evaluate
+    from core.training.pipeline import train_and_evaluate
 
     run_dir = artifacts_root() / config.run
     try:

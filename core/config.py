@@ -35,8 +35,8 @@ class Config:
     image_size_px and epochs are None where each model's own recipe decides (core.models.recipes).
     fold_models: the models that are cross-validated, None for all. allow_leakage: score the run
     although patients of its test part are in train, and mark it as leaking. mixed: "auto", "on",
-    "off" (core.devices) or "measure" (core.precision). group_copies: look for augmented copies also
-    where none are known of.
+    "off" (core.training.devices) or "measure" (core.training.mixed_precision). group_copies: look
+    for augmented copies also where none are known of.
     """
 
     dataset: str

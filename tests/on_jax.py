@@ -50,9 +50,9 @@ def recipe(epochs: int, *, average: float = 0.0, augment: bool = False):
 
 
 def fit(model, made_by, folder: Path, n: int = 2 * BATCH):
-    """History of core.fitting.fit_model on n phantoms; 7 others validate."""
-    from core.batches import Images
-    from core.fitting import fit_model
+    """History of core.training.fit.fit_model on n phantoms; 7 others validate."""
+    from core.training.data_loader import Images
+    from core.training.fit import fit_model
 
     pixels, y = make_images(n + 7)
     train, val = Images(pixels[:n], y[:n]), Images(pixels[n:], y[n:])
@@ -81,7 +81,7 @@ def forward(folder: Path) -> list:
 def averaged() -> float:
     """How far WeightAverage is from an average over weights that were read step by step."""
     keras = import_keras()
-    from core.callbacks import WeightAverage
+    from core.training.callbacks import WeightAverage
 
     images, y = make_images(24)
     x, onehot = images[..., None].astype("float32"), np.eye(len(CLASSES), dtype="float32")[y]
@@ -103,7 +103,7 @@ def averaged() -> float:
 
 def resumed(folder: Path) -> float:
     """How far a training that was stopped after one epoch ends from one that was not."""
-    from core.callbacks import Recorder
+    from core.training.callbacks import Recorder
 
     made_by = recipe(2, average=MOMENTUM, augment=True)
     whole = same_start(dropout=0.5)
@@ -126,9 +126,9 @@ def resumed(folder: Path) -> float:
 
 def exported(folder: Path) -> float:
     """How far the served model is from the trained one; mixed precision, exported in float32."""
-    from core.conversion import in_float32
-    from core.devices import prepare_devices
-    from core.export import export_model, round_weights
+    from core.training.devices import prepare_devices
+    from core.training.export import export_model, round_weights
+    from core.training.openvino import in_float32
 
     prepare_devices(lambda line: None, mixed="on")
     model = same_start()
@@ -143,7 +143,7 @@ def exported(folder: Path) -> float:
 def side_by_side(folder: Path) -> dict:
     """The same training on one device and on two; 21 images in batches of 8, 8 and 5."""
     keras = import_keras()
-    from core.devices import prepare_devices
+    from core.training.devices import prepare_devices
 
     keras.distribution.set_distribution(None)
     one = same_start(norm=False)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from core.augmentation import Augmentation, affine_maps, build_augmentation
 from core.models.recipes import Recipe
+from core.training.augmentation import Augmentation, affine_maps, build_augmentation
 
 SMOOTH = 3.0  # px: so that an interpolation more or less hardly counts
 
@@ -83,7 +83,7 @@ def test_only_what_is_asked_for_is_drawn_within_its_range(monkeypatch):
         seen.update(mirrored=mirrored, angle=angle, zoom=zoom, shift=shift)
         return affine_maps(mirrored, angle, zoom, shift, height, width)
 
-    monkeypatch.setattr("core.augmentation.affine_maps", look)
+    monkeypatch.setattr("core.training.augmentation.affine_maps", look)
     images = np.tile(np.linspace(60, 180, 8, dtype="float32")[None, :, None, None], (4000, 1, 8, 1))
     layer = Augmentation(8.0, 0.1, 0.05, 0.2, flip=True, seed=3)
     altered = keras.ops.convert_to_numpy(layer(images, training=True))

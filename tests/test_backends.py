@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from core.backend import import_keras
-from core.export import TOLERANCE
 from core.inference.served_model import compile_model
+from core.training.export import TOLERANCE
 from tests.on_jax import CLASSES, SIZE, build_tiny, make_images
 
 pytest.importorskip("jax", reason="JAX is not installed; requirements-dev.txt brings it.")

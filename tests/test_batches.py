@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from core import batches
-from core.batches import Batches, InOrder, Reader
 from core.imageio.pixel_cache import forget_array
+from core.training import data_loader
+from core.training.data_loader import Batches, InOrder, Reader
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def test_pages_are_let_go_of_and_what_was_written_stays(tmp_path, monkeypatch):
     assert np.array_equal(written[0], np.arange(20).reshape(4, 5))
     assert np.array_equal(np.load(file)[0], np.arange(20).reshape(4, 5))
     forgotten = []
-    monkeypatch.setattr(batches, "forget_array", forgotten.append)
-    monkeypatch.setattr(batches, "_FORGET_BYTES", 4 * 4 * 5)
-    monkeypatch.setattr(batches, "_AROUND_BYTES", 0)
+    monkeypatch.setattr(data_loader, "forget_array", forgotten.append)
+    monkeypatch.setattr(data_loader, "_FORGET_BYTES", 4 * 4 * 5)
+    monkeypatch.setattr(data_loader, "_AROUND_BYTES", 0)
     reader = Reader(written)
     for _ in range(6):
         assert reader.read(np.zeros(2, int), np.array([3, 1]))[0, 0] == 15
@@ -91,7 +91,7 @@ def test_small_images_in_any_order_keep_no_more_of_a_large_file_than_is_said(tmp
     file, size, n = tmp_path / "pixels.u8", 32, 32_768
     np.lib.format.open_memmap(file, "w+", np.uint8, (n, size, size))[:] = 7  # 32 MiB
     pixels = np.load(file, mmap_mode="r")
-    monkeypatch.setattr(batches, "_FORGET_BYTES", 16 * 2**20)
+    monkeypatch.setattr(data_loader, "_FORGET_BYTES", 16 * 2**20)
     reader, mapped = Reader(pixels[None]), []
     order = np.random.default_rng(0).permutation(n)
     for chosen in order[:2048].reshape(-1, 16):

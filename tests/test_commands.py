@@ -13,8 +13,8 @@ import pytest
 
 from core.__main__ import build_parser, main
 from core.config import Config, ConfigError
-from core.export import ExportError
 from core.runs import artifacts
+from core.training.export import ExportError
 from tests.factory import make_run
 from tests.files import copy_workplace, write_files, write_metadata
 

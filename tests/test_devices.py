@@ -7,8 +7,8 @@ from core.backend import import_keras
 
 keras = import_keras()
 
-from core import conversion, devices  # noqa: E402
 from core.config import ConfigError  # noqa: E402
+from core.training import devices, openvino  # noqa: E402
 from tests.on_jax import build_tiny, make_images  # noqa: E402
 
 
@@ -68,7 +68,7 @@ def test_a_model_of_mixed_precision_becomes_one_of_float32():
     mixed = build_tiny()
     assert {v.dtype for v in mixed.trainable_variables} == {"float32"}
     assert mixed.outputs[0].dtype == "float32"
-    whole = conversion.in_float32(mixed)
+    whole = openvino.in_float32(mixed)
     assert "mixed" not in repr(whole.get_config())
     devices.prepare_devices(lambda line: None, "off")
     plain = build_tiny()
@@ -76,7 +76,7 @@ def test_a_model_of_mixed_precision_becomes_one_of_float32():
     x = make_images(3)[0][..., None].astype("float32")
     np.testing.assert_array_equal(whole.predict(x, verbose=0), plain.predict(x, verbose=0))
     assert np.abs(mixed.predict(x, verbose=0) - plain.predict(x, verbose=0)).max() > 0
-    assert conversion.in_float32(plain) is plain
+    assert openvino.in_float32(plain) is plain
 
 
 def test_a_batch_is_filled_so_that_its_mean_loss_stays(four_parts):

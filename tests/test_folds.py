@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import folds
 from core.config import Config, ConfigError
 from core.datasets.folder import load_table
 from core.datasets.phantom.generate import write_phantoms
@@ -14,7 +13,8 @@ from core.imageio.pixel_cache import build_pixel_cache
 from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, Stage
 from core.runs import artifacts
-from core.training import Materials, train_once
+from core.training import cross_validation
+from core.training.trainer import Materials, train_once
 
 NAMES = ["covid", "normal", "pneumonia"]
 FROZEN = Recipe(64, (Stage("blocks", 1, 1e-3, cut="block_15_add", views=2),), batch_size=16)
@@ -68,17 +68,17 @@ def test_what_is_not_cross_validated_is_named_with_its_reason_and_cost():
     plans = dict.fromkeys(("cnn", "mobilenetv2", "mobilenetv2_random"), InitPlan("random"))
     recipes = {"cnn": WHOLE, "mobilenetv2": FROZEN, "mobilenetv2_random": WHOLE}
     config = Config("tiny", ("cnn", "mobilenetv2"), "mine", folds=5)
-    planned = folds.plan_folds(config, plans, recipes, 1000)
+    planned = cross_validation.plan_folds(config, plans, recipes, 1000)
     assert planned["outer"]["cnn"] == planned["outer"]["mobilenetv2"] == {"status": "planned"}
     assert planned["inner"]["mobilenetv2"] == {"status": "planned"}
     assert "every layer is trained" in planned["inner"]["cnn"]["reason"]
     assert "4 more trainings" in planned["inner"]["cnn"]["reason"]
     assert "control" in planned["outer"]["mobilenetv2_random"]["reason"]
     config = Config("tiny", ("cnn", "mobilenetv2"), "x", folds=5, fold_models=("mobilenetv2",))
-    left_out = folds.plan_folds(config, plans, recipes, 1000)["outer"]["cnn"]
+    left_out = cross_validation.plan_folds(config, plans, recipes, 1000)["outer"]["cnn"]
     assert left_out["status"] == "not done" and "--fold-models" in left_out["reason"]
     config = Config("tiny", ("mobilenetv2",), "x", folds=5, split="random")
-    random = folds.plan_folds(config, plans, {"mobilenetv2": FROZEN}, 1000)
+    random = cross_validation.plan_folds(config, plans, {"mobilenetv2": FROZEN}, 1000)
     assert random["outer"]["mobilenetv2"] == {"status": "planned"}
     assert "leaks" in random["inner"]["mobilenetv2"]["reason"]
 
@@ -111,7 +111,7 @@ def test_every_image_is_predicted_once_and_what_was_finished_is_taken_over(
         seen.append((folder.name, part))
         return train_once(name, plan, recipe, materials, part, folder, *words, **options)
 
-    monkeypatch.setattr(folds, "train_once", watched)
+    monkeypatch.setattr(cross_validation, "train_once", watched)
     run_dir = tmp_path / "mine"
     split = manifest["split"].to_numpy()
     hold_out = train_once(name, plans[name], FROZEN, materials, split, run_dir / name)
@@ -120,7 +120,9 @@ def test_every_image_is_predicted_once_and_what_was_finished_is_taken_over(
     assert not (run_dir / name / "frozen").exists(), "the store lies in the work folder"
 
     recipes = {name: FROZEN}
-    new = folds.cross_validate(run_dir, config, materials, plans, recipes, {}, lambda text: None)
+    new = cross_validation.cross_validate(
+        run_dir, config, materials, plans, recipes, {}, lambda text: None
+    )
     assert [folder for folder, _ in seen] == ["outer1", "outer2", "inner1", "inner2"]
     assert new["folds"]["models"][name]["status"] == "done" and new["folds"]["k"] == 3
     assert "about a tenth" in new["folds"]["rule"]
@@ -136,7 +138,11 @@ def test_every_image_is_predicted_once_and_what_was_finished_is_taken_over(
         assert (part[split == "test"] == "").all() == folder.startswith("inner")
     assert not list((materials.work / name).glob("outer1/model.*")), "only predictions are kept"
 
-    again = folds.cross_validate(run_dir, config, materials, plans, recipes, {}, lambda text: None)
+    again = cross_validation.cross_validate(
+        run_dir, config, materials, plans, recipes, {}, lambda text: None
+    )
     assert len(seen) == 4 and again == new
-    kept = folds.cross_validate(run_dir, config, materials, plans, recipes, new, lambda text: None)
+    kept = cross_validation.cross_validate(
+        run_dir, config, materials, plans, recipes, new, lambda text: None
+    )
     assert kept["folds"]["models"] == new["folds"]["models"]

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from core.fused_norm import fused_batch_norm
 from core.models.architectures import build_model
+from core.training.fused_batch_norm import fused_batch_norm
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow has the fused operation"

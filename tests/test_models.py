@@ -7,21 +7,22 @@ import keras
 import numpy as np
 import pytest
 
-from core import callbacks, conversion, export, fitting
 from core.backend import import_openvino
-from core.batches import Batches, Images, class_weights
-from core.callbacks import Recorder, WeightAverage
 from core.config import ConfigError
-from core.conversion import cached_openvino
 from core.datasets.phantom.generate import class_names, make_phantom
-from core.export import ExportError, export_model, round_weights
-from core.fitting import fit_model
-from core.frozen import FrozenStore, augmented_views
 from core.inference.served_model import InferenceError, compile_model
 from core.models import pretrained
 from core.models.architectures import build_model, build_serving_model, split_model
 from core.models.names import OWN
 from core.models.recipes import Recipe, Stage
+from core.training import callbacks, export, openvino
+from core.training import fit as fitting
+from core.training.callbacks import Recorder, WeightAverage
+from core.training.data_loader import Batches, Images, class_weights
+from core.training.export import ExportError, export_model, round_weights
+from core.training.feature_cache import FrozenStore, augmented_views
+from core.training.fit import fit_model
+from core.training.openvino import cached_openvino
 from tests.files import write_published_layout
 
 
@@ -416,13 +417,13 @@ def test_a_file_that_is_not_there_is_one_sentence():
 
 
 def test_a_network_is_converted_once_and_anew_when_a_weight_changes(tmp_path, monkeypatch):
-    written, write = [], conversion.write_openvino
+    written, write = [], openvino.write_openvino
 
     def count(model, file):
         written.append(file)
         write(model, file)
 
-    monkeypatch.setattr(conversion, "write_openvino", count)
+    monkeypatch.setattr(openvino, "write_openvino", count)
 
     def convert(seed, change=0.0):
         keras.utils.clear_session()  # as every training does: layers are counted from 1 again

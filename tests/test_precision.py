@@ -8,11 +8,12 @@ from core.backend import import_keras
 
 keras = import_keras()
 
-from core import measuring, precision, train  # noqa: E402
+from core import measuring
 from core.config import Config  # noqa: E402
 from core.models.recipes import Recipe, Stage  # noqa: E402
+from core.training import mixed_precision, pipeline  # noqa: E402
 
-WHOLE, MIXED = precision.POLICIES
+WHOLE, MIXED = mixed_precision.POLICIES
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def timed(monkeypatch):
         asked.append((name, stage.name, n_classes))
         return {WHOLE: 0.4, MIXED: 0.2} if name == "cnn" else {WHOLE: 0.1, MIXED: 0.5}
 
-    monkeypatch.setattr(precision, "time_step", time_step)
+    monkeypatch.setattr(mixed_precision, "time_step", time_step)
     return asked
 
 
@@ -41,7 +42,7 @@ def recipe(epochs: int, members: int = 1) -> Recipe:
 def test_the_precision_with_the_shorter_steps_of_all_models_is_taken(timed, tmp_path):
     said = []
     recipes = {"cnn": recipe(20), "mobilenetv2": recipe(5)}
-    found = precision.choose_precision(recipes, 3, 65, tmp_path, said.append)
+    found = mixed_precision.choose_precision(recipes, 3, 65, tmp_path, said.append)
     # 65 images are 3 steps: 20 * 3 * 0.4 + 5 * 3 * 0.1 against 20 * 3 * 0.2 + 5 * 3 * 0.5.
     assert found["seconds"] == pytest.approx({WHOLE: 25.5, MIXED: 19.5})
     assert found["precision"] == MIXED
@@ -51,15 +52,17 @@ def test_the_precision_with_the_shorter_steps_of_all_models_is_taken(timed, tmp_
 
 def test_members_count_and_the_slower_precision_loses(timed, tmp_path):
     recipes = {"cnn": recipe(20), "mobilenetv2": recipe(5, members=3)}
-    found = precision.choose_precision(recipes, 3, 65, tmp_path, lambda line: None)
+    found = mixed_precision.choose_precision(recipes, 3, 65, tmp_path, lambda line: None)
     assert found["seconds"] == pytest.approx({WHOLE: 28.5, MIXED: 34.5})
     assert found["precision"] == WHOLE
 
 
 def test_a_resumed_run_keeps_what_was_found_before(timed, tmp_path):
-    first = precision.choose_precision({"cnn": recipe(20)}, 3, 65, tmp_path, lambda line: None)
+    first = mixed_precision.choose_precision(
+        {"cnn": recipe(20)}, 3, 65, tmp_path, lambda line: None
+    )
     timed.clear()
-    again = precision.choose_precision({"mobilenetv2": recipe(5)}, 3, 65, tmp_path, print)
+    again = mixed_precision.choose_precision({"mobilenetv2": recipe(5)}, 3, 65, tmp_path, print)
     assert again == first and timed == []
 
 
@@ -67,7 +70,9 @@ def test_steps_are_really_timed_in_both_precisions():
     kinds = []
     frozen = Stage("head", 1, 1e-3, cut="features", optimizer="adam", schedule="constant")
     for stage in (Stage("all layers", 1, 1e-3), frozen):
-        times = precision.time_step("cnn", Recipe(32, (stage,), batch_size=4), stage, 2, rounds=1)
+        times = mixed_precision.time_step(
+            "cnn", Recipe(32, (stage,), batch_size=4), stage, 2, rounds=1
+        )
         assert set(times) == {WHOLE, MIXED} and all(t > 0 for t in times.values())
         kinds.append(keras.config.dtype_policy().name)
     assert kinds == [WHOLE, WHOLE], "the precision is left as it was"
@@ -75,23 +80,25 @@ def test_steps_are_really_timed_in_both_precisions():
 
 def test_both_models_are_built_in_their_own_precision(monkeypatch):
     seen = []
-    build = precision.build_model
+    build = mixed_precision.build_model
 
     def spy(*args):
         model = build(*args)
         seen.append(model.get_layer("block1_1_conv").compute_dtype)
         return model
 
-    monkeypatch.setattr(precision, "build_model", spy)
+    monkeypatch.setattr(mixed_precision, "build_model", spy)
     stage = Stage("all layers", 1, 1e-3)
-    precision.time_step("cnn", Recipe(32, (stage,), batch_size=2), stage, 3, rounds=1)
+    mixed_precision.time_step("cnn", Recipe(32, (stage,), batch_size=2), stage, 3, rounds=1)
     assert seen == ["float32", "bfloat16"]
 
 
 def test_folds_added_to_a_run_take_its_precision(timed, tmp_path):
     config = Config("x", ("cnn",), "r", mixed="measure")
     finished = {"devices": {"precision": MIXED}}
-    chosen = train.set_devices(config, {"cnn": recipe(2)}, None, finished, tmp_path, lambda _: None)
+    chosen = pipeline.set_devices(
+        config, {"cnn": recipe(2)}, None, finished, tmp_path, lambda _: None
+    )
     assert chosen["precision"] == MIXED and "measured_s" not in chosen and timed == []
 
 
@@ -100,13 +107,13 @@ def test_a_run_records_what_was_measured(timed, tmp_path):
 
     manifest = pd.DataFrame({"split": ["train"] * 65 + ["test"], "label": list("ab") * 33})
     config = Config("x", ("cnn",), "r", mixed="measure")
-    chosen = train.set_devices(
+    chosen = pipeline.set_devices(
         config, {"cnn": recipe(20)}, manifest, None, tmp_path, lambda x: None
     )
     assert chosen["precision"] == MIXED == keras.config.dtype_policy().name
     assert chosen["measured_s"] == pytest.approx({WHOLE: 24.0, MIXED: 12.0})
     assert timed == [("cnn", "all layers", 2)]
-    kept = json.loads((tmp_path / precision.PRECISION_FILE).read_text())
+    kept = json.loads((tmp_path / mixed_precision.PRECISION_FILE).read_text())
     assert kept["precision"] == MIXED
 
 

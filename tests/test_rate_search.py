@@ -7,14 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-from core import fitting
-from core.batches import Batches, Images
-from core.callbacks import Recorder
 from core.datasets.phantom.generate import class_names, make_phantom
-from core.fitting import fit_model
 from core.models.architectures import build_model
 from core.models.recipes import Recipe, Stage
-from core.rate_search import DIVISOR, HIGHEST, LOWEST, pick_rate, search_rate
+from core.training import fit as fitting
+from core.training.callbacks import Recorder
+from core.training.data_loader import Batches, Images
+from core.training.fit import fit_model
+from core.training.lr_finder import DIVISOR, HIGHEST, LOWEST, pick_rate, search_rate
 
 
 @pytest.fixture(scope="module")

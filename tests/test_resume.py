@@ -5,12 +5,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from core import resume
 from core.config import Config, ConfigError
 from core.files import write_json
 from core.models.pretrained import InitPlan
 from core.models.recipes import RECIPES
 from core.runs import artifacts
+from core.training import resume
 
 CONFIG = Config("tiny", ("cnn",), "mine")
 RECIPE = RECIPES["cnn", "random"]

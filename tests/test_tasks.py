@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core import preparing
 from core.config import Config, ConfigError
 from core.datasets.folder import load_table
 from core.datasets.registry import KNOWN, resolve_dataset
 from core.datasets.splits import build_manifest
 from core.imageio.pixel_cache import build_pixel_cache
 from core.models.recipes import find_recipe
-from core.preparing import (
+from core.runs import artifacts
+from core.runs.schema import RUN, find_problem
+from core.training import prepare
+from core.training.prepare import (
     choose_classes,
     conflict_sentence,
     decode,
@@ -25,8 +27,6 @@ from core.preparing import (
     moved_sentence,
     split_images,
 )
-from core.runs import artifacts
-from core.runs.schema import RUN, find_problem
 from tests.files import write_picture
 
 PUBLISHED = {"covid": "Covid-19", "normal": "No_findings", "pneumonia": "Pneumonia"}
@@ -137,7 +137,7 @@ def test_splits_of_two_tasks_contradict_each_other_and_the_run_says_so(tmp_path)
         )
         manifest, _ = split_images(cache, config(classes=classes))
         both[classes] = manifest.set_index("image_id")["split"]
-        assert (manifest.attrs["caveats"] == [preparing.SPLIT_ANEW]) == (classes is not None)
+        assert (manifest.attrs["caveats"] == [prepare.SPLIT_ANEW]) == (classes is not None)
         assert manifest.attrs["grouping"] == "by patient"
     two = both["covid", "normal"]
     three = both[None].loc[two.index]
@@ -176,7 +176,7 @@ def test_a_run_lists_all_duplicates_and_the_first_copies():
     copies = [(f"a{k}", f"b{k}", "augmented") for k in range(1200)]
     listed = list_pairs(pairs_of(*copies, ("x", "y", "exact"), ("x", "z", "near")))
     assert [row["kind"] for row in listed[:2]] == ["exact", "near"]
-    assert len(listed) == 2 + preparing.LISTED_COPIES
+    assert len(listed) == 2 + prepare.LISTED_COPIES
 
 
 @pytest.mark.parametrize("augmented", [True, False])
@@ -194,7 +194,7 @@ def test_copies_are_looked_for_where_there_may_be_some(tmp_path, monkeypatch, au
         sizes.append(pixels.shape[1])
         return pairs_of(("i000", "i089", "augmented"), ("i001", "i088", "augmented"))
 
-    monkeypatch.setattr(preparing, "find_augmented", find)
+    monkeypatch.setattr(prepare, "find_augmented", find)
     manifest, pairs = split_images(cache, config())
     group = manifest.set_index("image_id")["group_id"]
     assert cache.sizes == ((48, 224) if augmented else (48,))
@@ -207,12 +207,12 @@ def test_copies_count_as_one_unknown_patient():
     table = make_table(12, patient_id=[f"image:i{k:03d}" for k in range(10)] + ["p", "p"])
     table.attrs["task"] = {"kept": True}
     rows = [("i005", "i002"), ("i002", "i008"), ("i000", "i010")]
-    joined = preparing.join_patients(table, pairs_of(*((*row, "augmented") for row in rows)))
+    joined = prepare.join_patients(table, pairs_of(*((*row, "augmented") for row in rows)))
     patient = dict(zip(joined["image_id"], joined["patient_id"], strict=True))
     assert {patient[name] for name in ("i002", "i005", "i008")} == {"image:i002"}
     assert patient["i000"] == "image:i000" and patient["i010"] == patient["i011"] == "p"
     assert joined["patient_id"].nunique() == 9 and joined.attrs == table.attrs
-    assert preparing.join_patients(table, pairs_of()).equals(table)
+    assert prepare.join_patients(table, pairs_of()).equals(table)
 
 
 # The real sets, where they are

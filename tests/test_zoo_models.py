@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from core.datasets.phantom.generate import class_names, make_phantom
-from core.export import export_model, round_weights
 from core.inference.served_model import compile_model
 from core.models import architectures, layers
 from core.models.architectures import BUILDERS, average_models, build_model, build_serving_model
 from core.models.names import BACKBONES, NOTEBOOK, OWN, ZOO, expand_names, from_scratch, model_title
 from core.models.recipes import adapt_recipe, find_recipe
+from core.training.export import export_model, round_weights
 
 PX = 64
 

@@ -25,7 +25,8 @@ class Stage:
     optimizer: "adamw" or "adam" (weight_decay does not count). schedule: "cosine" as above, or
     "constant", the peak from the first step on. augment: whether a stage that trains every layer
     alters its images. min_delta: how much lower a validation loss must be to end the waiting.
-    find_rate: search the peak first (core.rate_search); learning_rate is then what was tried last.
+    find_rate: search the peak first (core.training.lr_finder); learning_rate is then what was tried
+    last.
     """
 
     name: str

@@ -15,10 +15,10 @@ import pandas as pd
 from core.config import Config, config_to_json
 from core.datasets.registry import KNOWN, Dataset
 from core.datasets.splits import fingerprint
-from core.devices import list_gpus
 from core.models.names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
 from core.models.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
 from core.runs import artifacts
+from core.training.devices import list_gpus
 
 PRECISION = "f32"
 RESIZE = "stretch to a square, bilinear with antialiasing"

@@ -21,8 +21,8 @@ from core.datasets.splits import build_manifest, find_duplicates
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.models.pretrained import InitPlan, plan_init
 from core.models.recipes import Recipe, adapt_recipe, find_recipe
-from core.resume import begun_init, plan_again
 from core.runs import artifacts
+from core.training.resume import begun_init, plan_again
 
 CONTROL = "mobilenetv2_random"
 COPIES_PX = 224  # smaller pictures have too little detail to tell copies by

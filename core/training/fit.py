@@ -18,15 +18,15 @@ import keras
 import numpy as np
 import pandas as pd
 
-from core.augmentation import build_augmentation
-from core.batches import Batches, Images, InOrder, class_weights
-from core.callbacks import BatchNormStatistics, Recorder, WeightAverage, load_state
-from core.devices import Once
-from core.frozen import FrozenStore
-from core.fused_norm import fused_batch_norm
 from core.models.architectures import set_batch_norm, split_model
 from core.models.recipes import Recipe, Stage
-from core.rate_search import search_rate
+from core.training.augmentation import build_augmentation
+from core.training.callbacks import BatchNormStatistics, Recorder, WeightAverage, load_state
+from core.training.data_loader import Batches, Images, InOrder, class_weights
+from core.training.devices import Once
+from core.training.feature_cache import FrozenStore
+from core.training.fused_batch_norm import fused_batch_norm
+from core.training.lr_finder import search_rate
 
 RATE_FILE = "rate.json"
 _VAL_BATCH = 32

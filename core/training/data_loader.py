@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from core.devices import fill_batch, validation_weight
 from core.imageio.pixel_cache import forget_array
+from core.training.devices import fill_batch, validation_weight
 
 _FORGET_BYTES = 64 * 2**20  # mapped by reading before the pages are given back
 _AROUND_BYTES = 256 * 2**10  # more than an image: Linux maps the neighbours of a page that is read

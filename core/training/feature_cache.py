@@ -14,15 +14,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from core.augmentation import build_augmentation
 from core.backend import import_openvino
-from core.batches import Reader
 from core.config import cache_root
 from core.console import progress
-from core.conversion import cached_openvino
 from core.files import write_bytes
 from core.imageio.pixel_cache import forget_array
 from core.models.recipes import Recipe, Stage
+from core.training.augmentation import build_augmentation
+from core.training.data_loader import Reader
+from core.training.openvino import cached_openvino
 
 PRECISION = "f32"
 _BATCH = 32  # images that are read and altered at once

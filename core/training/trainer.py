@@ -11,15 +11,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from core.batches import Images
 from core.config import MAX_SEED
-from core.conversion import in_float32
-from core.describe import PRECISION
-from core.devices import clear_session
 from core.evaluation.scoring import predictions_table
-from core.export import export_model, round_weights
-from core.fitting import fit_model
-from core.frozen import FrozenStore
 from core.imageio.pixel_cache import PixelCache
 from core.inference.served_model import ServedModel, compile_model
 from core.models.architectures import average_models, build_model
@@ -27,6 +20,13 @@ from core.models.names import model_title
 from core.models.pretrained import InitPlan, load_initial_weights
 from core.models.recipes import Recipe
 from core.runs import artifacts
+from core.training.data_loader import Images
+from core.training.devices import clear_session
+from core.training.export import export_model, round_weights
+from core.training.feature_cache import FrozenStore
+from core.training.fit import fit_model
+from core.training.openvino import in_float32
+from core.training.run_metadata import PRECISION
 
 
 @dataclass(frozen=True)

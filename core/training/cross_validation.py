@@ -16,13 +16,13 @@ import pandas as pd
 
 from core.config import Config
 from core.datasets.splits import fold_parts
-from core.describe import expected_minutes
 from core.files import write_csv, write_json
 from core.models.names import model_title
 from core.models.pretrained import CONTROLS, InitPlan
 from core.models.recipes import Recipe, find_recipe
 from core.runs import artifacts
-from core.training import Materials, train_once
+from core.training.run_metadata import expected_minutes
+from core.training.trainer import Materials, train_once
 
 DONE, NOT_DONE, PLANNED = "done", "not done", "planned"
 

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from core.backend import import_openvino
-from core.conversion import write_openvino
 from core.inference.served_model import InferenceError, compile_model
 from core.models.architectures import build_serving_model
 from core.runs.artifacts import MODEL_FILES
+from core.training.openvino import write_openvino
 
 SMALL = 4096  # constants with fewer values (biases, the head) are stored whole
 TOLERANCE = 1e-3  # largest allowed difference of a probability, at f32

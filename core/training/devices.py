@@ -5,7 +5,7 @@ the weights. Keras 3.15 distributes on the JAX backend only; with TensorFlow one
 Precision: `mixed_bfloat16` on a GPU. Weights, loss and probabilities stay float32, and bfloat16
 has float32's range, so that no loss scaling is needed. GPUs made before 2020 only emulate it
 (`--mixed off` is for them), and so do some CPUs, others gain by it (docs/performance.md):
-`--mixed measure` finds out (core.precision).
+`--mixed measure` finds out (core.training.mixed_precision).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ MIXED = ("auto", "on", "off")
 def prepare_devices(say: Callable[[str], None] = print, mixed: str = "auto") -> dict[str, Any]:
     """Set Keras' distribution and precision for the trainings to come; returns what was chosen.
 
-    mixed: "auto" (on a GPU only), "on" or "off"; "measure" is for core.precision to answer with one
-    of these. The answer is run.json's `devices`: backend,
+    mixed: "auto" (on a GPU only), "on" or "off"; "measure" is for core.training.mixed_precision to
+    answer with one of these. The answer is run.json's `devices`: backend,
     kind ("cpu", "gpu"), n (how many are used), distribution ("none", "data parallel") and
     precision ("float32", "mixed_bfloat16").
 

@@ -47,8 +47,8 @@ def write_openvino(model: keras.Model, file: Path) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
         environment |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(
-            [sys.executable, "-m", "core.conversion", saved, file.absolute()],
-            env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True,
+            [sys.executable, "-m", "core.training.openvino", saved, file.absolute()],
+            env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True,
         )  # fmt: skip
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

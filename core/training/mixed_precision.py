@@ -16,14 +16,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from core.devices import clear_session
 from core.files import write_json
-from core.fitting import compile_stage, part_to_fit
-from core.fused_norm import fused_batch_norm
 from core.measuring import median_by_turns
 from core.models.architectures import build_model
 from core.models.names import model_title
 from core.models.recipes import Recipe, Stage
+from core.training.devices import clear_session
+from core.training.fit import compile_stage, part_to_fit
+from core.training.fused_batch_norm import fused_batch_norm
 
 POLICIES = ("float32", "mixed_bfloat16")
 PRECISION_FILE = "precision.json"

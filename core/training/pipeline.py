@@ -14,25 +14,21 @@ import pandas as pd
 from core.config import Config, ConfigError, config_to_json
 from core.datasets.folder import load_table
 from core.datasets.registry import KNOWN, Dataset, order_classes
-from core.describe import (
-    announce_models,
-    command_line,
-    describe_run,
-    describe_split,
-)
-from core.devices import prepare_devices
 from core.evaluation.scoring import score_run
 from core.evaluation.shortcut_baselines import compute_floors
 from core.files import write_json
-from core.fitting import RATE_FILE
-from core.folds import announce_folds, cross_validate
 from core.inference.served_model import measure_latencies_ms
 from core.models.architectures import BUILDERS
 from core.models.names import from_scratch, model_title
 from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe
-from core.precision import choose_precision
-from core.preparing import (
+from core.reporting.model_card import write_cards
+from core.runs import artifacts
+from core.training.cross_validation import announce_folds, cross_validate
+from core.training.devices import prepare_devices
+from core.training.fit import RATE_FILE
+from core.training.mixed_precision import choose_precision
+from core.training.prepare import (
     all_skipped,
     check_leakage,
     choose_classes,
@@ -43,8 +39,7 @@ from core.preparing import (
     plan_models,
     split_images,
 )
-from core.reporting.model_card import write_cards
-from core.resume import (
+from core.training.resume import (
     DONE,
     check_finished,
     check_images,
@@ -54,8 +49,13 @@ from core.resume import (
     open_work_folder,
     replaced_folder,
 )
-from core.runs import artifacts
-from core.training import Materials, serve, train_once
+from core.training.run_metadata import (
+    announce_models,
+    command_line,
+    describe_run,
+    describe_split,
+)
+from core.training.trainer import Materials, serve, train_once
 
 
 def train_and_evaluate(

@@ -1,0 +1,1 @@
+"""From a manifest to exported models: prepare, fit, export, cross-validate, resume."""
