@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from core.bench.measurement import BenchError
 from core.commands_audit import add_audit_parser
 from core.commands_bench import add_bench_parser
 from core.commands_cross import add_cross_parser
@@ -33,7 +34,6 @@ from core.inference.class_activation import ExplainError
 from core.inference.ensemble import AuditError
 from core.inference.occlusion import OcclusionError
 from core.inference.served_model import InferenceError
-from core.measuring import BenchError
 from core.metrics.classification import MetricsError
 from core.reporting.leaderboard.ranking import ZooError
 from core.runs.artifacts import ArtifactError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from core.bench import BENCHES, run_benches
+from core.bench.measurement import to_json
+from core.bench.registry import BENCHES, run_benches
 from core.console import print_json, say
-from core.measuring import to_json
 
 EXAMPLES = """examples:
   python -m core bench                     everything (half an hour of training, fuzz minutes)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.bench_memory import peak_bytes
+from core.bench.memory import peak_bytes
 
 ROOT = Path(__file__).parents[1]
-SAY_PEAK = "from core.bench_memory import peak_bytes; print(peak_bytes())"
+SAY_PEAK = "from core.bench.memory import peak_bytes; print(peak_bytes())"
 LARGE = 400_000_000
 
 

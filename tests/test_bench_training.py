@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from core import bench, bench_memory, bench_task, bench_training
-from core.bench_task import open_task
-from core.measuring import BenchError
+from core.bench import memory, registry, training
+from core.bench import task as bench_task
+from core.bench.measurement import BenchError
+from core.bench.task import open_task
 from core.models.recipes import Recipe, Stage
 
 
@@ -35,15 +36,13 @@ def test_both_ways_train_and_answer_about_the_same_test_images(task, tmp_path):
     pytest.importorskip("tensorflow")
     stage = Stage("head", 1, 1e-3, cut="features", views=2, keep="last")
     recipe = Recipe(32, (stage,))
-    usual = bench_training.train_usual(task, "mobilenetv2", recipe, tmp_path)
-    here = bench_training.train_here(
-        task, "mobilenetv2", recipe, tmp_path, tmp_path / "cache", "f32"
-    )
+    usual = training.train_usual(task, "mobilenetv2", recipe, tmp_path)
+    here = training.train_here(task, "mobilenetv2", recipe, tmp_path, tmp_path / "cache", "f32")
     assert usual.y_prob.shape == here.y_prob.shape == (len(task.rows("test")), 3)
     assert usual.seconds > 0 and here.seconds > 0
     # The same first weights, and a head that a few steps have moved a little.
     assert usual.y_prob == pytest.approx(here.y_prob, abs=0.2)
-    measured = bench_training._score("training", "macro-F1", task, here)
+    measured = training._score("training", "macro-F1", task, here)
     assert 0 <= measured.value <= 1 and "95% interval" in measured.note
 
 
@@ -53,7 +52,7 @@ def test_the_grown_set_has_as_many_images_and_memory_is_read_from_the_child(
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
     monkeypatch.setenv(bench_task.IMAGES, "60")
     file = tmp_path / "pixels.u8"
-    bench_memory.grow_pixels(file, 130, 16, tmp_path)
+    memory.grow_pixels(file, 130, 16, tmp_path)
     assert file.stat().st_size == 130 * 16 * 16
     pixels = np.fromfile(file, np.uint8).reshape(130, 16, 16)
     assert len(np.unique(pixels, axis=0)) > 100, "no two rounds are the same"
@@ -62,16 +61,16 @@ def test_the_grown_set_has_as_many_images_and_memory_is_read_from_the_child(
 @pytest.fixture
 def measured(monkeypatch):
     def measure(name, n, folder):
-        more = 1 if bench_memory.JOBS[name].flat else 5
+        more = 1 if memory.JOBS[name].flat else 5
         return {"peak_mb": 900.0 + more * n / 100, "seconds": n / 100, "wall_s": n / 90}
 
-    monkeypatch.setattr(bench_memory, "measure", measure)
+    monkeypatch.setattr(memory, "measure", measure)
     return measure
 
 
 def test_memory_is_said_in_words_with_its_limit(measured):
-    results = list(bench.run_benches(["memory"], None, lambda text: None))
-    assert len(results) == 4 * len(bench_memory.JOBS) == 12
+    results = list(registry.run_benches(["memory"], None, lambda text: None))
+    assert len(results) == 4 * len(memory.JOBS) == 12
     within = [result.within for result in results]
     assert within[:4] == [None, True, False, True], "1,071 MB are more than 1.1 times 917 MB"
     assert within[8:] == [None, True, None, None], "the search is held to the limit of 2 GB alone"
@@ -81,12 +80,10 @@ def test_memory_is_said_in_words_with_its_limit(measured):
 def test_the_growth_is_drawn_with_every_job_and_its_figures(measured):
     from xml.etree import ElementTree
 
-    found = {
-        name: {n: measured(name, n, None) for n in bench_memory.SIZES} for name in bench_memory.JOBS
-    }
-    drawn = ElementTree.fromstring(bench_memory.draw_growth(found))
+    found = {name: {n: measured(name, n, None) for n in memory.SIZES} for name in memory.JOBS}
+    drawn = ElementTree.fromstring(memory.draw_growth(found))
     texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert {job.what for job in bench_memory.JOBS.values()} <= set(texts)
+    assert {job.what for job in memory.JOBS.values()} <= set(texts)
     assert {"17,099", "1,071", "1,755"} <= set(texts)
 
 
@@ -95,27 +92,27 @@ def test_a_job_of_the_memory_bench_runs_in_a_process_of_its_own(name, tmp_path, 
     """With few images: what comes back is read from that process, not from this one."""
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
     monkeypatch.setenv(bench_task.IMAGES, "60")
-    found = bench_memory.measure(name, 40, tmp_path)
+    found = memory.measure(name, 40, tmp_path)
     assert 100 < found["peak_mb"] < 4000 and 0 < found["seconds"] <= found["wall_s"]
     assert not list(tmp_path.glob("pixels-*")), "the grown pixels are not left behind"
 
 
 def test_a_ratio_is_of_medians_and_says_the_spread():
     def ways(*seconds):
-        return [bench_training.Way(s, 2 * s, np.empty(0)) for s in seconds]
+        return [training.Way(s, 2 * s, np.empty(0)) for s in seconds]
 
-    found = bench_training._ratio("w", ways(90.0, 110.0), ways(4.0, 12.0, 5.0), 20)
+    found = training._ratio("w", ways(90.0, 110.0), ways(4.0, 12.0, 5.0), 20)
     assert found.value == 20 and found.within and found.at_least
     assert found.note == (
         "100.0 s (of 2, 90.0 to 110.0) against 5.0 s (of 3, 4.0 to 12.0); of CPU time 200 s "
         "against 10 s, 20.0 times"
     )
-    once = bench_training._ratio("w", ways(3.0), ways(2.0), 2)
+    once = training._ratio("w", ways(3.0), ways(2.0), 2)
     assert once.value == 1.5 and not once.within and once.note.startswith("3.0 s against 2.0 s;")
 
 
 def test_asking_what_there_is_loads_no_engine():
-    code = "import core.bench, sys; print('keras' in sys.modules)"
+    code = "import core.bench.registry, sys; print('keras' in sys.modules)"
     import subprocess
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -127,12 +124,12 @@ def test_the_whole_bench_says_ratios_precisions_and_scores(tmp_path, monkeypatch
     pytest.importorskip("tensorflow")
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
     monkeypatch.setenv(bench_task.IMAGES, "60")
-    monkeypatch.setattr(bench_training, "EPOCHS", 1)
-    monkeypatch.setattr(bench_training, "FROZEN", ("mobilenetv2",))
-    monkeypatch.setattr(bench_training, "FROZEN_PX", 32)
-    monkeypatch.setattr(bench_training, "STEPPED", ())
-    monkeypatch.setattr(bench_training, "TURNS", 2)
-    measured = list(bench_training.bench_training(None))
+    monkeypatch.setattr(training, "EPOCHS", 1)
+    monkeypatch.setattr(training, "FROZEN", ("mobilenetv2",))
+    monkeypatch.setattr(training, "FROZEN_PX", 32)
+    monkeypatch.setattr(training, "STEPPED", ())
+    monkeypatch.setattr(training, "TURNS", 2)
+    measured = list(training.bench_training(None))
     ratios = [m for m in measured if m.unit == bench_task.TIMES]
     assert [m.limit for m in ratios] == [10, 20, 10, 20, 2, 2]
     assert all(m.value > 0 and m.at_least and "CPU time" in m.note for m in ratios)

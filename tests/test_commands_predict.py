@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from core.__main__ import main
+from core.bench.fuzz_seeds import make_dicom
 from core.datasets.phantom.generate import make_phantom
-from core.fuzzing_seeds import make_dicom
 from tests.factory import make_run
 from tests.factory_guard import add_guard
 

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 
-from core.fuzzing_seeds import SYNTAXES, WHOM, encode, make_dicom, pydicom_files
+from core.bench.fuzz_seeds import SYNTAXES, WHOM, encode, make_dicom, pydicom_files
 from core.imageio import dicom, dicom_codecs
 from core.imageio.decode import ImageError, decode_image
 from core.imageio.dicom_header import OTHER_WORD

@@ -8,9 +8,9 @@ import os
 import numpy as np
 import pytest
 
-from core import fuzzing
-from core.fuzzing import FuzzResult, mutate, rebuild, run_fuzz
-from core.fuzzing_seeds import build_seeds, encode, make_dicom
+from core.bench import fuzz
+from core.bench.fuzz import FuzzResult, mutate, rebuild, run_fuzz
+from core.bench.fuzz_seeds import build_seeds, encode, make_dicom
 from core.imageio.decode import Decoded, ImageError, decode_image
 from core.imageio.zip_archive import read_zip
 
@@ -93,7 +93,7 @@ class _Fault:
     def __init__(self, tmp_path, monkeypatch, body: str) -> None:
         (tmp_path / "sitecustomize.py").write_text(
             "import os, sys\n"
-            "if any('core.fuzzing' in part for part in sys.orig_argv):\n"
+            "if any('core.bench.fuzz' in part for part in sys.orig_argv):\n"
             "    import core.imageio.decode as images\n"
             "    right = images.decode_image\n"
             "    def wrong(data):\n"
@@ -101,7 +101,7 @@ class _Fault:
             "        return right(data)\n"
             "    images.decode_image = wrong\n"
         )
-        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{fuzzing._ROOT}")
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{fuzz._ROOT}")
 
 
 def test_other_exceptions_are_counted_and_can_be_made_again(tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_crashes_are_counted_and_the_rest_is_tried(tmp_path, monkeypatch):
 def test_broken_contracts_are_wrong():
     grey = np.zeros((40, 40), np.uint8)
     fine = Decoded(grey, 40, 40, "PNG", "L")
-    assert fuzzing._judge_picture(fine) == ("accepted", "")
+    assert fuzz._judge_picture(fine) == ("accepted", "")
     for bad in (
         Decoded(grey, 41, 40, "PNG", "L"),
         Decoded(grey.astype(np.int16), 40, 40, "PNG", "L"),
@@ -136,10 +136,10 @@ def test_broken_contracts_are_wrong():
         Decoded(grey, 40, 40, "DICOM", "L", facts={"Modality": "Zzyzx^Quentin"}),
         Decoded(grey, 40, 40, "DICOM", "L", facts={"Modality": "a\nb"}),
     ):
-        assert fuzzing._judge_picture(bad)[0] == "wrong"
-    assert fuzzing._judge_sentence("The picture is damaged; fetch it again.")[0] == "refused"
+        assert fuzz._judge_picture(bad)[0] == "wrong"
+    assert fuzz._judge_sentence("The picture is damaged; fetch it again.")[0] == "refused"
     for bad in ("no full stop, which a sentence has", "Two lines,\none sentence too many.", "x."):
-        assert fuzzing._judge_sentence(bad)[0] == "wrong"
+        assert fuzz._judge_sentence(bad)[0] == "wrong"
     assert FuzzResult().tried == 0
 
 

@@ -8,7 +8,7 @@ from core.backend import import_keras
 
 keras = import_keras()
 
-from core import measuring
+from core.bench import measurement
 from core.config import Config  # noqa: E402
 from core.models.recipes import Recipe, Stage  # noqa: E402
 from core.training import mixed_precision, pipeline  # noqa: E402
@@ -119,7 +119,7 @@ def test_a_run_records_what_was_measured(timed, tmp_path):
 
 def test_the_times_are_medians_taken_by_turns_after_a_warm_up(monkeypatch):
     now, order = [0.0], []
-    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measurement.time, "perf_counter", lambda: now[0])
 
     def step(name, seconds):
         waits = iter(seconds)
@@ -131,5 +131,5 @@ def test_the_times_are_medians_taken_by_turns_after_a_warm_up(monkeypatch):
         return run
 
     steps = [step("a", [90, 1, 7, 2]), step("b", [80, 5, 3, 4])]
-    assert measuring.median_by_turns(steps, rounds=3) == [2, 4]
+    assert measurement.median_by_turns(steps, rounds=3) == [2, 4]
     assert order == ["a", "b"] * 4

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.bench.fuzz_seeds import encode, make_dicom
 from core.datasets.phantom.generate import make_phantom
-from core.fuzzing_seeds import encode, make_dicom
 from core.imageio import sandbox
 from core.imageio.decode import MAX_BYTES, ImageError, decode_image
 from core.imageio.sandbox import close_sandbox, decode_safely, start_sandbox, worker_processes
@@ -328,7 +328,7 @@ def test_a_page_that_is_main_is_not_run_again(tmp_path):
     page = tmp_path / "page.py"
     page.write_text(
         "print('drawn')\n"
-        "from core.fuzzing_seeds import encode, make_phantom\n"
+        "from core.bench.fuzz_seeds import encode, make_phantom\n"
         "from core.imageio.sandbox import decode_safely\n"
         "print(decode_safely(encode(make_phantom('covid', 1, 48).pixels, 'PNG')).width)\n"
     )

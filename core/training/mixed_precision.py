@@ -16,8 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from core.bench.measurement import median_by_turns
 from core.files import write_json
-from core.measuring import median_by_turns
 from core.models.architectures import build_model
 from core.models.names import model_title
 from core.models.recipes import Recipe, Stage

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from core.bench.measurement import Measured, Measurements, find_entry
 from core.config import data_root
 from core.datasets.registry import dataset_folder
-from core.measuring import Measured, Measurements, find_entry
 from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
 from core.metrics.confidence import bootstrap_intervals
 from core.metrics.conformal import evaluate_sets, fit_conformal, prediction_sets

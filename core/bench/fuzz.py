@@ -23,7 +23,7 @@ from typing import Any, TextIO
 SECONDS_AN_INPUT = 20.0
 MEMORY_BYTES = 1536 * 1024 * 1024
 START_SECONDS = 120.0
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _STEPS = (
     "flip",
     "set",
@@ -73,7 +73,7 @@ def run_fuzz(
     """
     import hypothesis  # noqa: F401
 
-    from core.fuzzing_seeds import build_seeds
+    from core.bench.fuzz_seeds import build_seeds
 
     known = list(build_seeds())
     chosen = list(formats) if formats is not None else known
@@ -106,7 +106,7 @@ def run_fuzz(
 
 def rebuild(recipe: dict[str, Any], data_root: str | None = None) -> bytes:
     """The bytes of one input, from what `wrong` and `crashed` say of it, and its CXR_DATA."""
-    from core.fuzzing_seeds import build_seeds
+    from core.bench.fuzz_seeds import build_seeds
 
     name = recipe["format"]
     return mutate(build_seeds(data_root)[name], recipe["file"], recipe["steps"], name == "PNG")
@@ -116,7 +116,7 @@ def mutate(
     files: Sequence[bytes], which: int, steps: Sequence[Sequence], is_png: bool = False
 ) -> bytes:
     """One of the files with all steps taken: (name, place 0 to 1, number, number)."""
-    from core.fuzzing_seeds import mend_png
+    from core.bench.fuzz_seeds import mend_png
 
     data = bytearray(files[which % len(files)])
     for step, place, a, b in steps:
@@ -202,7 +202,7 @@ class _Watch:
 
 def _start_child(left: dict[str, int], seed: int) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "core.fuzzing", json.dumps(left), str(seed)],
+        [sys.executable, "-m", "core.bench.fuzz", json.dumps(left), str(seed)],
         cwd=_ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -248,7 +248,7 @@ def _judge_sentence(message: str) -> tuple[str, str]:
 def _judge_picture(decoded: Any) -> tuple[str, str]:
     import numpy as np
 
-    from core.fuzzing_seeds import WHOM
+    from core.bench.fuzz_seeds import WHOM
     from core.imageio.decode import MAX_PIXELS, MIN_SIDE_PX
 
     pixels = decoded.pixels
@@ -289,7 +289,7 @@ def _try_zip(data: bytes) -> tuple[str, str]:
 def _child(left: dict[str, int], seed: int) -> None:
     """Try so many inputs of each format; a line before each, with what makes it, and one after."""
     import core.imageio.dicom  # before memory is limited
-    from core.fuzzing_seeds import build_seeds
+    from core.bench.fuzz_seeds import build_seeds
     from core.imageio.sandbox_worker import limit_process
 
     del core.imageio.dicom

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core.bench.measurement import BenchError
 from core.config import data_root
 from core.datasets.folder import load_table
 from core.datasets.phantom.generate import write_phantoms
 from core.datasets.registry import DatasetError, order_classes, resolve_dataset
 from core.datasets.splits import build_manifest
-from core.measuring import BenchError
 
 IMAGES = "CXR_BENCH_IMAGES"  # environment: at most so many images, for a quick look
 DATASET = "darkcovidnet"

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from core.bench.measurement import Measured, Measurements, describe
 from core.console import say
 from core.imageio.pixel_cache import build_pixel_cache
-from core.measuring import Measured, Measurements, describe
 
 SIZES = (1_710, 17_099)
 LIMIT_MB = 2_000  # as the demand says it: 2 GB
@@ -79,7 +79,7 @@ def measure(name: str, n: int, folder: Path) -> dict[str, float]:
     say(f"  {n:,} images: {JOBS[name].what} ...")
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "core.bench_memory", str(file), str(n), name],
+            [sys.executable, "-m", "core.bench.memory", str(file), str(n), name],
             capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )  # fmt: skip
     finally:
@@ -91,7 +91,7 @@ def measure(name: str, n: int, folder: Path) -> dict[str, float]:
 
 def grow_pixels(file: Path, n: int, size_px: int, folder: Path) -> None:
     """Write n uint8 images: the task's, over and over, each round brighter than the one before."""
-    from core.bench_task import open_task
+    from core.bench.task import open_task
 
     with open_task(folder) as task:
         cache = build_pixel_cache(task.table, task.root, folder / "cache", [size_px])

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from core.bench.measurement import Measured, Measurements, find_entry, median_by_turns
 from core.config import data_root
 from core.datasets.phantom.generate import class_names as phantom_classes
 from core.datasets.phantom.generate import make_phantom
@@ -27,7 +28,6 @@ from core.evaluation.audit.images import find_images
 from core.imageio.decode import ImageError, decode_image, read_bytes
 from core.imageio.sandbox import decode_safely
 from core.inference.class_activation import class_heat, overlay
-from core.measuring import Measured, Measurements, find_entry, median_by_turns
 from core.reporting.scorecard.base import headline_models
 from core.runs import artifacts
 from core.serving.predict import Answerer, open_answerer, warm_up
@@ -42,7 +42,7 @@ MAP_PX = 448
 NO_RUN = "there is no run that answers; `make train-all` makes one"
 FIRST = """
 import json, sys, time
-from core.bench_live import answer_one, answerer_of
+from core.bench.serving import answer_one, answerer_of
 with open(sys.argv[2], "rb") as file:
     data = file.read()
 answer_one(answerer_of(sys.argv[1]), data)
@@ -139,7 +139,7 @@ def bench_fuzz(run: str | None) -> Measurements:
     """Mutations of real files of every format: what the loader was fed, and what went wrong."""
     del run
     try:
-        from core.fuzzing import run_fuzz
+        from core.bench.fuzz import run_fuzz
 
         result = run_fuzz(FUZZED, FUZZ_SEED)
     except ModuleNotFoundError as error:

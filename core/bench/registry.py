@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core.bench_evaluation import bench_evaluation
-from core.bench_live import bench_fuzz, bench_live, bench_people, bench_zip
-from core.bench_memory import bench_memory
-from core.bench_parts import bench_audit, bench_pages, bench_statistics
-from core.bench_training import bench_training
-from core.measuring import BenchError, Measured, Measurements, describe
+from core.bench.inference import bench_evaluation
+from core.bench.measurement import BenchError, Measured, Measurements, describe
+from core.bench.memory import bench_memory
+from core.bench.serving import bench_fuzz, bench_live, bench_people, bench_zip
+from core.bench.statistics import bench_audit, bench_pages, bench_statistics
+from core.bench.training import bench_training
 
 BENCHES: dict[str, Callable[[str | None], Measurements]] = {
     "statistics": bench_statistics,

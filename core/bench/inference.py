@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.bench_task import FROZEN, FROZEN_PX, TIMES, Task, first_model, open_task
+from core.bench.measurement import Measured, Measurements, median_by_turns
+from core.bench.task import FROZEN, FROZEN_PX, TIMES, Task, first_model, open_task
 from core.imageio.pixel_cache import build_pixel_cache
-from core.measuring import Measured, Measurements, median_by_turns
 
 LIMIT = 1.3
 

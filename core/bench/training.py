@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.bench_task import FROZEN, FROZEN_PX, SEED, TIMES, Task, first_model, open_task
+from core.bench.measurement import BenchError, Measured, Measurements
+from core.bench.task import FROZEN, FROZEN_PX, SEED, TIMES, Task, first_model, open_task
 from core.console import say
 from core.imageio.pixel_cache import build_pixel_cache
-from core.measuring import BenchError, Measured, Measurements
 from core.metrics.classification import compute_metrics
 from core.metrics.confidence import bootstrap_intervals
 
