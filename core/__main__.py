@@ -6,17 +6,17 @@ import argparse
 import sys
 
 from core.bench.measurement import BenchError
-from core.commands_audit import add_audit_parser
-from core.commands_bench import add_bench_parser
-from core.commands_cross import add_cross_parser
-from core.commands_data import add_data_parser
-from core.commands_guard import add_guard_parser
-from core.commands_maps import add_maps_parser
-from core.commands_predict import add_predict_parser
-from core.commands_slim import add_slim_parser
-from core.commands_train import add_train_parser
-from core.commands_use import add_use_parsers
-from core.commands_zoo import add_zoo_parser
+from core.cli.audit import add_audit_parser
+from core.cli.bench import add_bench_parser
+from core.cli.cross import add_cross_parser
+from core.cli.data import add_data_parser
+from core.cli.guard import add_guard_parser
+from core.cli.maps import add_maps_parser
+from core.cli.predict import add_predict_parser
+from core.cli.slim import add_slim_parser
+from core.cli.train import add_train_parser
+from core.cli.use import add_use_parsers
+from core.cli.zoo import add_zoo_parser
 from core.config import ConfigError
 from core.console import fail
 from core.datasets.leakage import LeakageError

@@ -146,8 +146,8 @@ def test_evaluate_scores_an_ensemble_as_the_mean_of_its_members(command, root):
 
 @pytest.mark.parametrize("text", ["", "| a table |"])
 def test_evaluate_ends_with_what_was_published_on_the_same_images(command, root, monkeypatch, text):
-    monkeypatch.setattr("core.commands_evaluate.published_table", lambda run: text)
-    monkeypatch.setattr("core.commands_evaluate.is_published_set", lambda run: True)
+    monkeypatch.setattr("core.cli.evaluate.published_table", lambda run: text)
+    monkeypatch.setattr("core.cli.evaluate.is_published_set", lambda run: True)
     status, out, said = command("evaluate", "--run", "demo", "--json")
     assert status == 0 and set(json.loads(out)) == {"run", "data", "source", "models", "excluded"}
     assert said.strip().endswith("| a table |") == bool(text)
@@ -158,7 +158,7 @@ def test_evaluate_speaks_of_publications_only_where_the_images_are_theirs(comman
     def fails(run):
         raise AssertionError("not the published images")
 
-    monkeypatch.setattr("core.commands_evaluate.published_table", fails)
+    monkeypatch.setattr("core.cli.evaluate.published_table", fails)
     assert command("evaluate", "--run", "demo")[0] == 0
 
 
@@ -314,7 +314,7 @@ def test_errors_on_the_way_are_one_sentence(command, monkeypatch, raised, says, 
     def fails(_args):
         raise raised
 
-    monkeypatch.setattr("core.commands_use.run_summary", fails)
+    monkeypatch.setattr("core.cli.use.run_summary", fails)
     status, out, said = command("summary", "--run", "demo")
     assert (status, out) == (expected, "")
     assert said.count("\n") == 1 and says in said

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from core import commands_cross
 from core.__main__ import main
-from core.commands_cross import cell_text
+from core.cli import cross
+from core.cli.cross import cell_text
 from core.evaluation.external.cross_dataset import build_matrices, build_matrix
 from core.evaluation.external.cross_dataset_rows import choose_runs, row_name
 from core.evaluation.external.scoring import compare_with_home, score_external
@@ -336,7 +336,7 @@ def test_every_run_is_scored_on_the_others_data(command, tmp_path, monkeypatch):
     # What is there is not made again, unless that is asked for.
     made = []
     monkeypatch.setattr(
-        commands_cross, "evaluate_and_keep", lambda run, *_, **more: made.append((run.name, more))
+        cross, "evaluate_and_keep", lambda run, *_, **more: made.append((run.name, more))
     )
     status, out, said = command()
     assert status == 0 and made == [] and "there already" in said

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from core.commands_data import add_data_parser
+from core.cli.data import add_data_parser
 from core.datasets.registry import (
     KNOWN,
     DatasetError,

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from core.commands_data import add_data_parser
+from core.cli.data import add_data_parser
 from core.datasets import download, fetch
 from core.datasets.fetch import IncompleteError, fetch_dataset
 from core.datasets.folder import load_table

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from core.commands_evaluate import add_evaluate_parser
+from core.cli.arguments import add_run_argument, find_run, open_named
+from core.cli.evaluate import add_evaluate_parser
 from core.config import artifacts_root
 from core.console import say
 from core.reporting.run_summary import summarise_run
-from core.run_names import add_run_argument, find_run, open_named
 from core.runs import artifacts
 from core.runs.additions import verify_additions
 

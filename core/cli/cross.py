@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from core.commands_evaluate import evaluate_and_keep
+from core.cli.arguments import open_named
+from core.cli.evaluate import evaluate_and_keep
 from core.config import artifacts_root, data_root
 from core.console import print_json, say
 from core.datasets.registry import DatasetError, resolve_dataset
@@ -18,7 +19,6 @@ from core.evaluation.external.cross_dataset_rows import data_name
 from core.evaluation.external.dataset import find_own_images, name_external
 from core.imageio.decode import ImageError
 from core.inference.served_model import InferenceError
-from core.run_names import open_named
 from core.runs import additions, artifacts
 from core.runs.artifacts import ArtifactError, Run
 from core.runs.missing_weights import left_out_sentence

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from core.cli.arguments import add_run_argument, open_named
 from core.console import print_json, say
 from core.evaluation.heatmaps.evaluate import MapsError, measure_maps
 from core.reporting.model_card import refresh_cards
-from core.run_names import add_run_argument, open_named
 from core.runs.additions_heatmaps import load_maps, write_maps
 from core.runs.missing_weights import check_no_loss, need_weights
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from core.cli.arguments import add_data_argument, add_run_argument, open_named
 from core.config import data_root
 from core.console import print_json, say
 from core.datasets.registry import dataset_folder
 from core.reporting.model_card import refresh_cards
-from core.run_names import add_data_argument, add_run_argument, open_named
 from core.runs.additions_guard import load_guard_document, write_guard
 from core.runs.artifacts import Run
 from core.serving.guard.detector import build_guard

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from core.cli.arguments import add_data_argument, add_run_argument, open_named
 from core.config import data_root
 from core.console import print_json, say
 from core.datasets.registry import dataset_folder
@@ -13,7 +14,6 @@ from core.evaluation.audit.source_probe_images import default_probe
 from core.inference.ensemble import AuditError
 from core.inference.served_model import PRECISIONS
 from core.metrics.classification import COVID
-from core.run_names import add_data_argument, add_run_argument, open_named
 from core.runs import artifacts
 from core.runs.additions import load_audit, write_audit
 from core.runs.missing_weights import check_no_loss

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from core.cli.arguments import add_run_argument, open_named
 from core.console import print_json, progress, say
 from core.datasets.folder import IMAGE_SUFFIXES
 from core.files import shown_name, write_csv, write_text
 from core.imageio.decode import ImageError
-from core.run_names import add_run_argument, open_named
 from core.runs import artifacts
 from core.serving.predict import NOT_ASKED, Answerer, ModelAnswer, conformal_words, open_answerer
 from core.serving.predict_files import FileAnswer, answer_files, file_sources

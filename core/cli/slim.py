@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from core.cli.arguments import add_run_argument, open_named
 from core.console import print_json, say
-from core.run_names import add_run_argument, open_named
 from core.runs.missing_weights import join_titles, retrain_command
 from core.runs.prune import slim_run
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.cli.arguments import add_run_argument, open_named
 from core.config import cache_root, data_root
 from core.console import print_json, progress, say
 from core.datasets.registry import Dataset, dataset_folder, describe_folder, resolve_dataset
@@ -27,7 +28,6 @@ from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference.answers import open_models
 from core.inference.ensemble import Panel
 from core.reporting.run_summary import score_line
-from core.run_names import add_run_argument, open_named
 from core.runs import additions, artifacts
 from core.runs.missing_weights import check_no_loss, left_out, left_out_sentence, need_weights
 
