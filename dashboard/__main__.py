@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from streamlit.web import cli
 
-        from dashboard.keeping import guard_uploads
+        from dashboard.server.upload_retention import guard_uploads
 
         guard_uploads()
         threading.Thread(target=_announce, args=(args.address,), daemon=True).start()
@@ -90,7 +90,7 @@ def _announce(address: str) -> None:
     host = "localhost" if everywhere else f"[{address}]" if ":" in address else address
     also = ", and from other machines under this one's name" if everywhere else ""
     print(f"Dashboard: http://{host}:{port}{also} (Ctrl-C stops it)", flush=True)
-    from dashboard.preloading import preload
+    from dashboard.server.warmup import preload
 
     preload()
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import keeping, ui
+from dashboard.components import page as ui
+from dashboard.server import upload_retention
 
 # A file: a Material icon in the tab would be fetched from the network.
 ICON = Path(__file__).with_name("icon.svg")
@@ -21,7 +22,7 @@ PAGES = {
     "data": ("Data", ":material/folder_open:"),
 }
 
-keeping.guard_uploads()
+upload_retention.guard_uploads()
 st.set_page_config(page_title="Chest X-ray models", page_icon=ICON, layout="wide")
 page = st.navigation(
     [

@@ -22,9 +22,10 @@ from core.imageio.decode import Decoded, ImageError, decode_image
 from core.runs.artifacts import open_run
 from core.serving.guard.detector import Judgement
 from core.serving.predict import BATCH, ModelAnswer, PictureAnswer, open_answerer
-from dashboard import batch as batches
-from dashboard import tables, tables_batch
-from dashboard.batch import READ_AT_ONCE, Batch, Progress, Row, Turns
+from dashboard.predict import batch as batches
+from dashboard.predict import batch_table
+from dashboard.predict.batch import READ_AT_ONCE, Batch, Progress, Row, Turns
+from dashboard.tables import metrics as metric_tables
 
 NAMES = ("covid", "normal", "pneumonia")
 MODELS = ("cnn", "resnet50", "mobilenetv2")
@@ -383,35 +384,33 @@ ROWS = (
 
 
 def test_agreement() -> None:
-    assert (
-        tables_batch.agreement(answered("covid", "covid", "normal"), MODELS) == "2 of 3 say covid"
-    )
-    assert tables_batch.agreement(answered("covid", "normal"), MODELS) == "no majority"
-    assert tables_batch.agreement(answered("covid", "covid"), MODELS) == "all say covid"
-    assert tables_batch.agreement(answered("covid", "normal"), ("cnn",)) == ""
+    assert batch_table.agreement(answered("covid", "covid", "normal"), MODELS) == "2 of 3 say covid"
+    assert batch_table.agreement(answered("covid", "normal"), MODELS) == "no majority"
+    assert batch_table.agreement(answered("covid", "covid"), MODELS) == "all say covid"
+    assert batch_table.agreement(answered("covid", "normal"), ("cnn",)) == ""
     control = PictureAnswer(NAMES, (said("cnn", "covid"), said("resnet50", "covid"),
                                     said("mobilenetv2_random", "normal")))  # fmt: skip
     models = ("cnn", "resnet50", "mobilenetv2_random")
-    assert tables_batch.agreement(control, models) == "all say covid"
+    assert batch_table.agreement(control, models) == "all say covid"
 
 
 def test_parts_and_summary() -> None:
-    counts = tables_batch.count_parts(ROWS, MODELS)
+    counts = batch_table.count_parts(ROWS, MODELS)
     assert counts == {"all": 4, "right": 2, "refused": 1, "split": 1, "failed": 1}
     whole = Progress("done", 4, 4, 1.0)
-    assert tables_batch.summary_words(ROWS, whole, "a frontal chest X-ray", MODELS) == (
+    assert batch_table.summary_words(ROWS, whole, "a frontal chest X-ray", MODELS) == (
         "2 of 4 look like a frontal chest X-ray; 1 does not; 1 file could not be read; the models "
         "disagree on 1."
     )
     part = Progress("cancelled", 9, 4, 1.0)
-    assert tables_batch.summary_words(ROWS[3:], part, "", MODELS) == (
+    assert batch_table.summary_words(ROWS[3:], part, "", MODELS) == (
         "1 of 1 files were read; 5 are not done."
     )
 
 
 def test_shown_table_blanks_refused_answers_unless_they_are_asked_for() -> None:
     run = fake_run()
-    table = tables_batch.shown_table(ROWS, run, MODELS, show_refused=False)
+    table = batch_table.shown_table(ROWS, run, MODELS, show_refused=False)
     assert list(table["CNN"]) == ["covid", "", "", "normal"]
     np.testing.assert_allclose(table["CNN, %"], [60, np.nan, np.nan, 60])
     assert list(table["Mean of the 3"]) == ["covid", "", "", "normal"]
@@ -420,7 +419,7 @@ def test_shown_table_blanks_refused_answers_unless_they_are_asked_for() -> None:
         "looks right", "refused: a cat", "It is empty.", "looks right",
     ]  # fmt: skip
     assert table["File"][1] == "'=b.png" and table["From"][1] == "s.zip"
-    shown = tables_batch.shown_table(ROWS, run, MODELS, show_refused=True)
+    shown = batch_table.shown_table(ROWS, run, MODELS, show_refused=True)
     assert list(shown["CNN"]) == ["covid", "covid (refused)", "", "normal"]
     assert shown["Agreement"][1] == "all say covid (refused)" and shown["CNN, %"][1] == 60
 
@@ -434,17 +433,17 @@ def test_a_chosen_ensemble_is_the_mean_and_a_control_is_no_part_of_it() -> None:
          said("ensemble", "normal", MODELS, conformal_set=("covid", "normal"))),
     )  # fmt: skip
     row = Row(1, "a", answer=answer)
-    everything = tables_batch.shown_table([row], run, run.models, show_refused=False)
+    everything = batch_table.shown_table([row], run, run.models, show_refused=False)
     assert list(everything.columns[5::3]) == [
         "ENSEMBLE", "CNN", "RESNET50", "MOBILENETV2", "MOBILENETV2_RANDOM",
     ]  # fmt: skip
     assert everything["ENSEMBLE, not ruled out"][0] == "covid, normal"
     # Not chosen, but just the mean of what is: its calibrated figures count.
-    singles = tables_batch.shown_table([row], run, MODELS, show_refused=False)
+    singles = batch_table.shown_table([row], run, MODELS, show_refused=False)
     assert singles["ENSEMBLE, not ruled out"][0] == "covid, normal"
-    two = tables_batch.shown_table([row], run, MODELS[:2], show_refused=False)
+    two = batch_table.shown_table([row], run, MODELS[:2], show_refused=False)
     assert two["Mean of the 2, %"][0] == pytest.approx(40) and two["CNN"][0] == "covid"
-    assert "Mean of the 1" not in tables_batch.shown_table([row], run, ("cnn",), show_refused=False)
+    assert "Mean of the 1" not in batch_table.shown_table([row], run, ("cnn",), show_refused=False)
 
 
 def test_csv_has_every_number_and_no_formula() -> None:
@@ -453,7 +452,7 @@ def test_csv_has_every_number_and_no_formula() -> None:
                       conformal_set=("covid", "normal"))  # fmt: skip
     judgement = Judgement(False, 2.5, 1.25, "No: a cat.", ("a cat",))
     row = Row(1, "=x.png", answer=PictureAnswer(NAMES, (calibrated,), judgement=judgement), width=9)
-    table = tables_batch.file_table([row, ROWS[2]], run, show_refused=True)
+    table = batch_table.file_table([row, ROWS[2]], run, show_refused=True)
     first = table.iloc[0]
     assert first["cnn_p_covid"] == 0.6 and first["cnn_calibrated_normal"] == 0.3
     assert first["cnn_conformal_set"] == "covid|normal" and first["cnn_predicted"] == "covid"
@@ -463,11 +462,11 @@ def test_csv_has_every_number_and_no_formula() -> None:
         1.25,
     )
     assert table.iloc[1]["error"] == "It is empty." and table.iloc[1]["refused"] == "unknown"
-    blank = tables_batch.file_table([row], run, show_refused=False).iloc[0]
+    blank = batch_table.file_table([row], run, show_refused=False).iloc[0]
     assert blank["refused"] == "yes" and blank["guard_distance"] == 2.5
     assert blank["cnn_predicted"] == "" and blank["cnn_p_covid"] is None
     assert table["width_px"].iloc[0] == 9 and table["width_px"].dtype == "Int64"
-    text = tables.csv_download(table).decode()
+    text = metric_tables.csv_download(table).decode()
     assert text.splitlines()[1].startswith("'=x.png,")
 
 

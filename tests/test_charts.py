@@ -1,4 +1,6 @@
-"""dashboard/charts.py, charts_making.py and tables.py: the figures draw what the tables say."""
+"""dashboard/charts/base.py, charts_making.py and tables.py: the figures draw what the tables
+say.
+"""
 
 import ast
 import math
@@ -7,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dashboard import charts, charts_making, tables
+from dashboard.charts import base as base_charts
+from dashboard.charts import training as training_charts
+from dashboard.tables import metrics as metric_tables
 
 CLASSES = ("covid", "normal", "pneumonia")
 LABELS = {"cnn": "CNN · from scratch", "resnet50": "ResNet50 · random init"}
@@ -26,7 +30,7 @@ def make_rows() -> pd.DataFrame:
 
 
 def make_floors() -> pd.DataFrame:
-    return tables.floor_rows(
+    return metric_tables.floor_rows(
         {
             "histogram": {
                 "title": "Grey-level histogram only",
@@ -39,12 +43,12 @@ def make_floors() -> pd.DataFrame:
     )
 
 
-def draw_dots(**changes) -> charts.Chart:
+def draw_dots(**changes) -> base_charts.Chart:
     given = {"models": ["cnn", "resnet50"], "labels": LABELS, "n_text": "n = 225 test images"}
-    return charts.plot_metric_dots(make_rows(), **(given | changes))
+    return base_charts.plot_metric_dots(make_rows(), **(given | changes))
 
 
-def trace(chart: charts.Chart, name: str):
+def trace(chart: base_charts.Chart, name: str):
     return next(t for t in chart.figure.data if t.name == name)
 
 
@@ -75,23 +79,23 @@ def test_floor_lines_stand_in_the_row_of_their_metric():
 
 
 def test_every_model_has_its_own_colour_and_shape_everywhere():
-    names = [*charts.MODEL_STYLES, "vgg", "densenet"]
-    styles = [charts.model_style(name, names) for name in names]
+    names = [*base_charts.MODEL_STYLES, "vgg", "densenet"]
+    styles = [base_charts.model_style(name, names) for name in names]
     assert len({style.colour for style in styles}) == len(names)
     assert len({style.symbol for style in styles}) == len({s.glyph for s in styles}) == len(names)
-    assert charts.model_style("cnn", ["resnet50", "cnn"]) == charts.model_style("cnn")
-    assert (charts.model_style("cnn").colour, charts.model_style("resnet50").colour) == (
+    assert base_charts.model_style("cnn", ["resnet50", "cnn"]) == base_charts.model_style("cnn")
+    assert (base_charts.model_style("cnn").colour, base_charts.model_style("resnet50").colour) == (
         "#E69F00",
         "#0072B2",
     )
-    class_colours = {charts.class_colour(c, [*CLASSES, "x"]) for c in [*CLASSES, "x"]}
+    class_colours = {base_charts.class_colour(c, [*CLASSES, "x"]) for c in [*CLASSES, "x"]}
     assert len(class_colours) == 4
     assert not class_colours & {style.colour for style in styles}
 
 
 def test_quality_against_cost():
     table = make_rows()[:2].assign(latency_ms=[2.0, 25.0], size_mb=[0.8, 47.2])
-    chart = charts.plot_quality_cost(
+    chart = base_charts.plot_quality_cost(
         table, models=["cnn", "resnet50"], labels=LABELS, n_text="n = 225 test images"
     )
     points = {t.name: (t.x[0], t.y[0]) for t in chart.figure.data}
@@ -103,7 +107,7 @@ def test_quality_against_cost():
 
 def test_quality_against_cost_without_times_is_empty_and_does_not_fail():
     table = make_rows()[:2].assign(latency_ms=math.nan, size_mb=math.nan)
-    chart = charts.plot_quality_cost(
+    chart = base_charts.plot_quality_cost(
         table, models=["cnn", "resnet50"], labels=LABELS, n_text="n = 225 test images"
     )
     assert len(chart.figure.data) == 0
@@ -126,9 +130,9 @@ def make_history() -> pd.DataFrame:
 
 def test_learning_curves():
     given = {"label": "CNN", "colour": "#E69F00", "n_text": "70 training images"}
-    loss = charts_making.plot_learning_curve(make_history(), "loss", **given)
-    accuracy = charts_making.plot_learning_curve(make_history(), "accuracy", **given)
-    rate = charts_making.plot_learning_curve(make_history(), "lr", **given)
+    loss = training_charts.plot_learning_curve(make_history(), "loss", **given)
+    accuracy = training_charts.plot_learning_curve(make_history(), "accuracy", **given)
+    rate = training_charts.plot_learning_curve(make_history(), "lr", **given)
     assert list(trace(loss, "validation").y) == [1.1, 0.7, 0.9]
     assert list(trace(accuracy, "validation").y) == [30, 60, 50]
     assert "best 0.7 in epoch 2" in loss.alt and "best 60 in epoch 2" in accuracy.alt
@@ -141,14 +145,14 @@ def test_learning_curves():
 def test_what_a_recipe_tracks_has_a_curve_in_percent():
     history = make_history().assign(val_recall=[0.2, 0.5, 0.75], recall=[0.1, 0.4, 0.9])
     given = {"label": "Model 2", "colour": "#000000", "n_text": "70 training images"}
-    chart = charts_making.plot_learning_curve(history, "recall", **given)
+    chart = training_charts.plot_learning_curve(history, "recall", **given)
     assert list(trace(chart, "validation").y) == [20, 50, 75]
     assert "best 75 in epoch 3" in chart.alt and chart.title.startswith("Sensitivity of Model 2")
 
 
 def test_a_phase_that_comes_again_is_shaded_again():
     history = make_history().assign(phase=["a", "b", "a"])
-    assert charts_making.phase_spans(history) == [("a", 1, 1), ("b", 2, 2), ("a", 3, 3)]
+    assert training_charts.phase_spans(history) == [("a", 1, 1), ("b", 2, 2), ("a", 3, 3)]
 
 
 def make_manifest() -> pd.DataFrame:
@@ -165,7 +169,7 @@ def make_manifest() -> pd.DataFrame:
 
 
 def test_class_balance_is_percent_of_the_split_with_counts():
-    chart = charts_making.plot_class_balance(make_manifest(), CLASSES)
+    chart = training_charts.plot_class_balance(make_manifest(), CLASSES)
     assert list(trace(chart, "covid").x) == [25, 100]
     assert list(trace(chart, "covid").text) == ["1", "1"]
     assert list(trace(chart, "pneumonia").text) == ["", ""]
@@ -175,7 +179,7 @@ def test_class_balance_is_percent_of_the_split_with_counts():
 
 
 def test_image_sizes_join_equal_ones():
-    chart = charts_making.plot_image_sizes(make_manifest(), CLASSES)
+    chart = training_charts.plot_image_sizes(make_manifest(), CLASSES)
     normal = trace(chart, "normal")
     assert (list(normal.x), list(normal.y), list(normal.customdata)) == ([200], [200], [2])
     assert "covid: 2 images, 100 to 300 px wide, 50 % square" in chart.alt
@@ -184,18 +188,18 @@ def test_image_sizes_join_equal_ones():
 
 
 def test_split_counts_and_sizes():
-    counts = tables.split_counts(make_manifest(), CLASSES).set_index("split")
+    counts = metric_tables.split_counts(make_manifest(), CLASSES).set_index("split")
     assert list(counts.index) == ["train", "test", "all"]
     assert counts.loc["train"].to_list() == [1, 3, 0, 4, 3]
     assert counts.loc["all", "patients"] == 4
-    sizes = tables.size_table(make_manifest(), CLASSES).set_index("class")
+    sizes = metric_tables.size_table(make_manifest(), CLASSES).set_index("class")
     assert sizes.loc["covid", "square"] == 50
     assert sizes.loc["covid", "median px"] == "200 × 210"
     assert sizes.loc["pneumonia", "median px"] == "–"
 
 
 def test_charts_and_tables_do_not_import_streamlit():
-    for module in (charts, charts_making, tables):
+    for module in (base_charts, training_charts, metric_tables):
         tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
         names = [
             alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from core.metrics.classification import compute_metrics
 from core.metrics.curves import Curve
-from dashboard import answers_curves, charts, charts_calibration, charts_curves
+from dashboard.charts import base as base_charts
+from dashboard.charts import calibration as calibration_charts
+from dashboard.charts import curves as curve_charts
+from dashboard.tables import curves as curve_tables
 from tests.factory import CLASS_NAMES
 
 MODELS = ("cnn", "resnet50", "mobilenetv2")
@@ -29,14 +32,14 @@ def make_curve(area: float, *, band: bool = True, baseline: float = 0.5) -> Curv
     return Curve(GRID, y, low, high, area, *bounds, n=225, n_positive=24, baseline=baseline)
 
 
-def draw_curves(kind: str = "roc", **curves: Curve) -> charts.Chart:
+def draw_curves(kind: str = "roc", **curves: Curve) -> base_charts.Chart:
     curves = curves or {"cnn": make_curve(0.9), "resnet50": make_curve(0.95)}
-    return charts_curves.plot_curves(
+    return curve_charts.plot_curves(
         curves, kind, models=MODELS, labels=LABELS, n_text="24 covid, n = 225"
     )
 
 
-def trace(chart: charts.Chart, name: str):
+def trace(chart: base_charts.Chart, name: str):
     return next(t for t in chart.figure.data if t.name == name)
 
 
@@ -67,10 +70,14 @@ def test_models_are_told_apart_by_colour_dash_and_mark():
         [line.marker.symbol for line in lines],
     ):
         assert len(set(looks)) == len(MODELS)
-    assert [line.line.color for line in lines] == [charts.model_style(m).colour for m in MODELS]
-    symbols = {charts.model_style(m).symbol for m in (*charts.MODEL_STYLES, "x", "y", "z")}
-    assert symbols <= set(charts_curves.DASHES)
-    assert len(set(charts_curves.DASHES.values())) == len(charts_curves.DASHES)
+    assert [line.line.color for line in lines] == [
+        base_charts.model_style(m).colour for m in MODELS
+    ]
+    symbols = {
+        base_charts.model_style(m).symbol for m in (*base_charts.MODEL_STYLES, "x", "y", "z")
+    }
+    assert symbols <= set(curve_charts.DASHES)
+    assert len(set(curve_charts.DASHES.values())) == len(curve_charts.DASHES)
 
 
 def test_roc_has_the_chance_line_and_pr_the_prevalence():
@@ -112,8 +119,8 @@ def make_reliability(n: tuple[int, int] = (4, 6)) -> pd.DataFrame:
     )
 
 
-def draw_reliability(after: pd.DataFrame | None) -> charts.Chart:
-    return charts_calibration.plot_reliability(
+def draw_reliability(after: pd.DataFrame | None) -> base_charts.Chart:
+    return calibration_charts.plot_reliability(
         make_reliability(), after, model="cnn", models=MODELS, label="CNN", n_text="n = 10"
     )
 
@@ -158,10 +165,10 @@ def make_sets(coverage: float = 0.91) -> dict:
 
 
 def test_coverage_stands_beside_the_promise_and_a_class_without_images_has_no_dot():
-    rows = answers_curves.coverage_rows({"cnn": make_sets()}, ["covid", "normal"])
+    rows = curve_tables.coverage_rows({"cnn": make_sets()}, ["covid", "normal"])
     assert list(rows["group"]) == ["one image a patient", "all images", "covid", "normal"]
     assert list(rows["n"]) == [6, 10, 0, 10]
-    chart = charts_calibration.plot_coverage(
+    chart = calibration_charts.plot_coverage(
         rows, promised=0.9, models=MODELS, labels=LABELS, n_text="n = 10 test images"
     )
     promise, dots = chart.figure.data
@@ -172,15 +179,15 @@ def test_coverage_stands_beside_the_promise_and_a_class_without_images_has_no_do
 
 def test_set_sizes_are_shares_of_all_answers_with_their_counts():
     sizes = {"cnn": {1: 8, 2: 2, 3: 0}, "resnet50": {1: 0, 2: 0, 3: 10}}
-    chart = charts_calibration.plot_set_sizes(sizes, labels=LABELS, n_text="n = 10 test images")
+    chart = calibration_charts.plot_set_sizes(sizes, labels=LABELS, n_text="n = 10 test images")
     assert [t.name for t in chart.figure.data] == ["one class", "two classes", "three classes"]
     assert [list(t.x) for t in chart.figure.data] == [[80, 0], [20, 0], [0, 100]]
     assert list(trace(chart, "one class").text) == ["8", ""]
     assert "CNN: one class 8, two classes 2, three classes 0" in chart.alt
     # No class's colour and no model's: a set is neither.
     used = {t.marker.color for t in chart.figure.data}
-    taken = {style.colour for style in charts.MODEL_STYLES.values()}
-    assert not used & (taken | set(charts.CLASS_COLOURS.values()))
+    taken = {style.colour for style in base_charts.MODEL_STYLES.values()}
+    assert not used & (taken | set(base_charts.CLASS_COLOURS.values()))
 
 
 def test_sentences_on_calibration_and_sets():
@@ -189,13 +196,13 @@ def test_sentences_on_calibration_and_sets():
         "resnet50": {"value": 0.04, "low": 0.01, "high": 0.07},
         "mobilenetv2": {"value": -0.01, "low": -0.03, "high": 0.01},
     }
-    said = answers_curves.calibration_sentence(changes, LABELS)
+    said = curve_tables.calibration_sentence(changes, LABELS)
     assert "truer for CNN (-0.050" in said and "worse for ResNet50 (+0.040" in said
     assert "no difference for MobileNetV2" in said
-    kept = answers_curves.coverage_sentence({"cnn": make_sets()}, 0.9, LABELS)
+    kept = curve_tables.coverage_sentence({"cnn": make_sets()}, 0.9, LABELS)
     assert "90\u202f% of the sets" in kept and "CNN 91.0\u202f%" in kept and "1.25 classes" in kept
     assert "less than promised" not in kept
-    assert "less than promised" in answers_curves.coverage_sentence(
+    assert "less than promised" in curve_tables.coverage_sentence(
         {"cnn": make_sets()}, 0.95, LABELS
     )
 
@@ -203,8 +210,8 @@ def test_sentences_on_calibration_and_sets():
 # ------------------------------------------------------------------------------ operating point
 
 
-def draw_threshold(chosen_on: pd.DataFrame | None) -> charts.Chart:
-    return charts_curves.plot_threshold(
+def draw_threshold(chosen_on: pd.DataFrame | None) -> base_charts.Chart:
+    return curve_charts.plot_threshold(
         pd.DataFrame(
             {
                 "threshold": [0, 0.5, 1],
@@ -226,15 +233,15 @@ def test_threshold_chart_marks_the_threshold_and_both_parts():
     table = pd.DataFrame({"threshold": [0, 1], "sensitivity": [1, 0], "specificity": [0, 1]})
     chart = draw_threshold(table)
     assert list(trace(chart, "sensitivity, test").y) == pytest.approx([100, 90, 0])
-    assert trace(chart, "sensitivity, test").line.color == charts.model_style("cnn").colour
-    assert trace(chart, "specificity, validation").line.color == charts.NEUTRAL
+    assert trace(chart, "sensitivity, test").line.color == base_charts.model_style("cnn").colour
+    assert trace(chart, "specificity, validation").line.color == base_charts.NEUTRAL
     assert [shape.x0 for shape in chart.figure.layout.shapes] == [50]
     assert "sensitivity 90.0 % and specificity 80.0 %" in chart.alt
     assert len(draw_threshold(None).figure.data) == 2
 
 
 def test_prevalence_chart_follows_bayes():
-    table = answers_curves.prevalence_table(0.9, 0.8)
+    table = curve_tables.prevalence_table(0.9, 0.8)
     row = table.iloc[(table["prevalence"] - 0.1).abs().argmin()]
     p = row["prevalence"]
     assert row["ppv"] == pytest.approx(0.9 * p / (0.9 * p + 0.2 * (1 - p)))
@@ -243,7 +250,7 @@ def test_prevalence_chart_follows_bayes():
         "ppv": {"value": 1 / 3, "low": 0.2, "high": 0.5},
         "npv": {"value": None, "low": None, "high": None},
     }
-    chart = charts_curves.plot_prevalence(
+    chart = curve_charts.plot_prevalence(
         table, rates, prevalence=0.1, name="covid", model="cnn", models=MODELS
     )
     dot = next(t for t in chart.figure.data if t.mode == "markers")
@@ -258,7 +265,7 @@ def rates(sensitivity: float, specificity: float) -> dict:
 
 def test_natural_frequencies_by_hand():
     # 2 % of 1,000 are 20; 95 % of them 19; 980 others, 3.06 % of them called: 30.
-    said = answers_curves.crowd_sentence(rates(0.95, 1 - 30 / 980), 0.02, "covid")
+    said = curve_tables.crowd_sentence(rates(0.95, 1 - 30 / 980), 0.02, "covid")
     assert said == (
         "Of 1,000 such people with 2\u202f% prevalence, 20 have covid: 19 found, 1 missed; 30 of "
         "980 others are called covid, so of 49 alarms 19 are right."
@@ -266,26 +273,26 @@ def test_natural_frequencies_by_hand():
 
 
 def test_natural_frequencies_of_rare_common_and_silent():
-    rare = answers_curves.crowd_sentence(rates(0.9, 0.9), 0.001, "covid")
+    rare = curve_tables.crowd_sentence(rates(0.9, 0.9), 0.001, "covid")
     assert "Of 10,000 such people" in rare and "10 have covid: 9 found, 1 missed" in rare
-    well = answers_curves.crowd_sentence(rates(0.5, 1.0), 0.5, "normal", "drawn phantoms")
+    well = curve_tables.crowd_sentence(rates(0.5, 1.0), 0.5, "normal", "drawn phantoms")
     assert "500 are normal: 250 found" in well and "of 250 such answers 250 are right" in well
     assert "such drawn phantoms" in well
-    silent = answers_curves.crowd_sentence(rates(0.0, 1.0), 0.1, "covid")
+    silent = curve_tables.crowd_sentence(rates(0.0, 1.0), 0.1, "covid")
     assert silent.endswith("so nobody is called covid.")
 
 
 @settings(deadline=None)
-@given(st.floats(0, 1), st.floats(0, 1), st.sampled_from(answers_curves.PREVALENCES))
+@given(st.floats(0, 1), st.floats(0, 1), st.sampled_from(curve_tables.PREVALENCES))
 def test_natural_frequencies_sum_up(sensitivity: float, specificity: float, prevalence: float):
-    said = answers_curves.crowd_sentence(rates(sensitivity, specificity), prevalence, "x")
+    said = curve_tables.crowd_sentence(rates(sensitivity, specificity), prevalence, "x")
     numbers = re.search(
         r"Of ([\d,]+) such .* prevalence, ([\d,]+) ha(?:s|ve) x: ([\d,]+) found, ([\d,]+) missed; "
         r"([\d,]+) of ([\d,]+) others",
         said,
     )
     crowd, ill, found, missed, false, others = [int(n.replace(",", "")) for n in numbers.groups()]
-    assert found + missed == ill and ill + others == crowd and ill >= answers_curves.FEWEST_ILL
+    assert found + missed == ill and ill + others == crowd and ill >= curve_tables.FEWEST_ILL
     assert 0 <= false <= others
     alarms = f"so of {found + false:,} alarm" if found + false else "so nobody is called x."
     assert alarms in said
@@ -295,8 +302,8 @@ def test_natural_frequencies_sum_up(sensitivity: float, specificity: float, prev
 @given(st.floats(0, 1))
 def test_what_can_be_set_rises_and_holds_the_default_unrounded(default: float):
     for options in (
-        answers_curves.threshold_options(default),
-        answers_curves.prevalence_options(default),
+        curve_tables.threshold_options(default),
+        curve_tables.prevalence_options(default),
     ):
         assert default in options and options == sorted(set(options))
 
@@ -315,7 +322,7 @@ def test_areas_are_compared_over_the_same_patients_with_holms_correction():
     groups = np.repeat(np.arange(90), 2)
     good = make_probs(4, y_true, 1)
     probs = {"cnn": make_probs(0.5, y_true, 0), "resnet50": good, "mobilenetv2": good}
-    found = answers_curves.compare_areas(y_true, probs, groups, CLASS_NAMES, draws=300)
+    found = curve_tables.compare_areas(y_true, probs, groups, CLASS_NAMES, draws=300)
     assert list(found) == ["macro", *CLASS_NAMES]
     weak, weak_too, same = found["macro"]
     aucs = {m: compute_metrics(y_true, p, CLASS_NAMES)["auc"] for m, p in probs.items()}
@@ -331,7 +338,7 @@ def test_areas_are_compared_over_the_same_patients_with_holms_correction():
 def test_a_class_that_nobody_has_is_compared_nowhere():
     y_true = np.tile([0, 1], 20)
     probs = {m: make_probs(1, y_true, k) for k, m in enumerate(MODELS[:2])}
-    found = answers_curves.compare_areas(y_true, probs, np.arange(40), CLASS_NAMES, draws=50)
+    found = curve_tables.compare_areas(y_true, probs, np.arange(40), CLASS_NAMES, draws=50)
     assert found["pneumonia"] == [] and len(found["covid"]) == len(found["macro"]) == 1
 
 
@@ -341,7 +348,7 @@ def judged(a: str, b: str, verdict: str, p: float = 0.01) -> dict:
 
 def say(areas: dict[str, float], comparisons: list[dict] | None) -> str:
     curves = {model: make_curve(area) for model, area in areas.items()}
-    return answers_curves.area_sentence(curves, comparisons, LABELS, of="the classes")
+    return curve_tables.area_sentence(curves, comparisons, LABELS, of="the classes")
 
 
 def test_the_first_line_says_who_is_ahead_and_whether_that_is_sure():
@@ -366,16 +373,16 @@ def test_the_first_line_says_who_is_ahead_and_whether_that_is_sure():
 
 def test_tables_hold_every_curve():
     curves = {"cnn": {"roc": {"covid": make_curve(0.9)}, "pr": {"covid": make_curve(0.8)}}}
-    areas = answers_curves.area_rows(curves)
+    areas = curve_tables.area_rows(curves)
     assert list(areas["area"]) == ["AUC", "average precision"]
     assert list(areas["value"]) == [0.9, 0.8] and list(areas["n_positive"]) == [24, 24]
-    points = answers_curves.curve_points(curves)
+    points = curve_tables.curve_points(curves)
     assert len(points) == 6 and list(points["y"][:3]) == [0.2, 0.8, 1.0]
-    assert answers_curves.curve_points({}).empty
+    assert curve_tables.curve_points({}).empty
 
 
 def test_charts_and_answers_do_not_import_streamlit():
-    for module in (charts_curves, charts_calibration, answers_curves):
+    for module in (curve_charts, calibration_charts, curve_tables):
         tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
         names = [
             alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names

@@ -1,4 +1,4 @@
-"""dashboard/charts_zoo.py: what is drawn, and what is said to those who cannot see it."""
+"""dashboard/charts/leaderboard.py: what is drawn, and what is said to those who cannot see it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from core.models.names import NOTEBOOK, OWN
-from dashboard import charts_zoo
-from dashboard.charts import FAINT, MODEL_STYLES, NEUTRAL
+from dashboard.charts import leaderboard as leaderboard_charts
+from dashboard.charts.base import FAINT, MODEL_STYLES, NEUTRAL
 
 N_TEXT = "n = 24 test images of 12 patients"
 
@@ -33,7 +33,7 @@ def ranking() -> pd.DataFrame:
 
 
 def floors() -> pd.DataFrame:
-    return charts_zoo.floor_rows(
+    return leaderboard_charts.floor_rows(
         {
             "a": {"title": "Border", "kind": "pixel", "accuracy": 0.6, "macro_f1": 0.5},
             "b": {"title": "File size", "kind": "metadata", "accuracy": 0.3, "macro_f1": 0.55},
@@ -43,14 +43,14 @@ def floors() -> pd.DataFrame:
 
 
 def test_own_models_keep_their_look_and_all_others_share_one():
-    assert [charts_zoo.zoo_style(m) for m in OWN] == [MODEL_STYLES[m] for m in OWN]
-    shared = {charts_zoo.zoo_style(m) for m in (*NOTEBOOK, "densenet121")}
-    assert shared == {charts_zoo.OTHER_STYLE}
-    assert charts_zoo.OTHER_STYLE.symbol not in {s.symbol for s in MODEL_STYLES.values()}
+    assert [leaderboard_charts.zoo_style(m) for m in OWN] == [MODEL_STYLES[m] for m in OWN]
+    shared = {leaderboard_charts.zoo_style(m) for m in (*NOTEBOOK, "densenet121")}
+    assert shared == {leaderboard_charts.OTHER_STYLE}
+    assert leaderboard_charts.OTHER_STYLE.symbol not in {s.symbol for s in MODEL_STYLES.values()}
 
 
 def test_ranking_has_a_row_a_model_with_interval_and_what_the_test_says():
-    chart = charts_zoo.plot_ranking(ranking(), "macro_f1", n_text=N_TEXT, floors=floors())
+    chart = leaderboard_charts.plot_ranking(ranking(), "macro_f1", n_text=N_TEXT, floors=floors())
     points = [t for t in chart.figure.data if t.mode == "markers" and t.error_x.array]
     assert [(t.x[0], t.y[0]) for t in points] == [(80, 0), (70, 1), (40, 2)]
     assert [t.error_x.array[0] for t in points] == pytest.approx([10, 10, 0])
@@ -67,7 +67,7 @@ def test_ranking_has_a_row_a_model_with_interval_and_what_the_test_says():
 
 
 def test_the_highest_floor_stands_out_and_belongs_to_the_metric():
-    chart = charts_zoo.plot_ranking(ranking(), "macro_f1", n_text=N_TEXT, floors=floors())
+    chart = leaderboard_charts.plot_ranking(ranking(), "macro_f1", n_text=N_TEXT, floors=floors())
     lines = [t for t in chart.figure.data if t.mode == "lines"]
     assert [(t.x[0], t.line.color) for t in lines] == [
         (50, FAINT),
@@ -76,12 +76,12 @@ def test_the_highest_floor_stands_out_and_belongs_to_the_metric():
     assert "highest floor, 55.0 %" in chart.alt
     assert [t.showlegend for t in lines] == [True, True]
     without = floors()[lambda table: table["metric"] == "accuracy"]
-    chart = charts_zoo.plot_ranking(ranking(), "macro_f1", n_text=N_TEXT, floors=without)
+    chart = leaderboard_charts.plot_ranking(ranking(), "macro_f1", n_text=N_TEXT, floors=without)
     assert not [t for t in chart.figure.data if t.mode == "lines"] and "floor" not in chart.alt
 
 
 def test_cost_has_numbers_for_names_and_leaves_out_what_is_not_known():
-    chart = charts_zoo.plot_cost(ranking(), "macro_f1", "latency_ms", n_text=N_TEXT)
+    chart = leaderboard_charts.plot_cost(ranking(), "macro_f1", "latency_ms", n_text=N_TEXT)
     assert {t.text[0]: (t.x[0], t.y[0]) for t in chart.figure.data} == {
         "1": (4, 80),
         "2": (1, pytest.approx(70)),
@@ -89,7 +89,7 @@ def test_cost_has_numbers_for_names_and_leaves_out_what_is_not_known():
     assert chart.figure.layout.xaxis.type == "log"
     assert chart.alt.endswith("4.0 ms an image; 2. FNN, plain 70.0 % (60.0 to 80.0), 1.0 ms an "
                               "image. Not known: Baseline.")  # fmt: skip
-    chart = charts_zoo.plot_cost(ranking(), "macro_f1", "train_s", n_text=N_TEXT)
+    chart = leaderboard_charts.plot_cost(ranking(), "macro_f1", "train_s", n_text=N_TEXT)
     assert sorted(t.x[0] for t in chart.figure.data) == pytest.approx([0.5, 1, 10])
     assert "Not known" not in chart.alt
 
@@ -101,7 +101,7 @@ def test_numbers_can_be_read_on_every_colour(colour):
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
-    low, high = sorted((luminance(colour), luminance(charts_zoo._ink(colour))))
+    low, high = sorted((luminance(colour), luminance(leaderboard_charts._ink(colour))))
     assert (high + 0.05) / (low + 0.05) > 3
 
 
@@ -114,14 +114,17 @@ def history(val_loss: list[float]) -> pd.DataFrame:
 
 def test_one_range_for_all_curves_and_an_outlier_is_cut():
     histories = [history([1.0] * 19), history([100.0])]
-    assert charts_zoo.curve_range(histories, "val_loss") == [0, pytest.approx(2.1)]
-    assert charts_zoo.curve_range([history([1.0, 1.5])], "val_loss") == [0, pytest.approx(1.575)]
-    assert charts_zoo.curve_range(histories, "val_accuracy") == [40, 101]
-    assert charts_zoo.curve_range([history([])], "val_loss") == [0, 1]
+    assert leaderboard_charts.curve_range(histories, "val_loss") == [0, pytest.approx(2.1)]
+    assert leaderboard_charts.curve_range([history([1.0, 1.5])], "val_loss") == [
+        0,
+        pytest.approx(1.575),
+    ]
+    assert leaderboard_charts.curve_range(histories, "val_accuracy") == [40, 101]
+    assert leaderboard_charts.curve_range([history([])], "val_loss") == [0, 1]
 
 
 def test_the_kept_epoch_is_ringed_and_said():
-    chart = charts_zoo.plot_curve(
+    chart = leaderboard_charts.plot_curve(
         history([0.9, 0.5, 0.7]), "val_loss", label="FNN", colour="#000000", kept=[2],
         y_range=[0, 1],
     )  # fmt: skip
@@ -136,7 +139,7 @@ def test_matrix_says_every_cell_and_colours_only_what_was_measured():
     values = np.array([[0.9, 0.3], [np.nan, 0.8]])
     texts = [["<b>90.0</b><br>n = 5", "<b>30.0</b><br>n = 7"], ["–", "<b>80.0</b><br>n = 6"]]
     for theme in ("light", "dark"):
-        chart = charts_zoo.plot_matrix(
+        chart = leaderboard_charts.plot_matrix(
             ["one", "two"], ["one", "two-of-many-words"], values, texts, title="T", theme=theme
         )
         cells, words = chart.figure.data

@@ -15,19 +15,21 @@ from streamlit.testing.v1 import AppTest
 
 from core.datasets.phantom.generate import make_phantom
 from core.imageio import decode as images
-from dashboard import batch as batches
-from dashboard import sections_batch
-from dashboard.batch import Progress
+from dashboard.components import batch as sections_batch
+from dashboard.predict import batch as batches
+from dashboard.predict.batch import Progress
 
 
 def page() -> None:
     """The part alone, on the demo run; what it returns goes into the session."""
     import streamlit as st
 
-    from dashboard import loaders, sections_batch, ui
+    from dashboard.components import batch as sections_batch
+    from dashboard.components import page as ui
+    from dashboard.data import runs as run_data
 
     selection = ui.page_frame("Predict", ":material/upload_file:")
-    answerer = loaders.load_answerer(selection.run)
+    answerer = run_data.load_answerer(selection.run)
     guard = st.session_state.get("test_guard")
     if guard is not None:
         answerer = guard(answerer)

@@ -11,13 +11,19 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.runs import artifacts
-from dashboard.answers import cell_images, clicked_cell, count_cells, join_answers, shares
-from dashboard.charts_confusion import (
+from dashboard.charts.confusion import (
     SCALES,
     describe_confusion,
     ink_on,
     plot_confusion,
     scale_top,
+)
+from dashboard.tables.predictions import (
+    cell_images,
+    clicked_cell,
+    count_cells,
+    join_answers,
+    shares,
 )
 from tests.factory import CLASS_NAMES, make_run
 

@@ -13,7 +13,8 @@ from streamlit.testing.v1 import AppTest
 from core.metrics import calibration, conformal, curves, operating_point
 from core.metrics.classification import arrays_from_predictions, compute_metrics, rank_auc
 from core.runs import artifacts
-from dashboard import answers_curves, loaders_curves
+from dashboard.data import curves as curve_data
+from dashboard.tables import curves as curve_tables
 from tests.factory import make_run
 
 PAGE = Path(__file__).parents[1] / "dashboard" / "app_pages" / "curves.py"
@@ -449,7 +450,7 @@ def test_what_was_computed_once_is_not_computed_again(use, monkeypatch, section:
         (calibration, ["calibrated_metrics", "reliability"]),
         (conformal, ["evaluate_sets"]),
         (operating_point, ["rates_at", "operating_table", "choose_threshold"]),
-        (answers_curves, ["compare_areas"]),
+        (curve_tables, ["compare_areas"]),
     ):
         for name in names:
             monkeypatch.setattr(module, name, compute_again)
@@ -481,5 +482,5 @@ def test_sections_survive_another_run(use) -> None:
 
 def test_fitted_on_says_part_and_n() -> None:
     entry = {"part": "inner", "n": 899, "n_patients": 700}
-    assert loaders_curves.fitted_on(entry) == "inner folds, n = 899 images of 700 patients"
-    assert loaders_curves.fitted_on({"part": "val", "n": 113}) == "validation, n = 113"
+    assert curve_data.fitted_on(entry) == "inner folds, n = 899 images of 700 patients"
+    assert curve_data.fitted_on({"part": "val", "n": 113}) == "validation, n = 113"

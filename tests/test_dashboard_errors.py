@@ -14,8 +14,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from core.runs import artifacts
-from dashboard import gallery
-from dashboard.answers import export_table, join_answers, wrong_images
+from dashboard.components import gallery
+from dashboard.tables.predictions import export_table, join_answers, wrong_images
 from tests.factory import make_run
 from tests.shown import difference, record_media, shown_pictures
 

@@ -14,7 +14,8 @@ from core.files import write_json
 from core.metrics.classification import compute_metrics, flatten_metrics
 from core.reporting.scorecard.scorecard import build_scorecard
 from core.runs import artifacts
-from dashboard import charts, tables
+from dashboard.charts import base as base_charts
+from dashboard.tables import metrics as metric_tables
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external
 from tests.folded import make_folded_run
@@ -94,7 +95,7 @@ def test_classification_report_is_the_one_of_metrics_json(demo_app: Path):
     assert len(reports) == 3
     for name, report in zip(("covid", "normal", "pneumonia"), reports, strict=True):
         for row, model in enumerate(figures):
-            for key, title in tables.CLASS_SHARES.items():
+            for key, title in metric_tables.CLASS_SHARES.items():
                 expected = cell(
                     figures[model]["per_class"][name][key],
                     figures[model]["intervals"][f"{key}.{name}"],
@@ -124,20 +125,20 @@ def test_no_score_stands_without_its_interval(demo_app: Path):
     assert models == ["cnn", "resnet50", "mobilenetv2"]
     assert shares[[f"interval:{m}" for m in models]].map(bool).all().all()
     costs = app.main.dataframe[1].value
-    assert {f"{name}, 95%" for name in tables.ERRORS.values()} <= set(costs.columns)
+    assert {f"{name}, 95%" for name in metric_tables.ERRORS.values()} <= set(costs.columns)
 
 
 def test_names_that_look_like_formulas_are_text_in_a_spreadsheet():
     table = pd.DataFrame({"image_id": ["=1+1", "normal/a", "@x", "-3"], "p": [-0.5, 0.1, 0.2, 0.3]})
-    lines = tables.csv_download(table).decode().splitlines()
+    lines = metric_tables.csv_download(table).decode().splitlines()
     assert lines == ["image_id,p", "'=1+1,-0.5", "normal/a,0.1", "'@x,0.2", "'-3,0.3"]
 
 
 def test_csv_holds_every_figure_with_interval_and_n(demo_app: Path):
     figures = load_all(demo_app / "demo", ["cnn", "mobilenetv2"])
     names = ["covid", "normal", "pneumonia"]
-    rows = tables.metric_rows(figures, names, {"cnn": "CNN", "mobilenetv2": "M"})
-    text = tables.csv_table(rows, figures, "test").to_csv(index=False)
+    rows = metric_tables.metric_rows(figures, names, {"cnn": "CNN", "mobilenetv2": "M"})
+    text = metric_tables.csv_table(rows, figures, "test").to_csv(index=False)
     table = pd.read_csv(io.StringIO(text)).set_index(["model", "metric"])
     assert not table.index.duplicated().any()
     for model, metrics in figures.items():
@@ -323,11 +324,11 @@ def test_an_ensemble_has_its_own_card_and_no_size_of_its_own(empty_app: Path):
 
 def test_floors_are_drawn_behind_the_dots():
     figures = {"cnn": METRICS}
-    rows = tables.metric_rows(figures, ["covid", "normal"], {"cnn": "CNN"})
+    rows = metric_tables.metric_rows(figures, ["covid", "normal"], {"cnn": "CNN"})
     floors = {"x": {"title": "X", "kind": "pixel", "accuracy": 0.5, "macro_f1": 0.4}}
-    chart = charts.plot_metric_dots(
-        rows[rows["metric"].isin(tables.SHARES)], models=["cnn"], labels={"cnn": "CNN"},
-        n_text="n = 4", floors=tables.floor_rows(floors),
+    chart = base_charts.plot_metric_dots(
+        rows[rows["metric"].isin(metric_tables.SHARES)], models=["cnn"], labels={"cnn": "CNN"},
+        n_text="n = 4", floors=metric_tables.floor_rows(floors),
     )  # fmt: skip
     modes = [trace.mode for trace in chart.figure.data]
     assert modes == ["lines"] * 2 + ["markers"], "what is added first lies behind"

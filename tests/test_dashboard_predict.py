@@ -21,7 +21,7 @@ from core.inference.class_activation import class_heat, mean_heat, overlay
 from core.reporting.answer_reliability import worth
 from core.runs import artifacts
 from core.serving.predict import conformal_words, open_answerer
-from dashboard import sections_batch
+from dashboard.components import batch
 from tests.factory import make_run
 from tests.shown import difference, record_media, shown_pictures
 
@@ -353,7 +353,7 @@ def test_several_files_or_a_zip_make_a_table(demo_app: Path, zipped: bool) -> No
     assert held.wait(60) and [row.problem for row in held.rows] == ["", ""]
     app.run()
     assert not app.exception and not cards(app), "the picture before made room"
-    app.selectbox(key=sections_batch.CHOSEN).select_index(1).run()
+    app.selectbox(key=batch.CHOSEN).select_index(1).run()
     assert not app.exception and len(cards(app)) == 4
     assert app.session_state["predict_picture"].name.endswith("two.png")
     # Another picture comes to stand before the table, whose chosen row stays where it is.
@@ -362,7 +362,7 @@ def test_several_files_or_a_zip_make_a_table(demo_app: Path, zipped: bool) -> No
     assert "The pictures dropped before" in [s.value for s in app.main.subheader]
     app.run()
     assert app.session_state["predict_picture"].name == "after.png"
-    app.selectbox(key=sections_batch.CHOSEN).select_index(0).run()
+    app.selectbox(key=batch.CHOSEN).select_index(0).run()
     assert app.session_state["predict_picture"].name.endswith("one.png")
     assert not app.exception and len(cards(app)) == 4
     press(app, "Back to the table")
@@ -387,9 +387,9 @@ def test_a_row_that_is_let_go_takes_its_picture_along(demo_app: Path) -> None:
     assert app.session_state["batch"].wait(60)
     app.segmented_control(key="predict_source").set_value("test").run()
     app.selectbox(key="predict_test_image").select_index(0).run()
-    app.selectbox(key=sections_batch.CHOSEN).select_index(1).run()
+    app.selectbox(key=batch.CHOSEN).select_index(1).run()
     assert not app.exception and app.session_state["predict_picture"].name == "two.png"
-    app.selectbox(key=sections_batch.CHOSEN).set_value(None).run()
+    app.selectbox(key=batch.CHOSEN).set_value(None).run()
     assert not app.exception and not cards(app) and "batch" in app.session_state
     app.selectbox(key="predict_test_image").select_index(0).run()
     assert not app.exception and len(cards(app)) == 4, "the same test image once more"

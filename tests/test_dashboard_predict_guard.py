@@ -17,7 +17,10 @@ from core.imageio.decode import decode_image, read_image
 from core.runs import artifacts
 from core.runs.additions_heatmaps import write_maps
 from core.serving.predict import open_answerer
-from dashboard import loaders, sections_evidence, ui, uploads
+from dashboard.components import evidence
+from dashboard.components import page as ui
+from dashboard.data import runs as run_data
+from dashboard.predict import uploads
 from tests.factory import make_run
 from tests.factory_guard import add_guard
 from tests.test_dashboard_predict import (
@@ -155,7 +158,7 @@ def test_a_damaged_guard_is_named_and_the_models_answer(empty_app: Path) -> None
 
 def test_what_the_guard_is_worth_is_told_from_its_file(use: artifacts.Run) -> None:
     app = upload(open_page(), "a.png", train_image(use)[1])
-    document = loaders.load_guard_document(use)
+    document = run_data.load_guard_document(use)
     kept = document["acceptance"]["test"]["all"]
     text = plain(all_text(app))
     assert f"Let through: 98.0 % :gray[{100 * kept['low']:.1f} to {100 * kept['high']:.1f}]" in text
@@ -198,10 +201,7 @@ def test_the_five_nearest_training_cases_with_label_and_distance(use: artifacts.
     assert len(alts) == 5 and f"{image_id}, labelled covid" in alts[0]
     labels = [one.label for one in expected]
     said = next(m.value for m in app.main.markdown if "most alike" in m.value)
-    assert (
-        sections_evidence.alike_words(labels) in said
-        and "Alike does not mean the same disease" in said
-    )
+    assert evidence.alike_words(labels) in said and "Alike does not mean the same disease" in said
 
 
 def test_another_picture_is_not_called_a_training_image(use: artifacts.Run) -> None:
@@ -211,7 +211,7 @@ def test_another_picture_is_not_called_a_training_image(use: artifacts.Run) -> N
 
 
 def test_labels_of_the_nearest_are_counted_in_their_order() -> None:
-    words = sections_evidence.alike_words
+    words = evidence.alike_words
     assert words(["covid"] * 3) == "The 3 most alike are labelled **covid**."
     assert words(["b", "a", "b"]) == "The 3 most alike are labelled **2 b, 1 a**."
 
@@ -244,7 +244,7 @@ def test_what_the_chosen_models_maps_are_worth_is_told_beside_chance(
 ) -> None:
     found = {m: measured_maps(m, m != "resnet50") for m in ("cnn", "resnet50", "mobilenetv2")}
     document = {"models": found, "learned_from": "Nothing about patients.", "reason": None}
-    monkeypatch.setattr(loaders, "load_maps", lambda run: document)
+    monkeypatch.setattr(run_data, "load_maps", lambda run: document)
     app = upload(open_page(), "a.png", png(PIXELS))
     said = next(plain(c.value) for c in app.caption if "hottest place" in c.value)
     assert "On 200 drawn phantoms" in said and "**62.0 % :gray[55.0 to 68.0]**" in said
@@ -279,7 +279,7 @@ def report(run: artifacts.Run, data: bytes, **more) -> str:
     answerer = open_answerer(run)
     picture = uploads.read_upload("Doe_Jane.png", data)
     answer = answerer.answer(picture.decoded)
-    return sections_evidence.make_report(answerer, picture, answer, **more).decode()
+    return evidence.make_report(answerer, picture, answer, **more).decode()
 
 
 def test_the_report_has_the_answers_and_nothing_of_the_patient_unless_typed(
@@ -307,7 +307,7 @@ def test_the_report_is_made_when_it_is_asked_for(
     use: artifacts.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    monkeypatch.setattr(sections_evidence, "make_report", lambda *args: made.append(args) or b"")
+    monkeypatch.setattr(evidence, "make_report", lambda *args: made.append(args) or b"")
     app = upload(open_page(), "a.png", train_image(use)[1])
     assert not app.exception and made == []
     button = app.get("download_button")[0]
@@ -318,5 +318,5 @@ def test_the_report_is_made_when_it_is_asked_for(
 
 def test_the_reports_name_tells_nothing_of_the_picture(use: artifacts.Run) -> None:
     selection = ui.Selection(use, tuple(use.models), "test")
-    name = sections_evidence._report_name(selection)
+    name = evidence._report_name(selection)
     assert re.fullmatch(r"report-demo-\d{8}T\d{6}Z\.html", name)

@@ -12,7 +12,7 @@ from core.evaluation.published_protocol import judge_target, table_rows
 from core.evaluation.split_comparison import compare_splits
 from core.files import write_json
 from core.runs import artifacts
-from dashboard import charts_protocol
+from dashboard.charts import protocol as protocol_charts
 from tests.factory import make_run
 from tests.folded import FOLDS, make_folded_run, set_pooled
 
@@ -258,7 +258,7 @@ LABELS = {"cnn": "CNN", "mobilenetv2": "MobileNetV2"}
 def test_pooled_and_folds_are_drawn_where_they_are(tmp_path):
     run = make_folded_run(tmp_path)
     rows = fold_table(run)
-    chart = charts_protocol.plot_folds(
+    chart = protocol_charts.plot_folds(
         rows, "accuracy", models=run.models, labels=LABELS, n_text="n = 90", target=True
     )
     own = rows[(rows["model"] == "cnn") & (rows["metric"] == "accuracy")]
@@ -277,7 +277,7 @@ def test_gaps_are_drawn_in_points_around_zero(tmp_path):
         make_folded_run(tmp_path, "b", split="random", skill=0.5),
     ]
     gaps = compare_splits(*runs)
-    chart = charts_protocol.plot_gaps(gaps, models=runs[0].models, labels=LABELS)
+    chart = protocol_charts.plot_gaps(gaps, models=runs[0].models, labels=LABELS)
     figure = gaps[0].figures["accuracy"]
     first = chart.figure.data[0]
     assert first.x[0] == pytest.approx(100 * figure.difference)

@@ -10,7 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from core.runs.artifacts import open_run
 from core.runs.prune import slim_run
-from dashboard import loaders, preloading
+from dashboard.data import runs as run_data
+from dashboard.server import warmup
 from tests.factory import make_run
 from tests.factory_guard import add_guard
 from tests.test_dashboard_predict import PHANTOM, cards, open_page, plain, sentences, upload
@@ -43,7 +44,7 @@ def test_predict_names_runs_that_can_be_asked(slim: Path) -> None:
     make_run(slim, name="empty", n=30, images=False, created="2025-01-01T00:00:00Z")
     app = open_page()
     assert "choose the run **older** in the sidebar" in info(app)
-    assert loaders.list_answering("demo") == ["older"]
+    assert run_data.list_answering("demo") == ["older"]
     app.sidebar.selectbox[0].set_value("older").run()
     assert not app.exception and len(app.file_uploader) == 1 and not app.main.code
 
@@ -86,8 +87,8 @@ def test_nothing_is_loaded_ahead_for_a_run_without_weights(
     slim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(loaders, "load_answerer", asked.append)
+    monkeypatch.setattr(run_data, "load_answerer", asked.append)
     monkeypatch.setattr("core.imageio.sandbox.start_sandbox", lambda: None)
-    monkeypatch.setattr(preloading.gc, "freeze", lambda: None)
-    preloading.preload()
+    monkeypatch.setattr(warmup.gc, "freeze", lambda: None)
+    warmup.preload()
     assert asked == []

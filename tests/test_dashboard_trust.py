@@ -14,8 +14,11 @@ from streamlit.testing.v1 import AppTest
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.scorecard import FAILED, NOT_DONE, PASSED
 from core.runs import artifacts
-from dashboard import answers_trust, charts_trust, loaders_trust, ui
-from dashboard.charts import MODEL_STYLES
+from dashboard.charts import trust as trust_charts
+from dashboard.charts.base import MODEL_STYLES
+from dashboard.components import page as ui
+from dashboard.data import trust as trust_data
+from dashboard.tables import trust as trust_tables
 from tests.factory import make_run
 from tests.factory_audit import add_audit, add_external, change_json
 from tests.shown import record_media, shown_pictures
@@ -183,7 +186,7 @@ def test_copies_stand_side_by_side_as_marked_pictures(
     audit = add_audit(run_dir, leaks=True)
     media = record_media(monkeypatch)
     app = open_trust()
-    pairs = answers_trust.crossing_pairs(audit["leakage"])
+    pairs = trust_tables.crossing_pairs(audit["leakage"])
     shown = pairs[:6]
     seen = [p.proto.imgs[0].alt for p in app.image]
     wanted = [pair[f"image_id_{side}"] for pair in shown for side in "ab"]
@@ -214,13 +217,13 @@ def test_those_with_test_come_first_then_the_most_alike() -> None:
         "exact": [pair("train", "val", 1.0)],
         "near": [pair("val", "test", 0.98), pair("train", "test", 0.99), pair("test", "test", 1)],
     }
-    found = [(p["split_a"], p["split_b"]) for p in answers_trust.crossing_pairs(section)]
+    found = [(p["split_a"], p["split_b"]) for p in trust_tables.crossing_pairs(section)]
     assert found == [("train", "test"), ("val", "test"), ("train", "val")]
 
 
 def test_the_region_is_drawn_on_a_phantom_as_the_audit_hides_it() -> None:
     region = {"kind": "box", "boxes": [[0.25, 0.25, 0.75, 0.75]]}
-    whole, hidden, only = (p.astype(int) for _, p in loaders_trust.draw_region(region, "mean"))
+    whole, hidden, only = (p.astype(int) for _, p in trust_data.draw_region(region, "mean"))
     inside = np.zeros(whole.shape, dtype=bool)
     inside[64:192, 64:192] = True
     assert len(np.unique(hidden[inside])) == 1 and (only[inside] == whole[inside]).all()
@@ -229,11 +232,11 @@ def test_the_region_is_drawn_on_a_phantom_as_the_audit_hides_it() -> None:
     rest = ~inside & ~corner
     assert (hidden[rest] == whole[rest]).all() and len(np.unique(only[rest])) == 1
     for fill in ("surroundings", "unheard of"):
-        assert len(loaders_trust.draw_region(region, fill)) == 3
+        assert len(trust_data.draw_region(region, fill)) == 3
 
 
 def test_masks_hide_the_phantoms_lungs() -> None:
-    (_, whole), (_, hidden), _ = loaders_trust.draw_region({"kind": "masks"}, "mean")
+    (_, whole), (_, hidden), _ = trust_data.draw_region({"kind": "masks"}, "mean")
     changed = (whole != hidden).mean()
     assert 0.1 < changed < 0.6
 
@@ -296,7 +299,7 @@ def test_small_groups_are_pale() -> None:
             {"value": "b", "n_patients": 3, **group},
         ]
     }
-    points = answers_trust.subgroup_points(column, ["cnn"], "accuracy", 3)
+    points = trust_tables.subgroup_points(column, ["cnn"], "accuracy", 3)
     assert list(points["faded"]) == [True, False]
     assert points["row"][0] == "few · n = 9, 2 patients, too few to judge"
 
@@ -361,9 +364,9 @@ def test_text_from_files_is_text(run_dir: Path) -> None:
     for element in [*app.main.markdown, *app.main.caption, *app.main.info]:
         assert "**x**" not in element.value.replace(ui.escape(NASTY), "")
         assert "<b>b</b>" not in element.value and ":red[a]" not in element.value
-    figure = charts_trust.plot_dot_rows(
-        answers_trust.points([(NASTY, "cnn", 0.5, 0.4, 0.6, False, False, NASTY)]),
-        charts_trust.Look(["cnn"], {"cnn": NASTY}),
+    figure = trust_charts.plot_dot_rows(
+        trust_tables.points([(NASTY, "cnn", 0.5, 0.4, 0.6, False, False, NASTY)]),
+        trust_charts.Look(["cnn"], {"cnn": NASTY}),
         title=NASTY,
         axis="percent",
     ).figure
@@ -374,8 +377,8 @@ def test_text_from_files_is_text(run_dir: Path) -> None:
 # ------------------------------------------------------------------------------ charts
 
 
-def look() -> charts_trust.Look:
-    return charts_trust.Look(list(MODELS), {"cnn": "CNN", "mobilenetv2": "MobileNetV2"})
+def look() -> trust_charts.Look:
+    return trust_charts.Look(list(MODELS), {"cnn": "CNN", "mobilenetv2": "MobileNetV2"})
 
 
 def traces(figure, name: str) -> list:
@@ -383,15 +386,15 @@ def traces(figure, name: str) -> list:
 
 
 def test_dots_have_the_models_colours_shapes_and_whiskers() -> None:
-    points = answers_trust.points(
+    points = trust_tables.points(
         [
             ("A", "cnn", 0.5, 0.4, 0.7, False, False, ""),
             ("A", "mobilenetv2", 0.6, None, None, True, False, ""),
             ("B", "cnn", None, None, None, False, False, ""),
         ]
     )
-    floors = answers_trust.references([("B", "F", "floor", 0.3, 0.25, 0.35)])
-    chart = charts_trust.plot_dot_rows(
+    floors = trust_tables.references([("B", "F", "floor", 0.3, 0.25, 0.35)])
+    chart = trust_charts.plot_dot_rows(
         points, look(), title="T", axis="percent", references=floors, line=("half", 0.5),
         filled_name="at home", hollow_name="elsewhere",
     )  # fmt: skip
@@ -411,8 +414,8 @@ def test_dots_have_the_models_colours_shapes_and_whiskers() -> None:
 def test_marks_of_a_row_stand_apart_and_below_its_name() -> None:
     rows = [(row, model, 0.5, 0.4, 0.6, hollow, False, "") for row in ("A", "B" * 60)
             for model in MODELS for hollow in (False, True)]  # fmt: skip
-    figure = charts_trust.plot_dot_rows(
-        answers_trust.points(rows), look(), title="T", axis="percent"
+    figure = trust_charts.plot_dot_rows(
+        trust_tables.points(rows), look(), title="T", axis="percent"
     ).figure
     heights = sorted(y for trace in figure.data if trace.y[0] is not None for y in trace.y)
     assert len(set(heights)) == 8
@@ -421,20 +424,20 @@ def test_marks_of_a_row_stand_apart_and_below_its_name() -> None:
 
 
 def test_faded_marks_and_their_whiskers_are_pale() -> None:
-    points = answers_trust.points(
+    points = trust_tables.points(
         [
             ("A", "cnn", 0.5, 0.4, 0.7, False, True, ""),
             ("B", "cnn", 0.5, 0.4, 0.7, False, False, ""),
         ]
     )
-    figure = charts_trust.plot_dot_rows(points, look(), title="T", axis="percent").figure
+    figure = trust_charts.plot_dot_rows(points, look(), title="T", axis="percent").figure
     strong, pale = traces(figure, "CNN")
     assert strong.marker.color == "#E69F00"
     assert pale.marker.color == pale.error_x.color == "rgba(230,159,0,0.35)"
 
 
 def test_an_empty_chart_is_no_crash() -> None:
-    chart = charts_trust.plot_dot_rows(answers_trust.points([]), look(), title="T", axis="percent")
+    chart = trust_charts.plot_dot_rows(trust_tables.points([]), look(), title="T", axis="percent")
     assert chart.alt == "T. No figure."
 
 
@@ -453,9 +456,9 @@ def test_perturbation_lines_pass_through_the_unaltered_image() -> None:
             }
         },
     }
-    curves = answers_trust.perturbation_curves(section, MODELS)
+    curves = trust_tables.perturbation_curves(section, MODELS)
     assert len(curves) == 3 and not (curves["model"] == "mobilenetv2").any()
-    chart = charts_trust.plot_perturbation(
+    chart = trust_charts.plot_perturbation(
         curves, look(), title="JPEG", unit="quality", neutral=100, lowest=0.3
     )
     band, line = chart.figure.data
@@ -473,23 +476,23 @@ def test_floors_are_sorted_and_models_stand_above_them() -> None:
         "b": {"title": "B", "kind": "metadata", "accuracy": 0.5},
         "c": {"title": "C", "kind": "pixel", "accuracy": None},
     }
-    points, references = answers_trust.floor_points(metrics, floors, "accuracy")
+    points, references = trust_tables.floor_points(metrics, floors, "accuracy")
     assert list(points["row"]) == ["Models"] and list(references["row"]) == ["B", "A"]
     assert list(references["kind"]) == ["floor: file properties only", "floor: pixel shortcuts"]
-    assert answers_trust.highest(floors, "accuracy") == ("highest floor", 0.5)
-    assert answers_trust.highest({}, "accuracy") is None
+    assert trust_tables.highest(floors, "accuracy") == ("highest floor", 0.5)
+    assert trust_tables.highest({}, "accuracy") is None
 
 
 def test_charts_are_built_once(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_audit(run_dir)
     built = []
-    plot = charts_trust.plot_dot_rows
+    plot = trust_charts.plot_dot_rows
 
     def counting(*args, **kwargs):
         built.append(kwargs["title"])
         return plot(*args, **kwargs)
 
-    monkeypatch.setattr(charts_trust, "plot_dot_rows", counting)
+    monkeypatch.setattr(trust_charts, "plot_dot_rows", counting)
     app = open_trust()
     n = len(built)
     app.run()
@@ -497,14 +500,14 @@ def test_charts_are_built_once(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_excluded_in_words() -> None:
-    assert answers_trust.excluded_words([]) == ""
+    assert trust_tables.excluded_words([]) == ""
     one = [{"image_id": "a", "reason": "r"}]
-    assert answers_trust.excluded_words(one) == "1 image was left out"
+    assert trust_tables.excluded_words(one) == "1 image was left out"
 
 
 def test_tables_are_those_of_the_audit(run_dir: Path) -> None:
     audit = add_audit(run_dir)
-    table = answers_trust.kept_table(audit["blackout"], {"cnn": "CNN"})
+    table = trust_tables.kept_table(audit["blackout"], {"cnn": "CNN"})
     kept = audit["blackout"]["models"]["cnn"]["without_lungs"]["mean"]["kept"]
     low, high = 100 * kept["low"], 100 * kept["high"]
     assert isinstance(table, pd.DataFrame)

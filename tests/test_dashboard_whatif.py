@@ -10,9 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from core.datasets.phantom.generate import make_phantom
 from core.serving.what_if import Box
-from dashboard import uploads
-from dashboard.charts import model_style
-from dashboard.charts_whatif import (
+from dashboard.charts.base import model_style
+from dashboard.charts.what_if import (
     Movement,
     dragged_box,
     headline,
@@ -20,6 +19,7 @@ from dashboard.charts_whatif import (
     plot_movement,
     plot_picture,
 )
+from dashboard.predict import uploads
 
 NAMES = ("covid", "normal", "pneumonia")
 
@@ -28,16 +28,18 @@ def page() -> None:
     """The part alone: a picture from the session, on the demo run."""
     import streamlit as st
 
-    from dashboard import loaders, sections_whatif, ui
+    from dashboard.components import page as ui
+    from dashboard.components import what_if
+    from dashboard.data import runs as run_data
 
     selection = ui.page_frame("Predict", ":material/upload_file:")
-    answerer = loaders.load_answerer(selection.run)
+    answerer = run_data.load_answerer(selection.run)
     guard = st.session_state.get("test_guard")
     if guard is not None:
         answerer = guard(answerer)
     upload = st.session_state["test_upload"]
     answer = answerer.answer(upload.decoded, chosen=selection.models)
-    sections_whatif.show_what_if(selection, answerer, upload, answer)
+    what_if.show_what_if(selection, answerer, upload, answer)
 
 
 def open_part(upload: uploads.Upload | None = None, **state) -> AppTest:
@@ -123,14 +125,14 @@ def test_numbers_hide_a_region_and_resets_bring_it_back(demo_app: Path) -> None:
 
 
 def test_a_dragged_box_goes_into_the_numbers(demo_app: Path, monkeypatch) -> None:
-    from dashboard import sections_whatif
+    from dashboard.components import what_if
 
     app = open_part()
     dragged = {"selection": {"box": [{"x": [60.4, 20.2], "y": [10, 50]}]}}
-    monkeypatch.setattr(sections_whatif.st, "session_state", state := {"k": dragged})
-    sections_whatif._take_drag("k")
+    monkeypatch.setattr(what_if.st, "session_state", state := {"k": dragged})
+    what_if._take_drag("k")
     monkeypatch.undo()
-    assert [state[key] for key in sections_whatif.BOX] == [20, 10, 40, 40]
+    assert [state[key] for key in what_if.BOX] == [20, 10, 40, 40]
     assert state["whatif_round"] == 1  # another chart, without the outline
     assert not app.exception
 

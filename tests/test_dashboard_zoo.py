@@ -17,7 +17,7 @@ from core.reporting.leaderboard import describe as leaderboard_describe
 from core.reporting.leaderboard import ranking as zoo
 from core.reporting.leaderboard.claims import judge_claims
 from core.runs import artifacts
-from dashboard import sections_zoo
+from dashboard.components import leaderboard as leaderboard_parts
 from tests.factory import make_run
 from tests.factory_audit import add_external
 from tests.factory_zoo import change_info, make_notebook_run, make_zoo
@@ -105,7 +105,7 @@ def test_table_has_every_model_and_its_cost(page, made):
 def test_csv_holds_the_ranking_and_its_protocol(made):
     protocol = protocol_of(made)
     ranked = zoo.rank(protocol)
-    file = sections_zoo.csv_table(protocol, ranked).to_csv(index=False)
+    file = leaderboard_parts.csv_table(protocol, ranked).to_csv(index=False)
     table = pd.read_csv(io.StringIO(file))
     assert table["title"].to_list() == ranked["label"].to_list()
     assert table["macro_f1_low"].to_list() == pytest.approx(ranked["macro_f1_low"].to_list())
@@ -225,5 +225,5 @@ def test_what_is_wrong_with_the_images_stands_above_the_ranking(zoo_app):
 
 def test_no_line_of_a_cell_is_wider_than_a_phone_gives_it():
     cell = Cell("a", "b", n=17_099, macro_f1=1.0, intervals={"macro_f1": (0.868, 1.0)})
-    lines = sections_zoo._cell_text(cell, "macro_f1").split("<br>")
+    lines = leaderboard_parts._cell_text(cell, "macro_f1").split("<br>")
     assert lines == ["<b>100.0</b>", "86.8", "to\u00a0100.0", "n = 17,099"]

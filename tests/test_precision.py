@@ -8,7 +8,7 @@ from core.backend import import_keras
 
 keras = import_keras()
 
-from core.bench import measurement
+from core.bench import measurement  # noqa: E402
 from core.config import Config  # noqa: E402
 from core.models.recipes import Recipe, Stage  # noqa: E402
 from core.training import mixed_precision, pipeline  # noqa: E402

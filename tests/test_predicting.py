@@ -12,9 +12,9 @@ from core.imageio.decode import Decoded
 from core.reporting.answer_reliability import votes
 from core.runs import artifacts
 from core.serving.predict import ModelAnswer
-from dashboard.charts_answers import plot_probabilities
-from dashboard.predicting import asked_models, moved_class, plain_mean, shown_pixels
-from dashboard.uploads import make_upload, pixels_sha256
+from dashboard.charts.probabilities import plot_probabilities
+from dashboard.predict.model_choice import asked_models, moved_class, plain_mean, shown_pixels
+from dashboard.predict.uploads import make_upload, pixels_sha256
 
 NAMES = ("covid", "normal", "pneumonia")
 

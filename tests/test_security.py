@@ -16,7 +16,7 @@ import pytest
 from starlette.formparsers import MultiPartParser
 
 from core.imageio import decode, dicom, dicom_codecs, file_type, sandbox, zip_archive
-from dashboard import keeping
+from dashboard.server import upload_retention
 from tests.serving import ROOT
 from tests.uploading import Tab, open_files, resident_mib
 
@@ -26,7 +26,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 # As `python -m dashboard`, with a closed tab forgotten after one second and not two minutes.
 MAIN = """
 import sys
-from dashboard import keeping
+from dashboard.server import upload_retention
 keeping.EXPIRE_EVERY_S = 0.3
 import dashboard.__main__ as start
 from streamlit.web import cli
@@ -167,12 +167,12 @@ def test_uploads_need_a_session_and_its_token(serve):
 
 def test_the_parser_never_spools(monkeypatch):
     monkeypatch.setattr(MultiPartParser, "spool_max_size", 1024 * 1024)
-    keeping.keep_uploads_in_memory()
+    upload_retention.keep_uploads_in_memory()
     assert MultiPartParser.spool_max_size > CONFIG["server"]["maxUploadSize"] * 2**20
 
 
 def test_without_a_server_there_is_nothing_to_forget():
-    assert keeping.expire_sessions({}) is False
+    assert upload_retention.expire_sessions({}) is False
 
 
 # --- what is said -----------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def number(value: float) -> str:
         f"{sandbox.WAIT_SECONDS:.0f} s",
         f"{CONFIG['server']['maxUploadSize']} MB",
         f"{CONFIG['server']['disconnectedSessionTTL']} s",
-        f"{keeping.EXPIRE_EVERY_S:.0f} s",
+        f"{upload_retention.EXPIRE_EVERY_S:.0f} s",
     ],
 )
 def test_the_limits_in_the_docs_are_those_in_the_code(text):

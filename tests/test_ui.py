@@ -1,4 +1,6 @@
-"""dashboard/ui.py and dashboard/loaders.py: the sidebar, empty states, pictures, formats."""
+"""dashboard/components/page.py and dashboard/data/runs.py: the sidebar, empty states, pictures,
+formats.
+"""
 
 import json
 import os
@@ -11,7 +13,8 @@ from streamlit.testing.v1 import AppTest
 
 from core.files import write_json
 from core.runs import artifacts
-from dashboard import loaders, ui
+from dashboard.components import page as ui
+from dashboard.data import runs as run_data
 from tests.factory import make_run
 
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
@@ -261,7 +264,7 @@ def test_folds_are_offered_only_where_they_are(empty_app: Path):
 
 def test_prediction_table_has_patient_confidence_and_correct(demo_app: Path):
     run = artifacts.open_run(demo_app / "demo")
-    table = loaders.load_prediction_table(run, "cnn")
+    table = run_data.load_prediction_table(run, "cnn")
     raw = artifacts.load_predictions(run, "cnn")
     assert list(table["image_id"]) == list(raw["image_id"])
     assert (table["confidence"] == raw[["p_covid", "p_normal", "p_pneumonia"]].max(axis=1)).all()
@@ -271,30 +274,30 @@ def test_prediction_table_has_patient_confidence_and_correct(demo_app: Path):
 
 def test_a_run_trained_anew_is_read_anew(empty_app: Path):
     path = make_run(empty_app, n=30, images=False, models=("cnn",), seed=0)
-    before = loaders.load_metrics(artifacts.open_run(path), "cnn")
+    before = run_data.load_metrics(artifacts.open_run(path), "cnn")
     shutil.rmtree(path)
     make_run(empty_app, n=30, images=False, models=("cnn",), seed=1)
     os.utime(path / "run.json", ns=(1, 1))  # a clock too coarse to tell is no excuse
-    after = loaders.load_metrics(artifacts.open_run(path), "cnn")
+    after = run_data.load_metrics(artifacts.open_run(path), "cnn")
     assert after == json.loads((path / "cnn" / "metrics.json").read_text(encoding="utf-8"))
     assert after != before
 
 
 def test_metrics_of_another_part_are_computed_with_intervals(demo_app: Path):
     run = artifacts.open_run(demo_app / "demo")
-    figures = loaders.load_metrics(run, "cnn", "val")
+    figures = run_data.load_metrics(run, "cnn", "val")
     table = artifacts.load_predictions(run, "cnn", "val")
     assert figures["n"] == len(table)
     assert figures["accuracy"] == pytest.approx((table["label"] == table["predicted"]).mean())
     interval = figures["intervals"]["accuracy"]
     assert interval["low"] <= figures["accuracy"] <= interval["high"]
-    assert figures["cost"] == loaders.load_metrics(run, "cnn")["cost"]
+    assert figures["cost"] == run_data.load_metrics(run, "cnn")["cost"]
 
 
 def test_comparisons_hold_every_pair_of_the_run(demo_app: Path):
     run = artifacts.open_run(demo_app / "demo")
     for part in ("test", "val"):
-        pairs = {frozenset((row["a"], row["b"])) for row in loaders.load_comparisons(run, part)}
+        pairs = {frozenset((row["a"], row["b"])) for row in run_data.load_comparisons(run, part)}
         assert len(pairs) == 3
 
 
@@ -302,7 +305,7 @@ def test_metrics_that_lack_figures_are_an_artifact_error(empty_app: Path):
     path = make_run(empty_app, n=30, images=False, models=("cnn",))
     write_json(path / "cnn" / "metrics.json", {"n": 3})
     with pytest.raises(artifacts.ArtifactError, match="json is damaged: `accuracy` is missing"):
-        loaders.load_metrics(artifacts.open_run(path), "cnn")
+        run_data.load_metrics(artifacts.open_run(path), "cnn")
 
 
 # --------------------------------------------------------------------------------- pictures
@@ -310,11 +313,11 @@ def test_metrics_that_lack_figures_are_an_artifact_error(empty_app: Path):
 
 def test_pictures_are_found_in_the_data_root(demo_app: Path):
     run = artifacts.open_run(demo_app / "demo")
-    pictures = loaders.find_pictures(run)
+    pictures = run_data.find_pictures(run)
     assert len(pictures.found) == pictures.n_images
-    first = loaders.load_manifest(run).iloc[0]
+    first = run_data.load_manifest(run).iloc[0]
     assert pictures.find(first["image_id"]).name == Path(first["path"]).name
-    thumbnail = loaders.read_thumbnail(pictures.find(first["image_id"]), 48)
+    thumbnail = run_data.read_thumbnail(pictures.find(first["image_id"]), 48)
     assert thumbnail.shape == (48, 48) and thumbnail.dtype == "uint8"
 
 
@@ -322,26 +325,26 @@ def test_pictures_are_found_under_another_extension_in_a_folder_pointed_to(
     empty_app: Path, tmp_path: Path
 ):
     run = artifacts.open_run(make_run(empty_app, n=30, images=False, models=("cnn",)))
-    image_id = loaders.load_manifest(run)["image_id"].iloc[0]
-    assert loaders.find_pictures(run).find(image_id) is None
+    image_id = run_data.load_manifest(run)["image_id"].iloc[0]
+    assert run_data.find_pictures(run).find(image_id) is None
     elsewhere = tmp_path / "elsewhere" / "phantom"
     file = elsewhere / f"{image_id}.JPG"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
     file.with_suffix(".txt").write_bytes(b"x")
     for folder in (elsewhere, elsewhere.parent):
-        pictures = loaders.find_pictures(run, str(folder))
+        pictures = run_data.find_pictures(run, str(folder))
         assert pictures.find(image_id) == file.resolve()
         assert len(pictures.found) == 1
         assert pictures.n_images > 1  # the others are still missing
-    assert loaders.find_pictures(run, str(tmp_path / "elsewhere-not")).found == {}
+    assert run_data.find_pictures(run, str(tmp_path / "elsewhere-not")).found == {}
 
 
 def test_a_folder_without_pictures_does_not_hide_those_in_the_data_root(
     demo_app: Path, tmp_path: Path
 ):
     run = artifacts.open_run(demo_app / "demo")
-    pictures = loaders.find_pictures(run, str(tmp_path))
+    pictures = run_data.find_pictures(run, str(tmp_path))
     assert len(pictures.found) == pictures.n_images
 
 
@@ -353,5 +356,5 @@ def test_an_id_that_climbs_out_finds_nothing(empty_app: Path, tmp_path: Path):
     manifest.loc[0, "image_id"] = "../../secret"
     manifest.loc[1, "image_id"] = str(tmp_path / "secret")
     artifacts.write_manifest(path, manifest)
-    pictures = loaders.find_pictures(artifacts.open_run(path))
+    pictures = run_data.find_pictures(artifacts.open_run(path))
     assert pictures.found == {}

@@ -114,7 +114,7 @@ def bench_people(run: str | None) -> Measurements:
         for number, data in enumerate(pictures):
             Path(folder, f"{number:04d}").write_bytes(data)
         done = subprocess.run(
-            [sys.executable, "-m", "dashboard.load", folder, "--people", str(PEOPLE),
+            [sys.executable, "-m", "dashboard.bench.load_test", folder, "--people", str(PEOPLE),
              "--seconds", str(PEOPLE_S)],
             env=dict(os.environ, CXR_RUN=entry.name), capture_output=True, text=True,
         )  # fmt: skip

@@ -120,7 +120,10 @@ def bench_pages(run: str | None) -> Measurements:
     # In a process of its own: this package does not import the dashboard.
     environment = dict(os.environ, CXR_RUN=entry.name)
     done = subprocess.run(
-        [sys.executable, "-m", "dashboard.timing"], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "dashboard.bench.page_timing"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -5,9 +5,17 @@ from __future__ import annotations
 import streamlit as st
 
 from core.runs.artifacts import ArtifactError
-from dashboard import gallery, live, loaders, ui
-from dashboard.answers import NORMALISE, cell_images, clicked_cell, count_cells, join_answers
-from dashboard.charts_confusion import describe_confusion, plot_confusion, scale_top
+from dashboard.charts.confusion import describe_confusion, plot_confusion, scale_top
+from dashboard.components import gallery, live_answers
+from dashboard.components import page as ui
+from dashboard.data import runs as run_data
+from dashboard.tables.predictions import (
+    NORMALISE,
+    cell_images,
+    clicked_cell,
+    count_cells,
+    join_answers,
+)
 
 MODEL, TRUE, PREDICTED = CELL = ("cell_model", "cell_true", "cell_predicted")
 LAST = "confusion_last_click"
@@ -49,7 +57,7 @@ def worst_line(counts: dict, selection: ui.Selection) -> str:
 selection = ui.page_frame("Confusion", ":material/grid_on:")
 run, names = selection.run, selection.run.class_names
 try:
-    tables = {m: loaders.load_prediction_table(run, m, selection.part) for m in selection.models}
+    tables = {m: run_data.load_prediction_table(run, m, selection.part) for m in selection.models}
     answers = join_answers(tables, names)
     pictures = gallery.find_pictures(run)
 except ArtifactError as error:
@@ -72,7 +80,7 @@ for name, options in zip(CELL, (selection.models, names, names), strict=True):
 cell = tuple(st.session_state[name] for name in CELL)
 
 top = scale_top(list(counts.values()), normalise)
-theme = live.theme()
+theme = live_answers.theme()
 with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
     for model, matrix in counts.items():
         key = f"confusion_chart_{run.name}_{selection.part}_{model}"

@@ -8,10 +8,13 @@ import streamlit as st
 from core.metrics.classification import MetricsError
 from core.metrics.curves import MACRO
 from core.runs.artifacts import ArtifactError
-from dashboard import answers_curves, charts_curves, loaders_curves, ui
-from dashboard.sections import choose, explain, mark, offer_tables, safe_titles, titles_of
-from dashboard.sections_calibration import show_calibration, show_sets
-from dashboard.sections_operating import show_operating
+from dashboard.charts import curves as curve_charts
+from dashboard.components import page as ui
+from dashboard.components.calibration import show_calibration, show_sets
+from dashboard.components.common import choose, explain, mark, offer_tables, safe_titles, titles_of
+from dashboard.components.operating_point import show_operating
+from dashboard.data import curves as curve_data
+from dashboard.tables import curves as curve_tables
 
 
 def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | None) -> None:
@@ -29,7 +32,7 @@ def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | N
     if name == MACRO:
         n_text = f"n = {first.n} {part_name} images, mean of each class against the rest"
     else:
-        sentence = answers_curves.area_sentence(
+        sentence = curve_tables.area_sentence(
             {model: kinds["roc"][name] for model, kinds in shown.items()},
             comparisons and comparisons[name],
             safe_titles(selection),
@@ -38,7 +41,7 @@ def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | N
         st.markdown(sentence)
     for column, kind in zip(st.columns(2, gap="medium"), ("roc", "pr"), strict=True):
         with column:
-            chart = charts_curves.plot_curves(
+            chart = curve_charts.plot_curves(
                 {model: kinds[kind][name] for model, kinds in shown.items()},
                 kind,
                 models=run.models,
@@ -58,8 +61,8 @@ def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | N
     offer_tables(
         selection,
         {
-            f"Areas on {part_name} images": answers_curves.area_rows(curves),
-            f"Curves on {part_name} images": answers_curves.curve_points(curves),
+            f"Areas on {part_name} images": curve_tables.area_rows(curves),
+            f"Curves on {part_name} images": curve_tables.curve_points(curves),
         },
     )
     explain(
@@ -86,12 +89,12 @@ SECTIONS = {
 selection = ui.page_frame("Curves", ":material/stacked_line_chart:")
 try:
     curves = {
-        model: loaders_curves.load_curves(selection.run, model, selection.part)
+        model: curve_data.load_curves(selection.run, model, selection.part)
         for model in selection.models
     }
-    comparisons = loaders_curves.load_area_comparisons(selection.run, selection.part)
+    comparisons = curve_data.load_area_comparisons(selection.run, selection.part)
     roc = {m: kinds["roc"][MACRO] for m, kinds in curves.items() if MACRO in kinds["roc"]}
-    sentence = answers_curves.area_sentence(
+    sentence = curve_tables.area_sentence(
         roc, comparisons and comparisons[MACRO], safe_titles(selection), of="the classes"
     )
     if selection.run.synthetic:

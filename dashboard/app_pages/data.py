@@ -6,7 +6,11 @@ import streamlit as st
 from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import ImageError
 from core.runs.artifacts import ArtifactError
-from dashboard import charts_making, gallery, loaders, tables, ui
+from dashboard.charts import training as training_charts
+from dashboard.components import gallery
+from dashboard.components import page as ui
+from dashboard.data import runs as run_data
+from dashboard.tables import metrics as metric_tables
 
 PER_CLASS = 6
 THUMBNAIL_PX = 320
@@ -40,14 +44,14 @@ def show_samples(selection: ui.Selection, manifest: pd.DataFrame) -> None:
                     show_picture(pictures, row, synthetic=selection.run.synthetic)
 
 
-def show_picture(pictures: loaders.Pictures, row, *, synthetic: bool) -> None:
+def show_picture(pictures: run_data.Pictures, row, *, synthetic: bool) -> None:
     caption = f"{PART_NAMES.get(row.split, row.split)}, {row.image_id.rsplit('/', 1)[-1]}"
     path = pictures.find(row.image_id)
     if path is None:
         st.caption(f":material/hide_image: not on this machine  \n{ui.escape(caption)}")
         return
     try:
-        pixels = loaders.read_thumbnail(path, THUMBNAIL_PX)
+        pixels = run_data.read_thumbnail(path, THUMBNAIL_PX)
     except ImageError as error:
         st.caption(f":material/broken_image: {ui.sentence(str(error))}")
         return
@@ -61,11 +65,11 @@ def show_picture(pictures: loaders.Pictures, row, *, synthetic: bool) -> None:
 
 
 def show_splits(selection: ui.Selection, manifest: pd.DataFrame) -> None:
-    counts = tables.split_counts(manifest, selection.run.class_names)
+    counts = metric_tables.split_counts(manifest, selection.run.class_names)
     counts["split"] = counts["split"].map(PART_NAMES)
     left, right = st.columns(2, gap="medium", vertical_alignment="center")
     with left:
-        ui.show_chart(charts_making.plot_class_balance(manifest, selection.run.class_names))
+        ui.show_chart(training_charts.plot_class_balance(manifest, selection.run.class_names))
     with right:
         st.dataframe(counts, hide_index=True, alt="Images a class and patients in each split")
         shared = int(manifest.groupby("patient_id")["split"].nunique().gt(1).sum())
@@ -94,7 +98,7 @@ def show_rules(info: dict) -> None:
 selection = ui.page_frame("Data", ":material/folder_open:")
 run = selection.run
 try:
-    manifest, skipped = loaders.load_manifest(run), loaders.load_skipped(run)
+    manifest, skipped = run_data.load_manifest(run), run_data.load_skipped(run)
 except ArtifactError as error:
     ui.empty_state(ui.sentence(str(error)))
 
@@ -115,10 +119,10 @@ show_samples(selection, manifest)
 st.subheader("Image sizes", anchor=False)
 left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
 with left:
-    ui.show_chart(charts_making.plot_image_sizes(manifest, run.class_names))
+    ui.show_chart(training_charts.plot_image_sizes(manifest, run.class_names))
 with right:
     st.dataframe(
-        tables.size_table(manifest, run.class_names),
+        metric_tables.size_table(manifest, run.class_names),
         hide_index=True,
         column_config={"square": st.column_config.NumberColumn("square, %", format="%.1f")},
         alt="Median size, share of square images and file formats of each class",

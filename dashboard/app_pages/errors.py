@@ -6,9 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from core.runs.artifacts import ArtifactError
-from dashboard import gallery, loaders, ui
-from dashboard.answers import MISSED_BY, export_table, join_answers, wrong_images
-from dashboard.tables import csv_download
+from dashboard.components import gallery
+from dashboard.components import page as ui
+from dashboard.data import runs as run_data
+from dashboard.tables.metrics import csv_download
+from dashboard.tables.predictions import MISSED_BY, export_table, join_answers, wrong_images
 
 MODELS, TRUE, PREDICTED, MISSED, CONFIDENCE = (
     f"errors_{name}" for name in ("models", "true", "predicted", "missed", "confidence")
@@ -21,7 +23,7 @@ def error_line(selection: ui.Selection, answers: pd.DataFrame, model: str) -> st
     """Markdown: "ResNet50: 31 of 225 wrong, 13.8 % (9.5 to 18.5)"."""
     own = answers[answers["model"] == model]
     n, wrong = len(own), int((~own["right"].astype(bool)).sum())
-    metrics = loaders.load_metrics(selection.run, model, selection.part)
+    metrics = run_data.load_metrics(selection.run, model, selection.part)
     accuracy = metrics.get("intervals", {}).get("accuracy")
     interval = None
     if accuracy and accuracy.get("low") is not None:
@@ -72,11 +74,11 @@ def reset_filters() -> None:
 selection = ui.page_frame("Errors", ":material/image_search:")
 run, part = selection.run, selection.part
 try:
-    tables = {m: loaders.load_prediction_table(run, m, part) for m in selection.models}
+    tables = {m: run_data.load_prediction_table(run, m, part) for m in selection.models}
     answers = join_answers(tables, run.class_names)
     lines = [error_line(selection, answers, model) for model in selection.models]
     pictures = gallery.find_pictures(run)
-    manifest = loaders.load_manifest(run)
+    manifest = run_data.load_manifest(run)
 except ArtifactError as error:
     ui.empty_state(ui.sentence(str(error)))
 

@@ -7,7 +7,11 @@ from core.metrics.classification import MetricsError
 from core.reporting import verdict
 from core.reporting.model_card_training import tried_where
 from core.runs.artifacts import ArtifactError, load_card
-from dashboard import charts, loaders, sections_overview, tables, ui
+from dashboard.charts import base as base_charts
+from dashboard.components import overview as overview_parts
+from dashboard.components import page as ui
+from dashboard.data import runs as run_data
+from dashboard.tables import metrics as metric_tables
 
 COVID = "covid"
 
@@ -56,7 +60,7 @@ def show_report(selection: ui.Selection, metrics: dict[str, dict]) -> None:
                         metrics[model]["per_class"][name][key],
                         metrics[model].get("intervals", {}).get(f"{key}.{name}"),
                     )
-                    for key, text in tables.CLASS_SHARES.items()
+                    for key, text in metric_tables.CLASS_SHARES.items()
                 }
                 for model in selection.models
             ]
@@ -78,10 +82,10 @@ def show_binary(selection: ui.Selection, metrics: dict[str, dict]) -> None:
             {"Model": ui.model_cell(selection.run, model)}
             | {
                 text: ui.with_interval(
-                    figures["binary"][tables.BINARY_TASK][key],
-                    intervals.get(f"binary.{tables.BINARY_TASK}.{key}"),
+                    figures["binary"][metric_tables.BINARY_TASK][key],
+                    intervals.get(f"binary.{metric_tables.BINARY_TASK}.{key}"),
                 )
-                for key, text in tables.BINARY_SHARES.items()
+                for key, text in metric_tables.BINARY_SHARES.items()
             }
         )
     first = metrics[selection.models[0]]
@@ -109,23 +113,23 @@ def show_all_metrics(
             f"95%, {selection.title(model)}", alignment="right", width=150
         )
     st.dataframe(
-        tables.side_by_side(rows, selection.models),
+        metric_tables.side_by_side(rows, selection.models),
         hide_index=True,
         column_config=config,
         alt="Every metric of every chosen model with its 95% interval",
     )
     st.caption("Errors of the probabilities (lower is better) and cost")
-    costs = tables.error_and_cost_table(metrics, rows, labels)
-    decimals = dict.fromkeys(tables.ERRORS.values(), "%.3f")
+    costs = metric_tables.error_and_cost_table(metrics, rows, labels)
+    decimals = dict.fromkeys(metric_tables.ERRORS.values(), "%.3f")
     decimals |= {"Parameters, millions": "%.2f", "MB": "%.1f", "ms an image": "%.1f"}
     decimals |= {"Training, minutes": "%.1f"}
     config = {name: st.column_config.NumberColumn(format=f) for name, f in decimals.items()}
-    for name in tables.ERRORS.values():
+    for name in metric_tables.ERRORS.values():
         config[f"{name}, 95%"] = st.column_config.TextColumn(alignment="right")
     st.dataframe(costs, hide_index=True, column_config=config, alt="Calibration and cost by model")
     st.download_button(
         "All figures as CSV",
-        tables.csv_download(tables.csv_table(rows, metrics, selection.part)),
+        metric_tables.csv_download(metric_tables.csv_table(rows, metrics, selection.part)),
         file_name=f"{selection.run.name}-{selection.part}-metrics.csv",
         mime="text/csv",
         icon=":material/download:",
@@ -163,9 +167,10 @@ def show_conditions(selection: ui.Selection) -> None:
         f"{ui.escape(info.get('resize', 'not stated'))} ({size_px}); test-time copies: "
         f"{ui.escape(str(info.get('tta') or 'none'))}. "
         f"Recipes tried on validation: {_recipes_tried(selection)}."
-        f" Times were taken on: {ui.escape(tables.plain(info.get('hardware') or 'not stated'))}."
+        f" Times were taken on: "
+        f"{ui.escape(metric_tables.plain(info.get('hardware') or 'not stated'))}."
     )
-    missing = sections_overview.not_done_yet(selection)
+    missing = overview_parts.not_done_yet(selection)
     if missing:
         st.markdown(f":material/pending: **Not done yet**: {'; '.join(missing)}.")
 
@@ -191,13 +196,13 @@ def show_model_cards(selection: ui.Selection) -> None:
 selection = ui.page_frame("Overview", ":material/leaderboard:")
 run, models, part = selection.run, selection.models, selection.part
 try:
-    metrics = {model: loaders.load_metrics(run, model, part) for model in models}
-    comparisons = loaders.load_comparisons(run, part)
+    metrics = {model: run_data.load_metrics(run, model, part) for model in models}
+    comparisons = run_data.load_comparisons(run, part)
 except (ArtifactError, MetricsError) as error:
     ui.empty_state(ui.sentence(str(error)))
 labels = {model: selection.label(model) for model in run.models}
 titles = {model: selection.title(model) for model in run.models}
-rows = tables.metric_rows(metrics, run.class_names, labels)
+rows = metric_tables.metric_rows(metrics, run.class_names, labels)
 n_text = f"n = {metrics[models[0]]['n']} {selection.part_name} images"
 
 said = verdict.leader_sentence(
@@ -207,7 +212,7 @@ st.markdown(f"#### {ui.escape(said.sentence)}")
 st.markdown(f"{ui.escape(said.cost)} :gray[{ui.escape(said.basis)}]")
 inits = {m: run.info.get("init", {}).get(m) for m in models if not run.members(m)}
 note = verdict.initialisation_note(inits, titles)
-sections_overview.show_links(selection)
+overview_parts.show_links(selection)
 if note:
     st.info(ui.escape(note), icon=":material/compare_arrows:")
 
@@ -215,27 +220,31 @@ show_cards(selection, metrics)
 
 # Floors are known for the test part only.
 known_floors = run.info.get("floors", {}) if part == "test" else {}
-floors = tables.floor_rows(known_floors)
+floors = metric_tables.floor_rows(known_floors)
 left, right = st.columns([3, 2], gap="medium")
 with left:
-    shown = rows[rows["metric"].isin(tables.SHARES)]
+    shown = rows[rows["metric"].isin(metric_tables.SHARES)]
     ui.show_chart(
-        charts.plot_metric_dots(shown, models=models, labels=labels, n_text=n_text, floors=floors)
+        base_charts.plot_metric_dots(
+            shown, models=models, labels=labels, n_text=n_text, floors=floors
+        )
     )
 with right:
     quality = rows[rows["metric"] == "macro_f1"].copy()
     for key in ("latency_ms", "size_mb"):
         costs = {m: (metrics[m].get("cost") or {}).get(key) for m in models}
         quality[key] = quality["model"].map(costs).astype(float)
-    ui.show_chart(charts.plot_quality_cost(quality, models=models, labels=titles, n_text=n_text))
+    ui.show_chart(
+        base_charts.plot_quality_cost(quality, models=models, labels=titles, n_text=n_text)
+    )
 show_floors(known_floors, metrics, labels)
-sections_overview.show_pairs(selection, comparisons)
+overview_parts.show_pairs(selection, comparisons)
 show_conditions(selection)
 if all("binary" in figures for figures in metrics.values()):
     show_binary(selection, metrics)
 show_report(selection, metrics)
 if part == "test":
-    sections_overview.show_external(selection, metrics)
-    sections_overview.show_calibrated(selection, metrics)
+    overview_parts.show_external(selection, metrics)
+    overview_parts.show_calibrated(selection, metrics)
 show_all_metrics(selection, metrics, rows, labels)
 show_model_cards(selection)

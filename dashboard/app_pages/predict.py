@@ -10,11 +10,13 @@ from core.imageio.decode import MAX_BYTES, Decoded, ImageError, read_image
 from core.imageio.zip_archive import MAX_ZIP_BYTES, is_zip
 from core.runs.artifacts import ArtifactError, Run
 from core.runs.missing_weights import retrain_command
-from dashboard import gallery, live, loaders, sections_batch, ui, uploads
-from dashboard import sections_answers as said
-from dashboard import sections_evidence as evidence
-from dashboard.sections_guard import show_guard
-from dashboard.sections_whatif import show_what_if
+from dashboard.components import answers as said
+from dashboard.components import batch, evidence, gallery, live_answers
+from dashboard.components import page as ui
+from dashboard.components.guard import show_guard
+from dashboard.components.what_if import show_what_if
+from dashboard.data import runs as run_data
+from dashboard.predict import uploads
 
 TEST_IMAGE, FORGET_TEST_IMAGE = "predict_test_image", "predict_forget_test_image"
 FROM_BATCH, BATCH_ROW = "predict_from_batch", "predict_batch_row"
@@ -26,7 +28,7 @@ PHANTOM_PX = 384
 
 def put(upload: uploads.Upload | None, *, from_batch: bool = False) -> None:
     """Put another picture on the page; what was kept of the one before goes."""
-    live.forget_all()
+    live_answers.forget_all()
     uploads.put(upload)
     st.session_state[FROM_BATCH] = from_batch
     st.session_state[FORGET_TEST_IMAGE] = True
@@ -35,9 +37,9 @@ def put(upload: uploads.Upload | None, *, from_batch: bool = False) -> None:
 def clear() -> None:
     """Take the picture away: one of a table leaves the table, any other takes all with it."""
     if st.session_state.get(FROM_BATCH):
-        sections_batch.forget_choice()
+        batch.forget_choice()
     else:
-        sections_batch.clear_batch()
+        batch.clear_batch()
     put(None)
 
 
@@ -48,7 +50,7 @@ def draw_phantom(label: str, seed: int) -> None:
     st.session_state["predict_seed"] = seed + 1
 
 
-def take_test_image(pictures: loaders.Pictures, labels: dict[str, str], synthetic: bool) -> None:
+def take_test_image(pictures: run_data.Pictures, labels: dict[str, str], synthetic: bool) -> None:
     image_id = st.session_state.get(TEST_IMAGE)
     path = pictures.find(image_id) if image_id else None
     if path is None:
@@ -115,7 +117,7 @@ def choose_phantom() -> None:
 
 def choose_test_image(selection: ui.Selection) -> None:
     run = selection.run
-    manifest = loaders.load_manifest(run)
+    manifest = run_data.load_manifest(run)
     test = manifest[manifest["split"] == "test"]
     pictures = gallery.find_pictures(run)
     labels = dict(zip(test["image_id"], test["label"], strict=True))
@@ -143,7 +145,7 @@ def read_waiting(selection: ui.Selection) -> None:
         files = uploads.waiting_files()
         if len(files) > 1 or any(is_zip(data) for _, data in files):
             put(None)
-            sections_batch.put_batch(files, selection, loaders.load_answerer(selection.run))
+            batch.put_batch(files, selection, run_data.load_answerer(selection.run))
             return
         for name, data in files:
             try:
@@ -157,7 +159,7 @@ def read_waiting(selection: ui.Selection) -> None:
 
 def show_batch(selection: ui.Selection) -> bool:
     """The table; True where another row was chosen in it, so that the page has to be drawn anew."""
-    chosen = sections_batch.show_batch(selection, loaders.load_answerer(selection.run))
+    chosen = batch.show_batch(selection, run_data.load_answerer(selection.run))
     # A row stays chosen while another picture is on the page: only a new choice counts.
     key = chosen.key if chosen else None
     if key == st.session_state.get(BATCH_ROW):
@@ -174,8 +176,8 @@ def show_batch(selection: ui.Selection) -> bool:
 
 def show_picture(selection: ui.Selection, upload: uploads.Upload) -> None:
     with st.spinner("Asking the models …"):
-        answerer = loaders.load_answerer(selection.run)
-        answer = live.ask_models(selection, upload)
+        answerer = run_data.load_answerer(selection.run)
+        answer = live_answers.ask_models(selection, upload)
     with st.container(horizontal=True, vertical_alignment="center"):
         evidence.show_file(upload)
         if upload.decoded.synthetic and not selection.run.synthetic:
@@ -216,7 +218,7 @@ def show_picture(selection: ui.Selection, upload: uploads.Upload) -> None:
 
 def show_nothing_kept(run: Run) -> None:
     """The empty state of a run whose weights were not kept."""
-    others = loaders.list_answering(run.name)
+    others = run_data.list_answering(run.name)
     sentence = (
         f"The weights of run **{ui.escape(run.name)}** were not kept, so its models cannot look at "
         "new pictures; every other page shows the run as it was measured. "
@@ -246,16 +248,16 @@ def draw_page() -> None:
     if problem:
         st.error(ui.sentence(problem), icon=":material/error:")
     from_batch = st.session_state.get(FROM_BATCH)
-    if sections_batch.has_batch() and (uploads.current() is None or from_batch):
+    if batch.has_batch() and (uploads.current() is None or from_batch):
         show_batch(selection)
     upload = uploads.current()
     if upload is not None:
         show_picture(selection, upload)
-        if sections_batch.has_batch() and not st.session_state.get(FROM_BATCH):
+        if batch.has_batch() and not st.session_state.get(FROM_BATCH):
             st.subheader("The pictures dropped before", anchor=False)
             if show_batch(selection):
                 st.rerun()
-    elif not sections_batch.has_batch():
+    elif not batch.has_batch():
         st.info(
             "Drop a picture above, or take a drawn phantom or a test image. Research use: an "
             "answer is no finding.",

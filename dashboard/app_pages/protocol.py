@@ -9,7 +9,10 @@ from core.evaluation import cross_validation, published_protocol, split_comparis
 from core.evaluation.published_results import FIGURES, TASKS
 from core.metrics.classification import MetricsError
 from core.runs.artifacts import ArtifactError, Run
-from dashboard import charts_protocol, loaders_protocol, tables, ui
+from dashboard.charts import protocol as protocol_charts
+from dashboard.components import page as ui
+from dashboard.data import protocol as protocol_data
+from dashboard.tables import metrics as metric_tables
 
 FOLDS = 5
 ALWAYS_POOLED = "Out-of-fold answers, whatever part is chosen in the sidebar."
@@ -60,7 +63,7 @@ def show_folds(selection: ui.Selection, rows: pd.DataFrame, models: list[str]) -
         target = metric == "accuracy" and three and published_protocol.is_published_set(run)
         with column:
             ui.show_chart(
-                charts_protocol.plot_folds(
+                protocol_charts.plot_folds(
                     rows, metric, models=models, labels=labels, target=target,
                     n_text=f"n = {n:,} out-of-fold images",
                 ),
@@ -100,7 +103,7 @@ def show_not_done(selection: ui.Selection) -> None:
 def show_twin(selection: ui.Selection) -> None:
     st.subheader("Random against grouped folds", anchor=False)
     run = selection.run
-    twin = loaders_protocol.load_twin(run)
+    twin = protocol_data.load_twin(run)
     if twin is None:
         other = "grouped" if not cross_validation.is_grouped(run) else "random"
         st.info(
@@ -116,7 +119,7 @@ def show_twin(selection: ui.Selection) -> None:
             language="bash",
         )
         return
-    gaps = [gap for gap in loaders_protocol.load_gaps(run, twin) if gap.model in selection.models]
+    gaps = [gap for gap in protocol_data.load_gaps(run, twin) if gap.model in selection.models]
     if not gaps:
         st.info(
             f"Run {ui.escape(twin.name)} has the same images in other folds, but none of the "
@@ -132,7 +135,7 @@ def show_twin(selection: ui.Selection) -> None:
     )
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        ui.show_chart(charts_protocol.plot_gaps(gaps, models=run.models, labels=labels), key="gaps")
+        ui.show_chart(protocol_charts.plot_gaps(gaps, models=run.models, labels=labels), key="gaps")
     with right:
         lines = [split_comparison.gap_sentence(gap, selection.title(gap.model)) for gap in gaps]
         st.markdown("\n".join(f"- {ui.escape(line)}." for line in lines))
@@ -150,7 +153,7 @@ def show_published(selection: ui.Selection, rows: list[published_protocol.Row]) 
     for column, key in zip(st.columns(len(tasks), gap="medium"), tasks, strict=True):
         with column:
             ui.show_chart(
-                charts_protocol.plot_published(shown, key, models=run.models, labels=labels),
+                protocol_charts.plot_published(shown, key, models=run.models, labels=labels),
                 key=f"published_{key}",
             )
     table = [
@@ -164,7 +167,7 @@ def show_published(selection: ui.Selection, rows: list[published_protocol.Row]) 
         st.table(pd.DataFrame(table), hide_index=True, border="horizontal")
         st.download_button(
             "Table as CSV",
-            tables.csv_download(csv_rows(shown)),
+            metric_tables.csv_download(csv_rows(shown)),
             file_name=f"{run.name}-published.csv",
             mime="text/csv",
             icon=":material/download:",
@@ -248,7 +251,8 @@ def show_trials(selection: ui.Selection) -> None:
             "Kept": shown["kept"].to_list(),
             "Accuracy": (100 * shown["accuracy"]).to_list(),
             "95 %": [
-                tables.range_text(*pair) for pair in zip(shown["low"], shown["high"], strict=True)
+                metric_tables.range_text(*pair)
+                for pair in zip(shown["low"], shown["high"], strict=True)
             ],
             "Gain, points": (100 * shown["gain"]).to_list(),
             "Log loss": shown["log_loss"].to_list(),
@@ -299,9 +303,9 @@ def explain(run: Run) -> None:
 selection = ui.page_frame("Protocol", ":material/rule:")
 run = selection.run
 try:
-    rows = loaders_protocol.load_fold_table(run)
-    table_rows = loaders_protocol.load_table_rows(run)
-    target = loaders_protocol.load_target(run)
+    rows = protocol_data.load_fold_table(run)
+    table_rows = protocol_data.load_table_rows(run)
+    target = protocol_data.load_target(run)
 except (ArtifactError, MetricsError) as error:
     ui.empty_state(ui.sentence(str(error)))
 if rows.empty:

@@ -4,7 +4,11 @@ import pandas as pd
 import streamlit as st
 
 from core.runs.artifacts import ArtifactError
-from dashboard import charts, charts_making, loaders, tables, ui
+from dashboard.charts import base as base_charts
+from dashboard.charts import training as training_charts
+from dashboard.components import page as ui
+from dashboard.data import runs as run_data
+from dashboard.tables import metrics as metric_tables
 
 
 def minutes(seconds: float | None) -> str:
@@ -17,7 +21,7 @@ def minutes(seconds: float | None) -> str:
 
 def training_seconds(selection: ui.Selection, model: str, history: pd.DataFrame) -> float | None:
     """What metrics.json says, else the sum of the epochs; None where neither is known."""
-    cost = loaders.load_metrics(selection.run, model).get("cost") or {}
+    cost = run_data.load_metrics(selection.run, model).get("cost") or {}
     if cost.get("train_s") is not None:
         return float(cost["train_s"])
     return float(history["seconds"].sum()) if len(history) else None
@@ -54,13 +58,13 @@ def show_curves(selection: ui.Selection, model: str, history: pd.DataFrame, n_te
     if not len(history):
         st.caption("This model was not trained in epochs, so there are no curves.")
         return
-    colour = charts.model_style(model, selection.run.models).colour
-    tracked = [what for what in charts_making.TRACKED if f"val_{what}" in history]
-    shown = [*charts_making.CURVES, *tracked]
+    colour = base_charts.model_style(model, selection.run.models).colour
+    tracked = [what for what in training_charts.TRACKED if f"val_{what}" in history]
+    shown = [*training_charts.CURVES, *tracked]
     columns = [column for _ in range(0, len(shown), 3) for column in st.columns(3)]
     for column, what in zip(columns, shown, strict=False):
         with column:
-            chart = charts_making.plot_learning_curve(
+            chart = training_charts.plot_learning_curve(
                 history, what, label=selection.title(model), colour=colour, n_text=n_text
             )
             ui.show_chart(chart, key=f"curve_{model}_{what}")
@@ -85,7 +89,10 @@ def show_setting(info: dict) -> None:
                 st.caption("not recorded")
                 continue
             table = pd.DataFrame(
-                {"setting": list(values), "value": [tables.plain(v) for v in values.values()]}
+                {
+                    "setting": list(values),
+                    "value": [metric_tables.plain(v) for v in values.values()],
+                }
             )
             st.dataframe(table, hide_index=True, height="content", alt=f"{title} of the run")
 
@@ -93,9 +100,9 @@ def show_setting(info: dict) -> None:
 selection = ui.page_frame("Training", ":material/show_chart:")
 run = selection.run
 try:
-    histories = {model: loaders.load_history(run, model) for model in selection.models}
+    histories = {model: run_data.load_history(run, model) for model in selection.models}
     table = summary(selection, histories)
-    splits = loaders.load_manifest(run)["split"].value_counts()
+    splits = run_data.load_manifest(run)["split"].value_counts()
 except ArtifactError as error:
     ui.empty_state(ui.sentence(str(error)))
 

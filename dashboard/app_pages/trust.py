@@ -17,7 +17,10 @@ from core.reporting.scorecard.scorecard import (
     sort_checks,
 )
 from core.runs.artifacts import ArtifactError
-from dashboard import loaders, loaders_trust, sections_trust, ui
+from dashboard.components import page as ui
+from dashboard.components import trust as trust_parts
+from dashboard.data import runs as run_data
+from dashboard.data import trust as trust_data
 
 BADGES = {
     PASSED: ("passed", ":material/check_circle:", "blue"),
@@ -99,7 +102,7 @@ def show_audited(name: str, draw: Callable[[dict], None]) -> None:
         no_box = name == "blackout" and run.modality == "ct"
         command = audit_command(run, probe=name == "probe", masks=no_box)
         why = f"The audit left this out. {NO_BOX}" if no_box else "The audit left this out."
-        show_section(name, sections_trust.not_done, why, command)
+        show_section(name, trust_parts.not_done, why, command)
     else:
         show_section(name, draw, section)
 
@@ -107,9 +110,9 @@ def show_audited(name: str, draw: Callable[[dict], None]) -> None:
 selection = ui.page_frame("Trust", ":material/verified_user:")
 run = selection.run
 try:
-    checks = loaders_trust.load_scorecard(run)
-    evidence = loaders_trust.load_evidence(run)
-    metrics = {model: loaders.load_metrics(run, model) for model in run.models}
+    checks = trust_data.load_scorecard(run)
+    evidence = trust_data.load_evidence(run)
+    metrics = {model: run_data.load_metrics(run, model) for model in run.models}
 except (ArtifactError, LeakageError, MetricsError) as error:
     ui.empty_state(ui.sentence(str(error)))
 
@@ -128,7 +131,7 @@ with st.container(border=True):
 
 if audit is None:
     st.subheader("Audit", anchor="audit")
-    sections_trust.not_done(
+    trust_parts.not_done(
         "No audit of this run was made, so near copies, shortcuts, stability and subgroups are "
         "not known.",
         audit_command(run),
@@ -137,10 +140,10 @@ for sentence in (audit or {}).get("missing") or []:
     st.markdown(f":material/warning: {ui.sentence(sentence)}")
 
 
-show_audited("leakage", partial(sections_trust.show_leakage, selection))
-show_section("floors", partial(sections_trust.show_floors, selection, metrics))
-show_audited("blackout", partial(sections_trust.show_blackout, selection))
-show_audited("probe", partial(sections_trust.show_probe, selection, evidence, metrics))
-show_audited("perturbation", partial(sections_trust.show_perturbation, selection, audit))
-show_audited("subgroups", partial(sections_trust.show_subgroups, selection))
-show_section("external", partial(sections_trust.show_external, selection, evidence, metrics))
+show_audited("leakage", partial(trust_parts.show_leakage, selection))
+show_section("floors", partial(trust_parts.show_floors, selection, metrics))
+show_audited("blackout", partial(trust_parts.show_blackout, selection))
+show_audited("probe", partial(trust_parts.show_probe, selection, evidence, metrics))
+show_audited("perturbation", partial(trust_parts.show_perturbation, selection, audit))
+show_audited("subgroups", partial(trust_parts.show_subgroups, selection))
+show_section("external", partial(trust_parts.show_external, selection, evidence, metrics))

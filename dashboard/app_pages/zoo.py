@@ -9,7 +9,10 @@ from core.reporting.leaderboard import describe as leaderboard_describe
 from core.reporting.leaderboard import ranking as zoo
 from core.reporting.leaderboard.ranking import METRICS, Protocol, ZooError
 from core.runs.artifacts import ArtifactError
-from dashboard import charts_zoo, loaders_zoo, sections_zoo, ui
+from dashboard.charts import leaderboard as leaderboard_charts
+from dashboard.components import leaderboard as leaderboard_parts
+from dashboard.components import page as ui
+from dashboard.data import leaderboard as leaderboard_data
 
 PROTOCOL_KEY, METRIC_KEY, COST_KEY = "zoo_protocol", "zoo_metric", "zoo_cost"
 COVERS = (
@@ -52,7 +55,7 @@ def protocol_label(protocol: Protocol) -> str:
 
 
 selection = ui.page_frame("Zoo", ":material/format_list_numbered:")
-found = loaders_zoo.load_protocols()
+found = leaderboard_data.load_protocols()
 if not any(protocol.has_zoo for protocol in found.protocols):
     for name, problem in found.problems.items():
         st.error(f"**{ui.escape(name)}**: {ui.sentence(problem)}", icon=":material/error:")
@@ -62,7 +65,7 @@ if not any(protocol.has_zoo for protocol in found.protocols):
     )
 protocol = choose_protocol(found.protocols, selection.run.name)
 try:
-    whole = loaders_zoo.load_zoo(protocol)
+    whole = leaderboard_data.load_zoo(protocol)
 except (ArtifactError, MetricsError, ZooError) as error:
     ui.empty_state(ui.sentence(str(error)))
 
@@ -74,7 +77,7 @@ floors_text = leaderboard_describe.floors_words(protocol, ranking)
 if floors_text:
     st.markdown(f"**Floors.** {ui.escape(floors_text)}")
 st.markdown(f":gray[{ui.escape(leaderboard_describe.protocol_words(protocol))}. {COVERS}]")
-sections_zoo.show_caveats(protocol)
+leaderboard_parts.show_caveats(protocol)
 for name, problem in found.problems.items():
     st.error(
         f"Run **{ui.escape(name)}** is left out: {ui.sentence(problem)}", icon=":material/error:"
@@ -90,23 +93,26 @@ st.segmented_control(
     format_func=METRICS.get, persist_state="session",
 )  # fmt: skip
 left, right = st.columns([3, 2], gap="medium")
-floors = charts_zoo.floor_rows(zoo.floors(protocol))
+floors = leaderboard_charts.floor_rows(zoo.floors(protocol))
 with left:
     ui.show_chart(
-        charts_zoo.plot_ranking(ranking, metric, n_text=n_text, floors=floors), key="zoo_ranking"
+        leaderboard_charts.plot_ranking(ranking, metric, n_text=n_text, floors=floors),
+        key="zoo_ranking",
     )
 with right:
-    cost = kept(COST_KEY, charts_zoo.COSTS)
-    ui.show_chart(charts_zoo.plot_cost(ranking, metric, cost, n_text=n_text), key="zoo_cost_chart")
+    cost = kept(COST_KEY, leaderboard_charts.COSTS)
+    ui.show_chart(
+        leaderboard_charts.plot_cost(ranking, metric, cost, n_text=n_text), key="zoo_cost_chart"
+    )
     st.segmented_control(
-        "Cost", list(charts_zoo.COSTS), key=COST_KEY, required=True,
-        format_func=lambda key: charts_zoo.COSTS[key][0], persist_state="session",
+        "Cost", list(leaderboard_charts.COSTS), key=COST_KEY, required=True,
+        format_func=lambda key: leaderboard_charts.COSTS[key][0], persist_state="session",
     )  # fmt: skip
     if not (floors["metric"] == metric).any():
         st.caption(f"Floors are measured on accuracy and macro-F1, not on {METRICS[metric]}.")
-sections_zoo.show_table(protocol, ranking, metric)
-sections_zoo.show_claims(whole.claims)
+leaderboard_parts.show_table(protocol, ranking, metric)
+leaderboard_parts.show_claims(whole.claims)
 clean = [run for other in found.protocols if not other.leaks for run in other.runs]
-sections_zoo.show_crossing(clean or list(protocol.runs), ranking, metric)
-sections_zoo.show_curves(protocol, ranking, whole.histories)
-sections_zoo.explain()
+leaderboard_parts.show_crossing(clean or list(protocol.runs), ranking, metric)
+leaderboard_parts.show_curves(protocol, ranking, whole.histories)
+leaderboard_parts.explain()

@@ -1,0 +1,1 @@
+"""Measurements of the dashboard itself: page timing and load. For development only."""

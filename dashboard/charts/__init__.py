@@ -1,0 +1,1 @@
+"""Plotly figures from finished numbers; nothing is computed or read here."""

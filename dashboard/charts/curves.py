@@ -1,0 +1,276 @@
+"""Figures of the page Curves: ROC, precision-recall, thresholds, prevalence.
+
+As in dashboard.charts.base, every function returns a `Chart`, and nothing here imports streamlit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from core.metrics.curves import Curve
+from dashboard.charts.base import FAINT, FONT_PX, NEUTRAL, Chart, finish_figure, model_style
+from dashboard.tables.metrics import range_text
+
+HEIGHT_PX = 470
+# A model's line as its shape: told apart without colour.
+DASHES = {
+    "circle": "solid",
+    "square": "dash",
+    "diamond": "dot",
+    "triangle-up": "dashdot",
+    "star": "longdash",
+    "triangle-down": "longdashdot",
+    "hexagon": "8px,3px,2px,3px,2px,3px",
+    "pentagon": "2px,6px",
+}
+MARKS_A_LINE = 8
+KINDS = {
+    # kind: name, area, title of x, title of y, how its points are joined
+    "roc": (
+        "ROC curve",
+        "AUC",
+        "false alarms, percent<br>(1 − specificity)",
+        "found, percent (sensitivity)",
+        "linear",
+    ),
+    "pr": (
+        "Precision-recall curve",
+        "average precision",
+        "found, percent<br>(recall, sensitivity)",
+        "alarms that are right, percent (precision)",
+        "vh",
+    ),
+}
+
+
+# ------------------------------------------------------------------------------ ROC and PR
+
+
+def plot_curves(
+    curves: Mapping[str, Curve],
+    kind: str,
+    *,
+    models: Sequence[str],
+    labels: Mapping[str, str],
+    n_text: str,
+) -> Chart:
+    """ROC ("roc") or precision-recall ("pr") curves, a line with its band a model.
+
+    curves: model -> its curve; models: the run's, which decides the looks; n_text: such as "24
+    covid among n = 225 test images".
+    """
+    title, area, x_title, y_title, shape = KINDS[kind]
+    figure = go.Figure()
+    baselines = [curve.baseline for curve in curves.values()]
+    if baselines:
+        _add_baseline(figure, kind, baselines[0])
+    for model, curve in curves.items():
+        _add_band(figure, curve, model_style(model, models).colour, shape, model)
+    for model, curve in curves.items():
+        style = model_style(model, models)
+        bands = [range_text(low, high) for low, high in zip(curve.low, curve.high, strict=True)]
+        x, y = list(100 * curve.x), list(100 * curve.y)
+        if kind == "roc":  # the grid begins with what is found before any false alarm
+            x, y, bands = [0, *x], [0, *y], ["nobody called", *bands]
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines+markers",
+            line={
+                "color": style.colour,
+                "width": 3,
+                "dash": DASHES.get(style.symbol, "solid"),
+                "shape": shape,
+            },
+            marker={"symbol": style.symbol, "size": 10, "maxdisplayed": MARKS_A_LINE},
+            name=labels[model],
+            legendgroup=model,
+            customdata=bands,
+            hovertemplate=f"<b>{labels[model]}</b><br>x %{{x:.1f}} %<br>y %{{y:.1f}} %, "
+            "95% band %{customdata}<extra></extra>",
+        )
+    axis = {"range": [-1.5, 101.5], "gridcolor": FAINT, "zeroline": False, "dtick": 20}
+    figure.update_xaxes(title=x_title, **axis)
+    figure.update_yaxes(title=y_title, **axis)
+    finish_figure(figure, HEIGHT_PX)
+    title = f"{title} of {n_text}, with 95% bands by drawing whole patients"
+    areas = "; ".join(
+        f"{labels[model]} {area} {100 * curve.area:.1f} % "
+        f"({range_text(curve.area_low, curve.area_high)})"
+        for model, curve in curves.items()
+    )
+    ground = f"; scores that know nothing reach {100 * baselines[0]:.1f} %" if baselines else ""
+    return Chart(figure, f"{title}: {areas or 'no curve'}{ground}.", title)
+
+
+def _add_baseline(figure: go.Figure, kind: str, baseline: float) -> None:
+    """The chance line, or the share of positives, which is the precision of calling everybody.
+
+    Named beside the line: in the legend it would push one chart lower than its neighbour.
+    """
+    name = "chance" if kind == "roc" else f"prevalence {100 * baseline:.1f} %"
+    figure.add_scatter(
+        x=[0, 100],
+        y=[0, 100] if kind == "roc" else [100 * baseline] * 2,
+        mode="lines",
+        line={"color": NEUTRAL, "width": 2, "dash": "dot"},
+        name=name,
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    x, y = (50, 48) if kind == "roc" else (15, 100 * baseline)
+    figure.add_annotation(
+        x=x, y=y, text=name, showarrow=False, xanchor="left", yanchor="top", xshift=6,
+        font={"size": FONT_PX - 2},
+    )  # fmt: skip
+
+
+def _add_band(figure: go.Figure, curve: Curve, colour: str, shape: str, model: str) -> None:
+    known = ~(np.isnan(curve.low) | np.isnan(curve.high))
+    if not known.any():
+        return
+    x, low, high = 100 * curve.x[known], 100 * curve.low[known], 100 * curve.high[known]
+    invisible = {"width": 0, "shape": shape}
+    shared = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, "legendgroup": model}
+    figure.add_scatter(x=x, y=low, line=invisible, **shared)
+    figure.add_scatter(
+        x=x, y=high, line=invisible, fill="tonexty", fillcolor=faint(colour, 0.16), **shared
+    )
+
+
+def faint(colour: str, opacity: float) -> str:
+    """#rrggbb -> the same colour, see-through."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+# ------------------------------------------------------------------------------ operating point
+
+
+def plot_threshold(
+    test: pd.DataFrame,
+    chosen_on: pd.DataFrame | None,
+    *,
+    threshold: float,
+    name: str,
+    model: str,
+    models: Sequence[str],
+    chosen_text: str,
+    n_text: str,
+) -> Chart:
+    """Sensitivity and specificity by threshold: on test strong, where it was chosen faint.
+
+    test, chosen_on: core.metrics.operating_point.operating_table's; chosen_text: such as
+    "validation".
+    """
+    style = model_style(model, models)
+    figure = go.Figure()
+    for table, part, strong in ((chosen_on, chosen_text, False), (test, "test", True)):
+        if table is None:
+            continue
+        for column, dash in (("sensitivity", "solid"), ("specificity", "dash")):
+            if table[column].isna().all():
+                continue
+            figure.add_scatter(
+                x=100 * table["threshold"],
+                y=100 * table[column],
+                mode="lines",
+                line={
+                    "color": style.colour if strong else NEUTRAL,
+                    "width": 3 if strong else 2,
+                    "dash": dash,
+                    "shape": "vh",
+                },
+                name=f"{column}, {part}",
+                hovertemplate=f"{column}, {part}<br>threshold %{{x:.1f}} %<br>%{{y:.1f}} %"
+                "<extra></extra>",
+            )
+    figure.add_vline(x=100 * threshold, line={"color": NEUTRAL, "width": 3})
+    axis = {"gridcolor": FAINT, "zeroline": False, "dtick": 20}
+    figure.update_xaxes(title="threshold on the probability, percent",
+                        range=[-1, 101], **axis)  # fmt: skip
+    figure.update_yaxes(title="percent", range=[-2, 102], **axis)
+    finish_figure(figure, HEIGHT_PX)
+    title = f"Sensitivity and specificity for {name} by threshold, {n_text}"
+    row = test.iloc[(test["threshold"] - threshold).abs().argmin()]
+    words = " and ".join(
+        f"{column} {100 * row[column]:.1f} %"
+        for column in ("sensitivity", "specificity")
+        if row[column] == row[column]
+    )
+    return Chart(figure, f"{title}. At the threshold {100 * threshold:.2f} %: {words}.", title)
+
+
+def plot_prevalence(
+    table: pd.DataFrame,
+    rates: Mapping[str, Mapping],
+    *,
+    prevalence: float,
+    name: str,
+    model: str,
+    models: Sequence[str],
+) -> Chart:
+    """PPV and NPV against prevalence at one threshold; the chosen prevalence with its intervals.
+
+    table: prevalence, ppv, npv (fractions); rates: ppv and npv at the chosen prevalence, each
+    {value, low, high}, None where undefined.
+    """
+    style = model_style(model, models)
+    figure = go.Figure()
+    for column, dash, symbol in (("ppv", "solid", ""), ("npv", "dash", "-open")):
+        figure.add_scatter(
+            x=100 * table["prevalence"],
+            y=100 * table[column],
+            mode="lines",
+            line={"color": style.colour, "width": 3, "dash": dash},
+            name=column.upper(),
+            legendgroup=column,
+            hovertemplate=f"{column.upper()}<br>prevalence %{{x:.2g}} %<br>%{{y:.1f}} %"
+            "<extra></extra>",
+        )
+        rate = rates[column]
+        if rate["value"] is None:
+            continue
+        low, high = (rate["value"] if rate[k] is None else rate[k] for k in ("low", "high"))
+        figure.add_scatter(
+            x=[100 * prevalence],
+            y=[100 * rate["value"]],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [100 * (high - rate["value"])],
+                "arrayminus": [100 * (rate["value"] - low)],
+                "color": style.colour,
+                "thickness": 3,
+                "width": 6,
+            },
+            mode="markers",
+            marker={"color": style.colour, "symbol": style.symbol + symbol, "size": 14},
+            showlegend=False,
+            legendgroup=column,
+            hovertemplate=f"{column.upper()} %{{y:.1f}} % "
+            f"({range_text(rate['low'], rate['high'])})<extra></extra>",
+        )
+    figure.add_vline(x=100 * prevalence, line={"color": NEUTRAL, "width": 2, "dash": "dot"})
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    figure.update_xaxes(
+        title="prevalence, percent (log scale)",
+        type="log",
+        tickvals=ticks,
+        ticktext=[f"{tick:g}" for tick in ticks],
+        gridcolor=FAINT,
+    )
+    figure.update_yaxes(title="percent", range=[-2, 102], dtick=20, gridcolor=FAINT, zeroline=False)
+    finish_figure(figure, HEIGHT_PX)
+    title = f"How much an answer is worth by prevalence of {name}, at this threshold"
+    words = ", ".join(
+        f"{column.upper()} {100 * rates[column]['value']:.1f} % "
+        f"({range_text(rates[column]['low'], rates[column]['high'])})"
+        for column in ("ppv", "npv")
+        if rates[column]["value"] is not None
+    )
+    return Chart(figure, f"{title}. At {100 * prevalence:.3g} %: {words or 'undefined'}.", title)

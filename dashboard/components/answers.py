@@ -1,0 +1,147 @@
+"""Parts of the page Predict: what each model says of a picture, and what that is worth."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.reporting.answer_reliability import agreement_sentence, is_control, votes, worth
+from core.runs.artifacts import ArtifactError
+from core.serving.predict import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
+from dashboard.charts.base import MODEL_STYLES, model_style
+from dashboard.charts.probabilities import plot_probabilities
+from dashboard.components import live_answers
+from dashboard.components import page as ui
+from dashboard.components.guard import REFUSED
+from dashboard.data import runs as run_data
+from dashboard.predict.model_choice import moved_class, shown_answers
+from dashboard.predict.uploads import Upload
+
+CARD_WIDTH_PX = 200
+REFUSED_BADGE = ":red-badge[:material/block: refused picture]"
+
+
+def show_agreement(selection: ui.Selection, upload: Upload, answer: PictureAnswer) -> None:
+    """What the models say, in one line; then what the picture's source says."""
+    for sentence in live_answers.own_problems(selection, answer):
+        st.warning(ui.sentence(sentence), icon=":material/warning:")
+    if selection.run.synthetic and not upload.decoded.synthetic:
+        st.warning(
+            "This run learned from drawn phantoms: what it says about a real picture means "
+            "nothing.",
+            icon=":material/draw:",
+        )
+    sentence = agreement_sentence(votes(answer.answers))
+    st.subheader(ui.sentence(sentence), anchor=False)
+    words = [f":red[{REFUSED} These answers mean nothing.]"] if answer.refused else []
+    if upload.label is not None:
+        what = "drawn as" if upload.decoded.synthetic else "labelled"
+        words.append(f"The picture is {what} **{ui.escape(upload.label)}** in its source.")
+    if words:
+        st.markdown(" ".join(words))
+
+
+def show_cards(selection: ui.Selection, answer: PictureAnswer) -> None:
+    """A card a model and their mean: class, share, classes not ruled out, worth and time."""
+    shown = shown_answers(selection.run, answer)
+    if not shown:
+        return
+    with st.grid(min_column_width=CARD_WIDTH_PX, border=True, gap="small"):
+        for own in shown:
+            with st.container(gap="xsmall"):
+                _card(selection, answer, own)
+    promise = next(filter(None, (conformal_promise(selection.run, o.model) for o in shown)), "")
+    st.caption(
+        f"{promise} Found and right: from the run's test images, with 95 % intervals, n images. "
+        "They hold for pictures like those of the test; elsewhere expect worse. Time: this "
+        "picture on this machine, without reading the file."
+    )
+
+
+def _card(selection: ui.Selection, answer: PictureAnswer, own: ModelAnswer) -> None:
+    run, names = selection.run, answer.class_names
+    if own.model:
+        head = f"{ui.model_mark(run, own.model)} **{ui.escape(selection.title(own.model))}**"
+        about = selection.init(own.model)
+    else:
+        head, about = f":gray[★] **{ui.escape(own.title)}**", ""
+    if is_control(own.model):
+        about = f"control, has no vote · {about}" if about else "control, has no vote"
+    if own.members:
+        about = f"mean of {', '.join(run.title(member) for member in own.members)}"
+    lines = [head + (f"  \n:gray[:small[{ui.escape(about)}]]" if about else "")]
+    if answer.refused:
+        lines.insert(0, REFUSED_BADGE)
+    st.markdown("  \n".join(lines))
+    st.markdown(f"### {ui.escape(own.predicted)} {ui.percent(own.confidence)}")
+    st.markdown("  \n".join(f":small[{line}]" for line in _details(selection, own, names)))
+
+
+def _details(selection: ui.Selection, own: ModelAnswer, names: tuple[str, ...]) -> list[str]:
+    """Lines of Markdown under a card's class and share."""
+    lines = ["calibrated probability" if own.calibrated is not None else ":orange[not calibrated]"]
+    moved = moved_class(own, names)
+    if moved:
+        lines.append(
+            f":orange[Calibrated, **{ui.escape(moved[0])}** has the larger share "
+            f"({ui.percent(moved[1])}); the model's call stays {ui.escape(own.predicted)}.]"
+        )
+    inside = conformal_words(own.conformal_set, names)
+    if inside:
+        lines.append(f"Not ruled out: **{ui.escape(inside)}**")
+    if own.model:
+        lines += tested_lines(selection, own.model, own.predicted, list(names))
+    else:
+        lines.append(":gray[Not measured: a mean of models has no figures in this run.]")
+    cost = [f"{own.latency_ms:.1f} ms", own.precision]
+    if own.input_size_px:
+        cost.append(f"{own.input_size_px} px")
+    lines.append(f":gray[{ui.escape(', '.join(filter(None, cost)))}]")
+    return lines
+
+
+def tested_lines(
+    selection: ui.Selection, model: str, predicted: str, names: list[str]
+) -> list[str]:
+    """How far the test part bears this answer out, as Markdown."""
+    says = ui.escape(predicted)
+    try:
+        tested = worth(run_data.load_metrics(selection.run, model), predicted, names)
+    except ArtifactError as error:
+        return [ui.sentence(str(error))]
+    return [
+        f"Of {says} images it finds {_rate(tested, 'sensitivity', 'n_true')}",
+        f"Of its answers {says}, right are {_rate(tested, 'precision', 'n_predicted')}",
+    ]
+
+
+def _rate(tested: dict, key: str, n_key: str) -> str:
+    if tested[key] is None:
+        return "a share that no test image tells"
+    interval = tested[f"{key}_interval"]
+    words = f" :gray[{100 * interval[0]:.1f} to {100 * interval[1]:.1f}]" if interval else ""
+    return f"{ui.percent(tested[key])}{words} (n\u00a0=\u00a0{tested[n_key]})"
+
+
+def show_bars(selection: ui.Selection, answer: PictureAnswer) -> None:
+    """The shares of all classes, one block a model."""
+    shown = shown_answers(selection.run, answer)
+    if not shown:
+        return
+    calibrated = any(own.calibrated is not None for own in shown)
+    bars = []
+    for own in shown:
+        title = selection.label(own.model) if own.model else own.title
+        if calibrated and own.calibrated is None:
+            title += ", not calibrated"
+        style = model_style(own.model, selection.run.models) if own.model else None
+        colour = (style or MODEL_STYLES["ensemble"]).colour
+        bars.append((title, colour, own.shares))
+    figure, alt = plot_probabilities(
+        bars,
+        answer.class_names,
+        "this picture, which the guard refused" if answer.refused else "this picture",
+        live_answers.theme(),
+        called=[own.predicted for own in shown],
+        what="Calibrated probabilities" if calibrated else "Probabilities",
+    )
+    st.plotly_chart(figure, key="predict_bars", config={"displayModeBar": False}, alt=alt)

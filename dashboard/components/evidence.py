@@ -1,0 +1,246 @@
+"""Parts of the page Predict that stand beside the answers: map, nearest cases, file, report."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from core.runs.additions_guard import guard_command
+from core.runs.artifacts import ArtifactError, Run
+from core.serving.predict import Answerer, PictureAnswer
+from dashboard.components import gallery, live_answers
+from dashboard.components import page as ui
+from dashboard.components.guard import REFUSED
+from dashboard.data import runs as run_data
+from dashboard.predict.uploads import KEPT_TEXT, Upload
+
+NEIGHBOUR_WIDTH_PX = 112
+# Nearer than this in features, a picture is a training image, or a copy of one.
+COPY_DISTANCE = 0.05
+# What a DICOM says of itself that is shown beside its name.
+SHOWN_FACTS = ("Modality", "ViewPosition", "BodyPartExamined")
+IDENTIFIERS_TEXT = "Identifiers in a DICOM header are not read."
+
+
+# ------------------------------------------------------------------------------ the file
+
+
+def show_file(upload: Upload) -> None:
+    """What the picture is, in one line, and what was read of a DICOM's header."""
+    decoded = upload.decoded
+    words = f"{upload.name}, {decoded.width}×{decoded.height} px {decoded.format}"
+    kinds = [decoded.facts[name] for name in SHOWN_FACTS if decoded.facts.get(name)]
+    st.caption(ui.escape(" · ".join([words, *kinds])))
+    if decoded.tags_read:
+        n = len(decoded.tags_read)
+        with st.popover(f"The {n} DICOM tags that were read", icon=":material/label:"):
+            facts = ", ".join(f"{name} {value}" for name, value in decoded.facts.items())
+            st.markdown(f"It says: {ui.escape(facts) if facts else 'nothing about the picture'}.")
+            st.markdown(f"Read: {ui.escape(', '.join(decoded.tags_read))}.")
+            st.markdown(IDENTIFIERS_TEXT)
+
+
+def show_kept() -> None:
+    st.caption(f"{KEPT_TEXT} {IDENTIFIERS_TEXT}")
+
+
+# ------------------------------------------------------------------------------ heat map
+
+
+@st.fragment
+def show_map(selection: ui.Selection, upload: Upload, answer: PictureAnswer) -> None:
+    """The picture under a heat map, and what such maps were measured to be worth."""
+    warning = REFUSED if answer.refused else ""
+    model = live_answers.draw_heat(selection, upload, answer, "predict", warning)
+    if model is not None:
+        words, more = map_worth(selection, model)
+        st.caption(words)
+        if more:
+            with st.popover(
+                "What such maps are worth", icon=":material/fact_check:", type="tertiary"
+            ):
+                st.markdown(more)
+
+
+def map_worth(selection: ui.Selection, model: str) -> tuple[str, str]:
+    """Markdown: what one model's maps were measured to be worth in a line, and all of it; where
+    nothing was measured the line says how to, and there is no more."""
+    run = selection.run
+    if not model:
+        return "Not measured: a mean of models that is no ensemble of this run.", ""
+    try:
+        document = run_data.load_maps(run)
+    except ArtifactError as error:
+        return ui.sentence(str(error)), ""
+    if document is None:
+        command = f"python -m core maps --run {run.name}"
+        return f"What this map is worth was not measured in this run: `{command}` does.", ""
+    found = document["models"].get(model)
+    if found is None:
+        why = document["reason"] or "this model was not asked."
+        return f"What this map is worth was not measured: {ui.escape(why)}", ""
+    more = f"{found['sentence']} {document.get('learned_from', '')}"
+    return _pointing_words(found), ui.escape(more)
+
+
+def _pointing_words(found: dict) -> str:
+    """How often the hottest place lay on a drawn lesion, beside places that need no model."""
+    figures = found["pointing"]["true"]["all"]
+    chance = {name: own["hit"]["value"] for name, own in figures["against"].items()}
+    words = (
+        f"On {figures['n']} drawn phantoms the hottest place of its maps lay on the lesion in "
+        f"**{ui.with_interval(figures['hit']['value'], figures['hit'])}**; a random place does in "
+        f"{ui.percent(chance['random'])}, a random place in the lungs in "
+        f"{ui.percent(chance['lungs'])}, the centre in {ui.percent(chance['centre'])}."
+    )
+    if found["sanity"] is None:
+        return words
+    if found["sanity"].get("passed"):
+        return f"{words} With its weights shuffled the maps change, as they should."
+    return (
+        f"{words} :red[With its weights shuffled the maps stay much the same, as they should not.]"
+    )
+
+
+# ------------------------------------------------------------------------------ nearest cases
+
+
+def warn_of_copy(run: Run, answerer: Answerer, answer: PictureAnswer) -> None:
+    """Say where the picture is one that the models learned from."""
+    if answer.refused or not answer.neighbours:
+        return
+    nearest = answer.neighbours[0]
+    if nearest.distance < COPY_DISTANCE:
+        st.warning(
+            f"To {ui.escape(run.title(answerer.guard.model))} this picture is the training image "
+            f"{ui.escape(nearest.image_id)}: the models learned from it, so that their answers "
+            "about it prove nothing.",
+            icon=":material/content_copy:",
+        )
+
+
+def show_nearest(selection: ui.Selection, answerer: Answerer, answer: PictureAnswer) -> None:
+    """The training images that are most alike to the guard's model, with label and distance."""
+    st.subheader("Nearest training cases", anchor=False)
+    run = selection.run
+    if not answer.neighbours:
+        st.info(
+            "Not known: a run's guard holds the features of its training images, and this run "
+            f"has none that can be asked. `{guard_command(run)}` fits one.",
+            icon=":material/info:",
+        )
+        return
+    if answer.refused:
+        st.markdown(f":red[{REFUSED} Likeness to it means nothing.]")
+    st.markdown(
+        f"{alike_words([one.label for one in answer.neighbours])} Alike does not mean the same "
+        "disease."
+    )
+    try:
+        pictures = gallery.find_pictures(run)
+    except ArtifactError as error:
+        st.caption(ui.sentence(str(error)))
+        pictures = None
+    missing = False
+    with st.grid(min_column_width=NEIGHBOUR_WIDTH_PX, border=True, gap="small"):
+        for one in answer.neighbours:
+            with st.container(gap="xsmall"):
+                thumbnail = None
+                if pictures is not None:
+                    thumbnail, _ = gallery.square_thumbnail(run, pictures, one.image_id)
+                kind = "Drawn phantom, SYNTHETIC" if run.synthetic else "Training image"
+                if thumbnail is None:
+                    missing = True
+                else:
+                    alt = f"{kind} {one.image_id}, labelled {one.label}"
+                    st.image(thumbnail, width="stretch", alt=alt)
+                shown_id = ui.shorten(one.image_id, 28)
+                st.markdown(
+                    f":small[**{ui.escape(one.label)}**  \ndistance {one.distance:.2f}  \n"
+                    f":gray[{ui.escape(shown_id)}]]"
+                )
+    if missing:
+        st.caption(f":material/hide_image: {gallery.how_to_fetch(run)}")
+    model = ui.escape(run.title(answerer.guard.model))
+    st.caption(
+        f"Distance between the features of {model}: 0 is the same to the model, 1.41 "
+        "nothing in common. Ids are the public collection's pseudonyms."
+    )
+
+
+def alike_words(labels: list[str]) -> str:
+    """Markdown: how many of the nearest cases have which label, in their order."""
+    names = list(dict.fromkeys(labels))
+    if len(names) == 1:
+        return f"The {len(labels)} most alike are labelled **{ui.escape(names[0])}**."
+    parts = [f"{labels.count(name)} {ui.escape(name)}" for name in names]
+    return f"The {len(labels)} most alike are labelled **{', '.join(parts)}**."
+
+
+# ------------------------------------------------------------------------------ report
+
+
+@st.fragment
+def show_report(
+    selection: ui.Selection, answerer: Answerer, upload: Upload, answer: PictureAnswer
+) -> None:
+    """A page to hand over, made when its button is pressed."""
+    from core.serving.html_report import MAX_NOTE, MAX_TYPED
+
+    st.subheader("Report to hand over", anchor=False)
+    st.caption(
+        "One HTML page with the picture, the answers, maps, what they are worth, the run's "
+        "identity and limits; it opens and prints anywhere. It says nothing of who the patient "
+        "is, and no file name, unless you type it here."
+    )
+    left, right = st.columns([1, 2], gap="medium")
+    typed = left.text_input(
+        "Reference or name (optional)", key="predict_report_typed", max_chars=MAX_TYPED
+    )
+    note = right.text_area(
+        "Note (optional)", key="predict_report_note", max_chars=MAX_NOTE, height=68
+    )
+    if answer.refused:
+        st.markdown(f":red[{REFUSED} The report says so on top.]")
+    st.download_button(
+        "Report to hand over (HTML)",
+        data=partial(make_report, answerer, upload, answer, typed, note),
+        file_name=_report_name(selection),
+        mime="text/html",
+        icon=":material/description:",
+        on_click="ignore",
+        key="predict_report",
+    )
+
+
+def make_report(
+    answerer: Answerer, upload: Upload, answer: PictureAnswer, typed: str = "", note: str = ""
+) -> bytes:
+    """The report's HTML; what is shown of a refused picture is marked in it."""
+    from core.serving.html_report import ReportPicture, build_report
+
+    maps = {
+        own.model: live_answers.occlude(answerer, upload, own)
+        for own in answer.answers
+        if own.class_maps is None and not own.members
+    }
+    html = build_report(
+        answerer.run,
+        ReportPicture(upload.name, upload.decoded, upload.file_sha256 or "no file", upload.label),
+        answer,
+        typed=typed,
+        note=note,
+        even_if_refused=True,
+        guard=answerer.guard,
+        occlusion=maps,
+    )
+    return html.encode()
+
+
+def _report_name(selection: ui.Selection) -> str:
+    from datetime import UTC, datetime
+
+    from core.serving.html_report import report_file_name
+
+    return report_file_name(selection.run, datetime.now(UTC))

@@ -1,0 +1,224 @@
+"""Live answers: the models asked about one picture, and the picture under a heat map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from core.datasets.phantom.generate import label_synthetic
+from core.imageio.decode import resize_square
+from core.inference.class_activation import (
+    CLASS_ACTIVATION,
+    MEAN_OF_MEMBERS,
+    OCCLUSION,
+    class_heat,
+    mean_heat,
+    overlay,
+)
+from core.inference.occlusion import occlusion_maps
+from core.runs.missing_weights import left_out
+from core.serving.predict import NOT_ASKED, Answerer, ModelAnswer, PictureAnswer
+from dashboard.components import page as ui
+from dashboard.data import runs as run_data
+from dashboard.predict.model_choice import asked_models, shown_answers, shown_pixels
+from dashboard.predict.uploads import Upload
+
+LARGE_PX = 520
+ANSWERS_KEPT = 12
+_ANSWERS, _MAPS, _SHOWN = "live_answers", "live_maps", "live_shown"
+METHODS = {
+    CLASS_ACTIVATION: "class activation map",
+    OCCLUSION: "occlusion, what a grey patch took away, as this model has no class activation map",
+    MEAN_OF_MEMBERS: "mean of its members' maps, each scaled to its own maximum",
+}
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A heat map (h, w), 0 to 1, of one class, and how it was made
+    (core.inference.class_activation's names).
+    """
+
+    values: np.ndarray
+    method: str
+
+
+def ask_models(selection: ui.Selection, upload: Upload) -> PictureAnswer:
+    """What the chosen models, an ensemble's members and the guard say; the last few are kept."""
+    run = selection.run
+    answerer = run_data.load_answerer(run)
+    chosen = tuple(asked_models(run, selection.models))
+    key = (upload.key, run_data.answerer_token(run), chosen)
+    kept: dict = st.session_state.setdefault(_ANSWERS, {})
+    if key not in kept:
+        answer = answerer.answer(upload.decoded, chosen=chosen)
+        while len(kept) >= ANSWERS_KEPT:
+            kept.pop(next(iter(kept)))
+        kept[key] = answer
+    return kept[key]
+
+
+def own_problems(selection: ui.Selection, answer: PictureAnswer) -> list[str]:
+    """Why some of the chosen models cannot answer; of others nothing is said."""
+    run = selection.run
+    asked = set(asked_models(run, selection.models))
+    asked |= {member for model in asked for member in run.members(model)}
+    titles = {run.title(model) for model in asked}
+    if not answer.answers or asked & set(left_out(run)):
+        titles.add(NOT_ASKED)
+    return [words for title, words in answer.problems.items() if title in titles]
+
+
+def forget_all() -> None:
+    """Drop what is kept of pictures: answers, maps and small copies."""
+    for name in [name for name in st.session_state if str(name).startswith(_SHOWN)]:
+        del st.session_state[name]
+    for name in (_ANSWERS, _MAPS):
+        st.session_state.pop(name, None)
+
+
+# ------------------------------------------------------------------------------ heat map
+
+
+def draw_heat(
+    selection: ui.Selection, upload: Upload, answer: PictureAnswer, key: str, warning: str = ""
+) -> str | None:
+    """The picture under a heat map, with model, class and opacity to choose.
+
+    warning stands before the caption, such as that the guard refused the picture. Returns the
+    model whose map is shown, None where there is none.
+    """
+    synthetic = upload.decoded.synthetic
+    kind = "Drawn phantom, SYNTHETIC, " if synthetic else "Picture "
+    pixels, caption = _shown(upload, key), "No model could answer, so there is no heat map."
+    slot = st.container()
+    own = None
+    if answer.answers:
+        with slot.container(horizontal=True):
+            own, label = _choose_heat(selection, upload, answer, key)
+        opacity = st.slider(
+            "Opacity of the map",
+            0,
+            100,
+            50,
+            step=5,
+            format="%d %%",
+            key=f"{key}_opacity",
+            persist_state="session",
+        )
+        heat = find_heat(selection, upload, answer, own, label)
+        pixels = overlay(pixels, heat.values, opacity / 100)
+        height, width = heat.values.shape
+        caption = (
+            f"Where {own.title} finds more for {label} than for the other classes "
+            f"({METHODS[heat.method]}; {height}×{width} places, "
+            "the brightest is its own maximum). "
+            "It shows what the score rests on, not where a disease is."
+        )
+        if not heat.values.any():
+            caption = f"{own.title} finds nothing anywhere that speaks for {label}."
+    caption = f"{warning} {caption}".strip()
+    shown = label_synthetic(pixels) if synthetic else pixels
+    slot.image(shown, width=_shown_width(shown), alt=f"{kind}{upload.name}. {caption}")
+    st.caption(ui.escape(caption))
+    return own.model if own else None
+
+
+# A slider that moves draws the map again, and neither asks the models nor draws the page.
+show_heat = st.fragment(draw_heat)
+
+
+def find_heat(
+    selection: ui.Selection,
+    upload: Upload,
+    answer: PictureAnswer,
+    own: ModelAnswer,
+    label: str,
+) -> Heat:
+    """One answer's heat map for a class; a mean's is made of its members'."""
+    k = answer.class_names.index(label)
+    if not own.members:
+        maps, method = model_maps(selection, upload, own)
+        return Heat(class_heat(maps, k), method)
+    parts = [answer.of(member) for member in own.members]
+    heats = [class_heat(model_maps(selection, upload, part)[0], k) for part in parts]
+    return Heat(mean_heat(heats), MEAN_OF_MEMBERS)
+
+
+def model_maps(selection: ui.Selection, upload: Upload, own: ModelAnswer) -> tuple[np.ndarray, str]:
+    """A single model's maps (h, w, C) and how they are made; occlusion's are kept once made."""
+    if own.class_maps is not None:
+        return own.class_maps, CLASS_ACTIVATION
+    kept: dict = st.session_state.setdefault(_MAPS, {})
+    key = (upload.key, run_data.answerer_token(selection.run), own.model)
+    if key not in kept:
+        with st.spinner("Hiding the picture place by place …"):
+            maps = occlude(run_data.load_answerer(selection.run), upload, own)
+        while len(kept) >= ANSWERS_KEPT:
+            kept.pop(next(iter(kept)))
+        kept[key] = maps
+    return kept[key], OCCLUSION
+
+
+def occlude(answerer: Answerer, upload: Upload, own: ModelAnswer) -> np.ndarray:
+    """Occlusion maps (h, w, C) of a model that has no class activation map; asks it anew."""
+    model = answerer.models[own.model]
+    pixels = resize_square(upload.decoded.pixels, own.input_size_px)
+    return occlusion_maps(lambda shown: model.predict(shown).probabilities, pixels)
+
+
+def _choose_heat(
+    selection: ui.Selection, upload: Upload, answer: PictureAnswer, key: str
+) -> tuple[ModelAnswer, str]:
+    """The model and the class whose map is shown; each picture begins with the model's answer."""
+    by_model = {own.model: own for own in shown_answers(selection.run, answer)}
+    options = list(by_model)
+    model = _kept_choice(
+        "Heat map of", options, f"{key}_heat_model", options[0], lambda name: by_model[name].title
+    )
+    own = by_model[model]
+    class_key = f"{key}_heat_class"
+    whose = (upload.sha256, model, own.predicted)
+    if st.session_state.get(f"{class_key}_of") != whose:
+        st.session_state[f"{class_key}_of"] = whose
+        st.session_state[class_key] = own.predicted
+    label = _kept_choice("for the class", answer.class_names, class_key, own.predicted, str)
+    return own, label
+
+
+def theme() -> str:
+    """ "light" or "dark", as the page is shown."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def _kept_choice(label: str, options: Sequence[str], key: str, default: str, title) -> str:
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = default
+    return st.segmented_control(
+        label,
+        options,
+        key=key,
+        required=True,
+        format_func=title,
+        persist_state="session",
+        wrap=True,
+    )
+
+
+def _shown(upload: Upload, key: str) -> np.ndarray:
+    """The picture small enough to show; made once, not each time that a slider moves."""
+    name = f"{_SHOWN}_{key}"
+    kept = st.session_state.get(name)
+    if kept is None or kept[0] != upload.sha256:
+        kept = (upload.sha256, shown_pixels(upload.decoded.pixels))
+        st.session_state[name] = kept
+    return kept[1]
+
+
+def _shown_width(pixels: np.ndarray) -> int:
+    """Small pictures are enlarged, tall ones kept to one screen's height, in px."""
+    height, width = pixels.shape[:2]
+    return max(1, round(min(LARGE_PX, LARGE_PX * width / height)))

@@ -1,0 +1,206 @@
+"""Parts of Overview that say how far its figures can be trusted.
+
+The lines that lead to Trust and Protocol, the verdict on every pair of models, images from
+elsewhere, calibration, and what was not done.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from core.evaluation import cross_validation
+from core.metrics.classification import MetricsError
+from core.reporting import run_summary, verdict
+from core.runs.additions import list_external, load_audit
+from core.runs.artifacts import ArtifactError
+from dashboard.components import page as ui
+from dashboard.data import protocol as protocol_data
+from dashboard.data import runs as run_data
+from dashboard.tables import metrics as metric_tables
+
+CALIBRATED = {"log_loss": "Log loss", "brier": "Brier score", "ece": "ECE"}
+CALIBRATION_PARTS = {"inner": "out-of-fold", "val": "validation"}
+
+
+def show_links(selection: ui.Selection) -> None:
+    """One line each from the scorecard and from cross-validation, that lead to their pages."""
+    run = selection.run
+    with st.container(horizontal=True, gap="medium"):
+        try:
+            counts = verdict.trust_counts(c.status for c in protocol_data.load_checks(run))
+            link("trust", f"Trust: {counts}", ":material/verified_user:")
+        except (ArtifactError, MetricsError) as error:
+            st.error(ui.sentence(str(error)), icon=":material/error:")
+        try:
+            words = protocol_words(selection)
+        except (ArtifactError, MetricsError) as error:
+            words = ui.sentence(str(error))
+        link("protocol", "Protocol", ":material/rule:")
+        st.markdown(f":gray[{words}]", width="content")
+
+
+def link(page: str, words: str, icon: str) -> None:
+    st.page_link(Path("app_pages", f"{page}.py"), label=words, icon=icon)
+
+
+def protocol_words(selection: ui.Selection) -> str:
+    """The best pooled accuracy of the chosen models, in a few words of Markdown."""
+    run = selection.run
+    found = {m: f for m, f in cross_validation.load_pooled(run).items() if m in selection.models}
+    if not found:
+        return "no cross-validation"
+    best = max(found, key=lambda model: found[model]["accuracy"])
+    own, dealt = found[best], "patient-grouped" if cross_validation.is_grouped(run) else "random"
+    interval = ui.interval_text(own["intervals"].get("accuracy"))
+    return (
+        f"over {cross_validation.fold_count(run)} {dealt} folds {ui.escape(selection.title(best))} "
+        f"reaches {ui.percent(own['accuracy'])} ({interval}) accuracy"
+    )
+
+
+def show_pairs(selection: ui.Selection, comparisons: list[dict]) -> None:
+    """Every pair of the run's models and its verdict, on demand."""
+    if not comparisons:
+        return
+    several = images_of_a_patient(selection)
+    with st.expander("Every pair of models, and whether it differs", icon=":material/compare:"):
+        st.table(
+            pd.DataFrame([pair_row(selection, row) for row in comparisons]),
+            hide_index=True,
+            border="horizontal",
+        )
+        st.caption(
+            "Difference in macro-F1, in points, with its 95% interval from the same draws of "
+            "whole patients. p: permutation test that swaps whole patients, and Holm's correction "
+            f"over {len(comparisons)} pairs, all of the run's whatever is chosen. McNemar counts "
+            f"every image for itself and ignores that a patient has {several}, "
+            "so it decides nothing. A difference is shown where the corrected p is below 0.05 and "
+            "the interval leaves out 0; where none is shown, that is the verdict."
+        )
+
+
+def images_of_a_patient(selection: ui.Selection) -> str:
+    """Such as "up to 12 images here"."""
+    try:
+        table = run_data.load_prediction_table(selection.run, selection.models[0], selection.part)
+    except ArtifactError:  # the page needs the manifest for nothing else
+        return "several images"
+    return f"up to {table['patient_id'].value_counts().max()} images here"
+
+
+def pair_row(selection: ui.Selection, row: dict) -> dict[str, str]:
+    names = {side: ui.escape(selection.title(row[side])) for side in ("a", "b")}
+    low, high = row.get("low"), row.get("high")
+    gap = "–" if row.get("difference") is None else f"{100 * row['difference']:+.1f}"
+    better = {"a better": names["a"], "b better": names["b"]}.get(row["verdict"])
+    return {
+        "Pair": f"{names['a']} less {names['b']}",
+        "Difference": f"{gap} :gray[{metric_tables.range_text(low, high)}]",
+        "p, permutation": p_text(row.get("p_permutation")),
+        "p, Holm": p_text(row["p_holm"]),
+        "p, McNemar": f":gray[{p_text(row.get('mcnemar_p'))}]",
+        "Verdict": f"**{better} better**" if better else "no difference shown",
+    }
+
+
+def p_text(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def show_calibrated(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+    """What the temperature does on test, where one was fitted."""
+    rows = []
+    for model in selection.models:
+        done = metrics[model].get("calibrated") or {}
+        if not done.get("before") or not done.get("after"):
+            continue
+        part = CALIBRATION_PARTS.get(done.get("part"), str(done.get("part")))
+        row = {"Model": ui.model_cell(selection.run, model)}
+        row["Temperature"] = f"{ui.number(done.get('temperature'))} :gray[{done.get('n')} {part}]"
+        for key, name in CALIBRATED.items():
+            for when in ("before", "after"):
+                interval = (done[when].get("intervals") or {}).get(key)
+                value = ui.with_interval(done[when].get(key), interval, as_percent=False)
+                row[f"{name}, {when}"] = value
+        rows.append(row)
+    if rows:
+        st.subheader("Probabilities, as served and calibrated", anchor=False)
+        st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+        st.caption(
+            "On the test images; lower is better. Beside each temperature the images that it was "
+            "fitted on: none of them is a test image. More on the page Curves."
+        )
+
+
+def show_external(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+    """What is left elsewhere, beside the figures at home."""
+    st.subheader("Images from elsewhere", anchor=False)
+    try:
+        documents = protocol_data.load_externals(selection.run)
+    except ArtifactError as error:
+        st.error(ui.sentence(str(error)), icon=":material/error:")
+        return
+    if not documents:
+        st.markdown(
+            "**External: not done.** What is left of these figures on images of other hospitals "
+            f"is not known; `python -m core evaluate --run {selection.run.name} --data FOLDER` "
+            "measures it."
+        )
+    for document in documents:
+        missing = document.get("classes_missing") or []
+        text = f"**{ui.escape(document.get('title', document['name']))}**, n = {document['n']:,}"
+        text += f", without {ui.escape(', '.join(missing))}" if missing else ""
+        st.markdown(text)
+        rows = []
+        for model in selection.models:
+            if model not in document["models"]:
+                continue
+            own = metrics[model]
+            here = ui.with_interval(own["macro_f1"], own["intervals"].get("macro_f1"))
+            accuracy, macro_f1, fall = run_summary.external_cells(document, model)
+            found = run_summary.external_sensitivities(document, model)
+            rows.append(
+                {"Model": ui.model_cell(selection.run, model), "Macro-F1 here": here}
+                | {"Macro-F1 there": lighter(macro_f1), "Change": lighter(fall)}
+                | {"Accuracy there": lighter(accuracy)}
+                | {f"{name} found there": lighter(text) for name, text in found.items()}
+            )
+        if rows:
+            st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+
+
+def lighter(cell: str) -> str:
+    """ "84.8 (82.1 to 87.3)" with the interval in lighter type."""
+    number, _, rest = cell.partition(" (")
+    return f"{number} :gray[{rest[:-1]}]" if rest else number
+
+
+def not_done_yet(selection: ui.Selection) -> list[str]:
+    """What this run lacks, each with the reason, as Markdown."""
+    run, missing = selection.run, []
+    try:
+        audited = load_audit(run) is not None
+    except ArtifactError:
+        audited = True  # damaged, which the line about trust says
+    if not audited:
+        missing.append("Leakage and shortcut audit (no audit has been made of this run)")
+    if not list_external(run):
+        missing.append("External validation (no images from elsewhere have been evaluated)")
+    reasons = {
+        m: r for m, r in cross_validation.folds_not_done(run).items() if m in selection.models
+    }
+    if not cross_validation.fold_count(run):
+        missing.append("Cross-validation (trained on one split, without `--folds`)")
+    else:
+        each = [f"{ui.escape(selection.title(m))}: {ui.escape(r)}" for m, r in reasons.items()]
+        missing += [f"Cross-validation of some models ({'; '.join(each)})"] if each else []
+    raw = [m for m in selection.models if not run_data.load_metrics(run, m).get("calibrated")]
+    if raw:
+        names = ", ".join(ui.escape(selection.title(m)) for m in raw)
+        missing.append(f"Calibration (no temperature is fitted for {names})")
+    return missing

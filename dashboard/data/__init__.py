@@ -1,0 +1,1 @@
+"""Cached reading: everything that Streamlit keeps between drawings."""

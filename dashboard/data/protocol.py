@@ -1,0 +1,111 @@
+"""Cached reading for Protocol and Overview: folds, twins, scorecard, external results.
+
+As in dashboard.data.runs, nothing but st.cache_* around core. What is added to a finished run
+(audit/, external/) is read anew when its document changes.
+
+    load_fold_table(run), load_table_rows(run), load_target(run)
+    load_twin(run) -> Run | None;  load_gaps(run, twin) -> list[Gap]
+    load_checks(run) -> list[Check] | None          core.reporting.scorecard.scorecard; None where
+    it has none load_externals(run) -> list[dict]               every external.json
+    leaking_runs(entries) -> {run name: badge}      runs whose test part leaks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.evaluation import cross_validation, published_protocol, split_comparison
+from core.reporting import verdict
+from core.reporting.scorecard import scorecard
+from core.runs import additions, artifacts
+from core.runs.artifacts import ArtifactError, Run, RunEntry
+from dashboard.data import runs as run_data
+
+_BY_RUN = {Run: run_data.run_token}
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Computing the folds' intervals …", max_entries=10)
+def load_fold_table(run: Run) -> pd.DataFrame:
+    """core.evaluation.cross_validation.fold_table. Raises ArtifactError, MetricsError."""
+    return cross_validation.fold_table(run)
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Reading the folds …", max_entries=10)
+def load_table_rows(run: Run) -> list[published_protocol.Row]:
+    """core.evaluation.published_protocol.table_rows. Raises ArtifactError, MetricsError."""
+    return published_protocol.table_rows(run)
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=10)
+def load_target(run: Run) -> published_protocol.Target:
+    """core.evaluation.published_protocol.judge_target. Raises ArtifactError, MetricsError."""
+    return published_protocol.judge_target(run)
+
+
+def load_twin(run: Run) -> Run | None:
+    """The run to hold this one against, random against grouped; None where there is none."""
+    others = [entry.path for entry in run_data.list_runs() if entry.problem is None]
+    runs = [other for path in others if (other := _open(path)) and other.path != run.path]
+    return split_comparison.find_twin(run, runs)
+
+
+def _open(path: Path) -> Run | None:
+    try:
+        return artifacts.open_run(path)
+    except ArtifactError:  # damaged since it was listed; the sidebar will say so
+        return None
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Comparing the folds …", max_entries=10)
+def load_gaps(run: Run, twin: Run) -> list[split_comparison.Gap]:
+    """core.evaluation.split_comparison.compare_splits. Raises ArtifactError, MetricsError."""
+    return split_comparison.compare_splits(run, twin)
+
+
+def load_checks(run: Run) -> list[Any]:
+    """The scorecard of core.reporting.scorecard.scorecard, a Check each. Raises ArtifactError."""
+    return _load_checks(run, additions_token(run))
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Reading the scorecard …", max_entries=10)
+def _load_checks(run: Run, token: str) -> list[Any]:
+    return list(scorecard.build_scorecard(run))
+
+
+def load_externals(run: Run) -> list[dict[str, Any]]:
+    """external.json of every external set. Raises ArtifactError where one is damaged."""
+    return [additions.load_external(run, name) for name in additions.list_external(run)]
+
+
+def additions_token(run: Run) -> str:
+    """What changes when an audit or an external result is added or made anew."""
+    files = [run.path / additions.AUDIT_FOLDER / additions.AUDIT_FILE]
+    folder = run.path / additions.EXTERNAL_FOLDER
+    files += [folder / name / additions.EXTERNAL_FILE for name in additions.list_external(run)]
+    return ";".join(_file_token(file) for file in files)
+
+
+def leaking_runs(entries: Sequence[RunEntry]) -> dict[str, str]:
+    """Run name -> its LEAKS badge, for the runs whose test part is not independent."""
+    found = {entry.name: _leak_badge(entry.path, _file_token(entry.path / artifacts.RUN_FILE))
+             for entry in entries}  # fmt: skip
+    return {name: badge for name, badge in found.items() if badge}
+
+
+@st.cache_data(show_spinner=False, max_entries=200)
+def _leak_badge(path: Path, token: str) -> str:
+    run = _open(path)
+    return verdict.leak_badge(run.info.get("leakage")) if run else ""
+
+
+def _file_token(file: Path) -> str:
+    try:
+        status = file.stat()
+    except OSError:
+        return f"{file}:gone"
+    return f"{file}:{status.st_mtime_ns}:{status.st_size}"

@@ -1,0 +1,107 @@
+"""Cached reading of what was added to a run, and its scorecard: st.cache_* around core.
+
+An audit comes later than the run and may be made anew, so everything here is cached by the times
+and sizes of those files too.
+
+    load_evidence(run) -> Evidence           audit and external sets, their shapes checked
+    load_scorecard(run) -> list[Check]
+    keep_chart(run, models, name, build) -> Chart
+    draw_region(region, fill) -> [(caption, uint8 pixels)]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from core.datasets.phantom.generate import label_synthetic, make_phantom
+from core.reporting.scorecard import scorecard
+from core.reporting.scorecard.scorecard import Check, Evidence
+from core.runs import additions, artifacts
+from core.runs.artifacts import Run
+from dashboard.charts.base import Chart
+from dashboard.data import runs as run_data
+
+PHANTOM_PX = 256
+
+
+def trust_token(run: Run) -> str:
+    """What changes when the run or anything that was added to it is written anew."""
+    files = [run.path / additions.AUDIT_FOLDER / additions.AUDIT_FILE]
+    files += sorted((run.path / additions.EXTERNAL_FOLDER).glob(f"*/{additions.EXTERNAL_FILE}"))
+    for model in run.models:
+        names = (artifacts.METRICS_FILE, artifacts.FOLD_METRICS_FILE)
+        files += [run.path / model / name for name in names]
+    return "|".join([run_data.run_token(run), *map(_stamp, files)])
+
+
+def _stamp(file: Path) -> str:
+    try:
+        status = file.stat()
+    except OSError:
+        return f"{file.name}:gone"
+    return f"{file.parent.name}/{file.name}:{status.st_mtime_ns}:{status.st_size}"
+
+
+_BY_RUN = {Run: trust_token}
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=20)
+def load_evidence(run: Run) -> Evidence:
+    """Audit and external sets of the run. Raises ArtifactError where they are damaged."""
+    return scorecard.load_evidence(run)
+
+
+@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Checking the run …", max_entries=20)
+def load_scorecard(run: Run) -> list[Check]:
+    """Every check, the most serious first. Raises ArtifactError."""
+    return scorecard.build_scorecard(run)
+
+
+@st.cache_resource(hash_funcs=_BY_RUN, show_spinner=False, max_entries=300)
+def keep_chart(run: Run, models: tuple[str, ...], name: str, _build: Callable[[], Chart]) -> Chart:
+    """The chart of that name, built once for these models of the run; to be shown, not changed.
+
+    The page has more than a dozen. `_build` may use nothing but the run's files, `models` and what
+    `name` tells.
+    """
+    return _build()
+
+
+def draw_region(region: dict[str, Any], fill: str) -> list[tuple[str, np.ndarray]]:
+    """(caption, pixels) of a drawn phantom: whole, lungs hidden, only the lungs, as the audit's
+    blackout test alters images. Marked SYNTHETIC."""
+    return _draw_region(json.dumps(region, sort_keys=True), fill)
+
+
+@st.cache_data(show_spinner=False, max_entries=20)
+def _draw_region(region_json: str, fill: str) -> list[tuple[str, np.ndarray]]:
+    from core.evaluation.audit.blackout import (  # brings scikit-learn along; only pictures need it
+        FILLS,
+        fill_hidden,
+    )
+
+    region = json.loads(region_json)
+    phantom = make_phantom("normal", 3, PHANTOM_PX, 5)
+    lungs = phantom.lungs if region.get("kind") == "masks" else _boxes(region.get("boxes") or [])
+    fill = fill if fill in FILLS else next(iter(FILLS))
+    pictures = [("Whole image", phantom.pixels)]
+    for caption, hidden in (("Lungs hidden", lungs), ("Only the lungs", ~lungs)):
+        grey = float(phantom.pixels.mean())
+        pictures.append((caption, fill_hidden(phantom.pixels[None], hidden, fill, grey, 0)[0]))
+    return [(caption, label_synthetic(pixels)) for caption, pixels in pictures]
+
+
+def _boxes(boxes: list[list[float]]) -> np.ndarray:
+    """True inside boxes of [top, left, bottom, right] in shares of the side."""
+    mask = np.zeros((PHANTOM_PX, PHANTOM_PX), dtype=bool)
+    for box in boxes:
+        if len(box) == 4:
+            top, left, bottom, right = (round(min(max(s, 0), 1) * PHANTOM_PX) for s in box)
+            mask[top:bottom, left:right] = True
+    return mask

@@ -1,0 +1,1 @@
+"""The state of the Predict page: uploads, batches, which models answer."""

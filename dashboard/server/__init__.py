@@ -1,0 +1,1 @@
+"""The server around the pages: warm-up, and how long uploads stay."""
