@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.factory import make_run
-from tests.files import record_decodes, write_pictures
+from tests.support.files import record_decodes, write_pictures
+from tests.support.runs import make_run
 
 CONNECT = socket.socket.connect
 

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.factory import make_run
-from tests.factory_audit import add_audit, add_external
-from tests.factory_guard import add_guard
-from tests.serving import Server
+from tests.support.audit import add_audit, add_external
+from tests.support.guard import add_guard
+from tests.support.runs import make_run
+from tests.support.server import Server
 
 HOW_TO_GET_CHROMIUM = (
     "No Chromium was found for the browser tests. Get one with `apt-get install chromium`, or say "
@@ -78,7 +78,7 @@ def browser_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_server(browser_root: Path) -> Iterator[Server]:
-    """The dashboard on the demo run of tests/factory.py."""
+    """The dashboard on the demo run of tests/support/runs.py."""
     server = Server(browser_root)
     yield server
     server.stop()

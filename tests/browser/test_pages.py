@@ -14,7 +14,7 @@ from PIL import Image
 from core.datasets.phantom.generate import make_phantom
 from core.reporting.answer_reliability import agreement_sentence
 from core.runs import artifacts
-from tests.factory import CLASS_NAMES, TITLES, make_run
+from tests.support.runs import CLASS_NAMES, TITLES, make_run
 
 PAGES = {
     "": "Overview",

@@ -27,8 +27,8 @@ from core.imageio.decode import decode_image, read_image
 from core.reporting.answer_reliability import agreement_sentence, votes
 from core.runs import artifacts
 from core.serving.predict import Answerer, PictureAnswer, conformal_words, open_answerer
-from tests.factory import CLASS_NAMES
-from tests.uploading import open_files
+from tests.support.runs import CLASS_NAMES
+from tests.support.uploads import open_files
 
 PATIENT = {
     "PatientName": "Geheimnis^Frieda",

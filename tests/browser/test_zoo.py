@@ -7,8 +7,8 @@ import re
 import pytest
 
 from tests.browser.conftest import PHONE
-from tests.factory_zoo import make_zoo
-from tests.serving import Server
+from tests.support.leaderboard import make_zoo
+from tests.support.server import Server
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,105 @@
+"""The table of a run, and the README that shows the release run's."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.evaluation.published_protocol import judge_target, published_table
+from core.files import write_json
+from core.reporting.run_summary import summarise_run
+from core.reporting.scorecard.scorecard import build_scorecard
+from core.runs import artifacts
+from tests.support.audit import add_audit, add_external
+from tests.support.cross_validation import make_folded_run
+from tests.support.runs import make_run
+
+ROOT = Path(__file__).resolve().parents[2]
+RELEASE = ROOT / "artifacts" / "release"
+
+
+def test_rows_hold_the_figures_of_metrics_json(tmp_path):
+    run = artifacts.open_run(make_run(tmp_path, n=60, images=False))
+    text = summarise_run(run)
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert len({len(row) for row in rows}) == 1
+    for model in run.models:
+        metrics = artifacts.load_metrics(run, model)
+        row = next(row for row in rows if row[0] == f"| {run.title(model)}")
+        low, high = (metrics["intervals"]["macro_f1"][end] for end in ("low", "high"))
+        expected = f"{100 * metrics['macro_f1']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        assert row[4] == expected
+        assert row[5].startswith(f"{100 * metrics['per_class']['covid']['recall']:.1f} (")
+    floors = run.info["floors"]
+    assert sum(row[0].startswith("| *floor: ") for row in rows) == len(floors) > 0
+
+
+def test_a_run_without_floors_or_covid_has_a_table(tmp_path):
+    path = make_run(tmp_path, n=60, images=False, models=("cnn",))
+    run = artifacts.open_run(path)
+    run.info.pop("floors")
+    assert "| CNN | from scratch |" in summarise_run(run)
+
+
+def test_a_run_with_folds_has_the_papers_table_and_the_verdict(tmp_path):
+    run = make_folded_run(tmp_path, ensemble=True, not_done={})
+    text = summarise_run(run)
+    assert published_table(run) in text
+    target = judge_target(run)
+    assert f"**{target.sentence}**" in text and target.basis in text
+    assert all(f"- {one.sentence}" in text for one in target.tasks)
+    metrics = artifacts.load_fold_metrics(run, "cnn")
+    spread, interval = metrics["spread"]["accuracy"], metrics["intervals"]["accuracy"]
+    assert (
+        f"- CNN: accuracy {100 * metrics['accuracy']:.1f} ({100 * interval['low']:.1f} to "
+        f"{100 * interval['high']:.1f}) pooled, mean of the 5 folds {100 * spread['mean']:.1f}, "
+        f"standard deviation {100 * spread['sd']:.1f}."
+    ) in text
+    assert "| Mean of the models | mean of 2 | – |" in text
+    plain = artifacts.open_run(make_run(tmp_path, n=60, images=False))
+    assert "Ozturk" not in summarise_run(plain) and "Target" not in summarise_run(plain)
+
+
+def test_folds_that_were_not_done_are_named_with_the_reason(tmp_path):
+    run = make_folded_run(tmp_path, not_done={"cnn": "every layer is trained"})
+    assert "- CNN: folds not done, every layer is trained." in summarise_run(run)
+
+
+def test_results_from_elsewhere_and_failed_checks_are_in_it(tmp_path):
+    path = make_run(tmp_path, n=60, images=False)
+    add_audit(path, leaks=True)
+    document = add_external(path, drop=0.2)
+    run = artifacts.open_run(path)
+    text = summarise_run(run)
+    assert "Images from elsewhere: Images from elsewhere (n = 180)." in text
+    far = document["models"]["cnn"]
+    interval = far["intervals"]["accuracy"]
+    line = next(
+        line for line in text.splitlines() if line.startswith("| CNN | ") and "points" in line
+    )
+    assert line.split(" | ")[1] == (
+        f"{100 * far['accuracy']:.1f} ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
+    )
+    checks = build_scorecard(run)
+    failed = [check for check in checks if check.status == "failed"]
+    assert f"of {len(checks)} checks, fails {len(failed)}" in text
+    assert failed and all(f"- **Fails {check.title}**" in text for check in failed)
+    assert text.count("- **Fails ") == len(failed)
+
+
+def test_a_run_that_leaks_says_so_first(tmp_path):
+    path = make_run(tmp_path, n=60, images=False)
+    leakage = {"patients": 4, "images": 9, "share": 0.44, "exact": 0, "near": 0}
+    write_json(path / "run.json", artifacts.open_run(path).info | {"leakage": leakage})
+    text = summarise_run(artifacts.open_run(path))
+    assert text.startswith("**LEAKS: 44\u202f% of test images share a patient with training.**")
+
+
+@pytest.mark.skipif(not RELEASE.is_dir(), reason="artifacts/release is not there")
+def test_the_readme_shows_the_release_run_as_it_is():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- release -->\n(.*?)<!-- /release -->", readme, re.DOTALL)
+    assert shown is not None, "README.md needs <!-- release --> … <!-- /release -->"
+    assert shown[1].strip() == summarise_run(artifacts.open_run(RELEASE)).strip(), (
+        "Put what `python -m core summary --run release` prints between the two marks."
+    )
