@@ -28,7 +28,7 @@ from core.evaluation.audit.subgroups import SubgroupsError
 from core.evaluation.external.cross_dataset import CrossError
 from core.evaluation.heatmaps.evaluate import MapsError
 from core.evaluation.heatmaps.sanity_checks import SanityError
-from core.evaluation.shortcut_baselines import FloorsError
+from core.evaluation.shortcut_baselines import BaselineError
 from core.imageio.decode import ImageError
 from core.inference.class_activation import ExplainError
 from core.inference.ensemble import AuditError
@@ -55,7 +55,7 @@ class UsageError(ValueError):
 # folder that cannot be written.
 USER_ERRORS = (
     ArtifactError, AuditError, BenchError, ConfigError, CrossError, DatasetError, ExplainError,
-    FloatingPointError, FloorsError, GroupingError, GuardError, ImageError, InferenceError,
+    FloatingPointError, BaselineError, GroupingError, GuardError, ImageError, InferenceError,
     LeakageError, ManifestError, MapsError, MetricsError, OcclusionError, OSError, PhantomError,
     SanityError, SubgroupsError, UsageError, ZooError,
 )  # fmt: skip

@@ -237,7 +237,7 @@ def _try(data: bytes, name: str) -> tuple[str, str]:
         return _judge_sentence(str(error))
     except BaseException as error:
         return "wrong", f"{type(error).__name__}: {error}"
-    return _judge_picture(decoded)
+    return _judge_image(decoded)
 
 
 def _judge_sentence(message: str) -> tuple[str, str]:
@@ -245,7 +245,7 @@ def _judge_sentence(message: str) -> tuple[str, str]:
     return ("refused", "") if plain else ("wrong", f"no plain sentence: {message!r}")
 
 
-def _judge_picture(decoded: Any) -> tuple[str, str]:
+def _judge_image(decoded: Any) -> tuple[str, str]:
     import numpy as np
 
     from core.bench.fuzz_seeds import WHOM

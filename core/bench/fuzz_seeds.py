@@ -140,7 +140,7 @@ def pydicom_files() -> list[Path]:
 def build_seeds(data_root: str | Path | None = None) -> dict[str, list[bytes]]:
     """Format -> valid files, small ones; the same at every call on the same machine."""
     grey = make_phantom("covid", 1, SEED_PX, 1).pixels
-    pictures = [grey, *_real_pictures(data_root)]
+    pictures = [grey, *_real_images(data_root)]
     deep = grey.astype(np.uint16) * 16
     seeds: dict[str, list[bytes]] = {name: [] for name in ("PNG", "JPEG", "TIFF", "BMP", "WEBP")}
     for pixels in pictures:
@@ -223,7 +223,7 @@ def _dicom_seeds(
     return seeds
 
 
-def _real_pictures(data_root: str | Path | None) -> Iterable[np.ndarray]:
+def _real_images(data_root: str | Path | None) -> Iterable[np.ndarray]:
     """A few real X-rays, made small; none without a folder of data sets."""
     found = 0
     for folder, folders, names in os.walk(data_root) if data_root else ():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from core.bench.measurement import Measured, Measurements, median_by_turns
-from core.bench.task import FROZEN, FROZEN_PX, TIMES, Task, first_model, open_task
+from core.bench.task import FROZEN, FROZEN_PX, TIMES, BenchTask, first_model, open_task
 from core.imageio.pixel_cache import build_pixel_cache
 
 LIMIT = 1.3
@@ -22,7 +22,7 @@ def bench_evaluation(run: str | None) -> Measurements:
             yield _bench_engine(task, name, Path(folder))
 
 
-def _bench_engine(task: Task, name: str, folder: Path) -> Measured:
+def _bench_engine(task: BenchTask, name: str, folder: Path) -> Measured:
     from core.inference.served_model import compile_model
     from core.models.recipes import Recipe
     from core.training.export import export_model, round_weights

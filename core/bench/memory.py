@@ -202,7 +202,7 @@ def _train(name: str, recipe, pixels: np.ndarray, folder: Path) -> None:
 
     keras = import_keras()
     from core.models.architectures import build_model
-    from core.training.data_loader import Images
+    from core.training.data_loader import TrainingImages
     from core.training.feature_cache import FrozenStore
     from core.training.fit import fit_model
 
@@ -211,7 +211,7 @@ def _train(name: str, recipe, pixels: np.ndarray, folder: Path) -> None:
     n = len(pixels)
     y = np.arange(n) % 3
     mixed, tenth = np.random.default_rng(0).permutation(n), n // 10
-    parts = [Images(pixels[:0], y[r], np.sort(r)) for r in (mixed[tenth:], mixed[:tenth])]
+    parts = [TrainingImages(pixels[:0], y[r], np.sort(r)) for r in (mixed[tenth:], mixed[:tenth])]
     store = FrozenStore(pixels, folder / "frozen", recipe, 0, name)
     fit_model(model, recipe, *parts, 3, folder / "fit", seed=0, title=name, store=store)
 

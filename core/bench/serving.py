@@ -30,8 +30,8 @@ from core.imageio.sandbox import decode_safely
 from core.inference.class_activation import class_heat, overlay
 from core.reporting.scorecard.base import headline_models
 from core.runs import artifacts
-from core.serving.predict import Answerer, open_answerer, warm_up
-from core.serving.predict_files import answer_files, bytes_sources
+from core.serving.predict import Predictor, open_predictor, warm_up
+from core.serving.predict_files import bytes_sources, predict_files
 
 ONE_BY_ONE = 200
 PEOPLE, PEOPLE_S = 20, 60.0
@@ -42,31 +42,31 @@ MAP_PX = 448
 NO_RUN = "there is no run that answers; `make train-all` makes one"
 FIRST = """
 import json, sys, time
-from core.bench.serving import answer_one, answerer_of
+from core.bench.serving import predict_one, predictor_of
 with open(sys.argv[2], "rb") as file:
     data = file.read()
-answer_one(answerer_of(sys.argv[1]), data)
+predict_one(predictor_of(sys.argv[1]), data)
 print(json.dumps(time.time()))
 """
 
 
 def bench_live(run: str | None) -> Measurements:
     """From bytes to three predictions with maps, at the start and warm; what the sandbox costs."""
-    answerer = _open(run)
-    if answerer is None:
+    predictor = _open(run)
+    if predictor is None:
         yield Measured("live", "answers about one picture", None, 0.15, NO_RUN)
         return
-    pictures, kind = load_pictures(answerer.run, ONE_BY_ONE)
-    yield _first(answerer.run, pictures[0])
-    warm_up(answerer)
+    pictures, kind = load_pictures(predictor.run, ONE_BY_ONE)
+    yield _first(predictor.run, pictures[0])
+    warm_up(predictor)
     for data in pictures[:5]:
-        answer_one(answerer, data)
+        predict_one(predictor, data)
     times = []
     for number in range(ONE_BY_ONE):
         started = time.perf_counter()
-        answer_one(answerer, pictures[number % len(pictures)])
+        predict_one(predictor, pictures[number % len(pictures)])
         times.append(time.perf_counter() - started)
-    what = _what(answerer, f"{ONE_BY_ONE} {kind} one after the other")
+    what = _what(predictor, f"{ONE_BY_ONE} {kind} one after the other")
     yield Measured("live", f"median, {what}", float(np.median(times)), 0.15)
     yield Measured("live", f"95th percentile, {what}", float(np.quantile(times, 0.95)), 0.30)
     data = pictures[0]
@@ -79,25 +79,25 @@ def bench_live(run: str | None) -> Measurements:
 
 def bench_zip(run: str | None) -> Measurements:
     """A zip of many pictures, without maps, as the table of the Predict page has it."""
-    answerer = _open(run)
-    if answerer is None:
+    predictor = _open(run)
+    if predictor is None:
         yield Measured("zip", "a zip of pictures", None, 15.0, NO_RUN, "pictures/s", True)
         return
-    pictures, kind = load_pictures(answerer.run, ZIPPED)
+    pictures, kind = load_pictures(predictor.run, ZIPPED)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for number in range(ZIPPED):
             archive.writestr(f"{number:04d}", pictures[number % len(pictures)])
-    warm_up(answerer)
-    chosen = headline_models(answerer.run)
+    warm_up(predictor)
+    chosen = headline_models(predictor.run)
     started = time.perf_counter()
     sources = bytes_sources([("bench.zip", packed.getvalue())])
-    rows = list(answer_files(answerer, sources, chosen=chosen))
+    rows = list(predict_files(predictor, sources, chosen=chosen))
     seconds = time.perf_counter() - started
     failed = sum(row.answer is None for row in rows)
     note = f"{failed} of {len(rows)} failed" if failed else ""
     yield Measured(
-        "zip", _what(answerer, f"a zip of {len(rows)} {kind}"), len(rows) / seconds, 15.0, note,
+        "zip", _what(predictor, f"a zip of {len(rows)} {kind}"), len(rows) / seconds, 15.0, note,
         "pictures/s", True,
     )  # fmt: skip
 
@@ -159,15 +159,15 @@ def bench_fuzz(run: str | None) -> Measurements:
     )  # fmt: skip
 
 
-def answerer_of(name: str | None) -> Answerer:
+def predictor_of(name: str | None) -> Predictor:
     """The models of a run, opened. Raises BenchError or ArtifactError."""
-    return open_answerer(artifacts.open_run(find_entry(name).path))
+    return open_predictor(artifacts.open_run(find_entry(name).path))
 
 
-def answer_one(answerer: Answerer, data: bytes) -> None:
+def predict_one(predictor: Predictor, data: bytes) -> None:
     """All that a person gets: decoded in the sandbox, answered, a map drawn for each model."""
     decoded = decode_safely(data)
-    answer = answerer.answer(decoded, chosen=headline_models(answerer.run))
+    answer = predictor.answer(decoded, chosen=headline_models(predictor.run))
     names = list(answer.class_names)
     shown = np.array(Image.fromarray(decoded.pixels).resize((MAP_PX, MAP_PX)))
     for own in answer.answers:
@@ -200,12 +200,12 @@ def load_pictures(run: artifacts.Run, n: int) -> tuple[list[bytes], str]:
     return drawn, "drawn phantoms"
 
 
-def _open(run: str | None) -> Answerer | None:
+def _open(run: str | None) -> Predictor | None:
     entry = find_entry(run)
     if entry is None:
         return None
     try:
-        return open_answerer(artifacts.open_run(entry.path))
+        return open_predictor(artifacts.open_run(entry.path))
     except artifacts.ArtifactError:
         return None  # a run without its model files answers nothing
 
@@ -225,11 +225,11 @@ def _first(run: artifacts.Run, data: bytes) -> Measured:
     return Measured("live", what, json.loads(done.stdout) - started, 3.0)
 
 
-def _what(answerer: Answerer, what: str) -> str:
-    asked = [m for m in headline_models(answerer.run) if m in answerer.models]
-    guard = "guard" if answerer.guard else "no guard"
-    precision = next(iter(answerer.models.values())).precision
-    return f"{what}, {len(asked)} models of {answerer.run.name} at {precision}, {guard}"
+def _what(predictor: Predictor, what: str) -> str:
+    asked = [m for m in headline_models(predictor.run) if m in predictor.models]
+    guard = "guard" if predictor.guard else "no guard"
+    precision = next(iter(predictor.models.values())).precision
+    return f"{what}, {len(asked)} models of {predictor.run.name} at {precision}, {guard}"
 
 
 def _last_line(text: str) -> str:

@@ -27,7 +27,7 @@ TIMES = "x"
 
 
 @dataclass(frozen=True)
-class Task:
+class BenchTask:
     """The images of a comparison: table (path, label, patient_id, split), below root."""
 
     table: pd.DataFrame
@@ -47,7 +47,7 @@ class Task:
 
 
 @contextmanager
-def open_task(folder: Path) -> Iterator[Task]:
+def open_task(folder: Path) -> Iterator[BenchTask]:
     """darkcovidnet where it is here, else phantoms written as files below `folder`."""
     limit = _images_wanted()
     try:
@@ -63,7 +63,7 @@ def open_task(folder: Path) -> Iterator[Task]:
         table = table.sample(limit, random_state=SEED).sort_index().reset_index(drop=True)
     split = build_manifest(table, seed=SEED).set_index("image_id")["split"]
     table["split"] = split.loc[table["image_id"]].to_numpy()
-    yield Task(table, root, f"{len(table):,} {kind}")
+    yield BenchTask(table, root, f"{len(table):,} {kind}")
 
 
 def _images_wanted() -> int | None:
@@ -73,7 +73,7 @@ def _images_wanted() -> int | None:
     return int(text) if text else None
 
 
-def first_model(name: str, recipe, task: Task):
+def first_model(name: str, recipe, task: BenchTask):
     """A network as a training would begin with it, always the same; ImageNet weights if here."""
     from core.backend import import_keras
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from core.bench.measurement import BenchError, Measured, Measurements
-from core.bench.task import FROZEN, FROZEN_PX, SEED, TIMES, Task, first_model, open_task
+from core.bench.task import FROZEN, FROZEN_PX, SEED, TIMES, BenchTask, first_model, open_task
 from core.console import say
 from core.imageio.pixel_cache import build_pixel_cache
 from core.metrics.classification import compute_metrics
@@ -74,7 +74,7 @@ def _empty_cache(folder: Path) -> Iterator[None]:
             os.environ["CXR_CACHE"] = usual
 
 
-def _bench_frozen(task: Task, name: str, folder: Path) -> Measurements:
+def _bench_frozen(task: BenchTask, name: str, folder: Path) -> Measurements:
     recipe = _recipe(FROZEN_PX, cut="features", views=VIEWS)
     common = (
         f"{name} frozen below its head ({_init(name)}), {EPOCHS} epochs, {VIEWS} views, "
@@ -101,7 +101,7 @@ def _bench_frozen(task: Task, name: str, folder: Path) -> Measurements:
         yield _score("training", what, task, warm[precision][-1])
 
 
-def _bench_cnn(task: Task, folder: Path) -> Measurements:
+def _bench_cnn(task: BenchTask, folder: Path) -> Measurements:
     from core.models.recipes import find_recipe
 
     own = find_recipe("cnn", "random")
@@ -149,7 +149,7 @@ def _seconds(ways: list[Way]) -> str:
     return f"{said} (of {len(each)}, {min(each):.1f} to {max(each):.1f})"
 
 
-def train_usual(task: Task, name: str, recipe, folder: Path) -> Way:
+def train_usual(task: BenchTask, name: str, recipe, folder: Path) -> Way:
     """Files -> ImageDataGenerator -> Keras' fit of the whole network, and its predictions."""
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
@@ -201,7 +201,7 @@ def train_usual(task: Task, name: str, recipe, folder: Path) -> Way:
 
 
 def train_here(
-    task: Task,
+    task: BenchTask,
     name: str,
     recipe,
     folder: Path,
@@ -219,7 +219,7 @@ def train_here(
     the cache lacks the network, its compilation, all frozen outputs and the whole of fit_model.
     """
     from core.backend import import_keras
-    from core.training.data_loader import Images
+    from core.training.data_loader import TrainingImages
     from core.training.feature_cache import FrozenStore
     from core.training.fit import fit_model
     from core.training.openvino import in_float32
@@ -240,7 +240,7 @@ def train_here(
         parts = []
         for part in ("train", "val"):
             rows = np.searchsorted(fitted_on, task.rows(part))
-            parts.append(Images(pixels[:0], task.y[fitted_on[rows]], rows))
+            parts.append(TrainingImages(pixels[:0], task.y[fitted_on[rows]], rows))
         fit_model(
             model, recipe, *parts, n_classes, Path(work, "fit"), seed=SEED, title=name, store=store
         )
@@ -251,7 +251,7 @@ def train_here(
     return Way(seconds, cpu_s, y_prob)
 
 
-def _cached(task: Task, rows: np.ndarray, folder: Path, size_px: int) -> np.ndarray:
+def _cached(task: BenchTask, rows: np.ndarray, folder: Path, size_px: int) -> np.ndarray:
     cache = build_pixel_cache(task.table.iloc[rows], task.root, folder, [size_px])
     if len(cache.skipped):
         raise BenchError(f"{len(cache.skipped)} images of {task.root.name} could not be read.")
@@ -288,7 +288,7 @@ def _bench_mixed_precision(name: str) -> Measured:
     )  # fmt: skip
 
 
-def _score(bench: str, what: str, task: Task, way: Way) -> Measured:
+def _score(bench: str, what: str, task: BenchTask, way: Way) -> Measured:
     rows, names = task.rows("test"), task.class_names
     y = task.y[rows]
     y_prob = way.y_prob.astype(float)

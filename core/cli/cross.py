@@ -126,7 +126,7 @@ def _score(run: Run, source: str, *, again: bool) -> None:
         if not lacking:
             say("  there already (--again makes it anew).")
             return
-        if not set(lacking) & set(run.answering):
+        if not set(lacking) & set(run.usable_models):
             raise ArtifactError(left_out_sentence(run))
     dataset, root = resolve_dataset(source, data_root())
     if find_own_images(run, dataset, root) is not None:

@@ -26,7 +26,7 @@ from core.evaluation.published_protocol import is_published_set, published_table
 from core.evaluation.scoring import predictions_table, score_predictions
 from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference.answers import open_models
-from core.inference.ensemble import Panel
+from core.inference.ensemble import ModelGroup
 from core.reporting.run_summary import score_line
 from core.runs import additions, artifacts
 from core.runs.missing_weights import check_no_loss, left_out, left_out_sentence, need_weights
@@ -74,7 +74,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     dataset, root = resolve_dataset(args.data, data_root())
     own = find_own_images(run, dataset, root)
     if own is None or (args.name is not None and not own.same_bytes):
-        return _evaluate_elsewhere(run, dataset, root, args)
+        return _evaluate_external(run, dataset, root, args)
     if args.name is not None:
         raise ExternalError(
             f"{root} holds the test images of run {run.name} itself, so this is no external "
@@ -128,14 +128,14 @@ def _evaluate_own(run: artifacts.Run, own: OwnImages | None, as_json: bool) -> i
 
 
 def _predict_test(
-    run: artifacts.Run, panel: Panel, test: pd.DataFrame, files: dict[str, Path | None]
+    run: artifacts.Run, model_group: ModelGroup, test: pd.DataFrame, files: dict[str, Path | None]
 ) -> tuple[dict[str, pd.DataFrame], list[dict]]:
     """Each model's predictions of the images that can be read, and the others with the reason.
 
     Raises ImageError where none can be read.
     """
     # Decoded once and kept only as small as the models want them.
-    pixels = {size: np.empty((len(test), size, size), np.uint8) for size in panel.sizes_px}
+    pixels = {size: np.empty((len(test), size, size), np.uint8) for size in model_group.sizes_px}
     kept, excluded = [], []
     with progress(len(test), "Reading images", "image") as bar:
         for image_id in test["image_id"]:
@@ -157,13 +157,13 @@ def _predict_test(
             f"(first: {excluded[0]['image_id']}: {excluded[0]['reason']})."
         )
     rows = test[test["image_id"].isin(kept)].assign(fold="")
-    answers = panel.ask({size: images[: len(kept)] for size, images in pixels.items()})
+    answers = model_group.ask({size: images[: len(kept)] for size, images in pixels.items()})
     names = [name for name in run.models if name in answers]
     tables = {name: predictions_table(rows, answers[name], run.class_names) for name in names}
     return tables, excluded
 
 
-def _evaluate_elsewhere(
+def _evaluate_external(
     run: artifacts.Run, dataset: Dataset, root: Path, args: argparse.Namespace
 ) -> int:
     """External validation, kept in the run as external/<name>."""

@@ -16,8 +16,14 @@ from core.datasets.folder import IMAGE_SUFFIXES
 from core.files import shown_name, write_csv, write_text
 from core.imageio.decode import ImageError
 from core.runs import artifacts
-from core.serving.predict import NOT_ASKED, Answerer, ModelAnswer, conformal_words, open_answerer
-from core.serving.predict_files import FileAnswer, answer_files, file_sources
+from core.serving.predict import (
+    NOT_ASKED,
+    ModelPrediction,
+    Predictor,
+    conformal_words,
+    open_predictor,
+)
+from core.serving.predict_files import FilePrediction, file_sources, predict_files
 
 REFUSED = "NOT ANSWERED"
 ALL_THE_SAME = "--even-if-refused gives the models' answers all the same"
@@ -59,20 +65,20 @@ def run_predict(args: argparse.Namespace) -> int:
     paths, problems = _expand(args.paths)
     if not paths and not problems:
         raise ImageError("No image files there: give image files or folders that hold some.")
-    answerer = open_answerer(run)
-    for title, sentence in answerer.problems.items():
+    predictor = open_predictor(run)
+    for title, sentence in predictor.problems.items():
         say(f"{title}: {sentence}")
     rows = list(problems)
     with progress(_count(paths), "Asking the models", "image") as bar:
-        for number, found in enumerate(answer_files(answerer, file_sources(paths)), start=1):
+        for number, found in enumerate(predict_files(predictor, file_sources(paths)), start=1):
             row = describe_file(found, even_if_refused=args.even_if_refused)
             if args.report and row["models"]:
-                row["report"] = _write_report(args, number, found, answerer).as_posix()
+                row["report"] = _write_report(args, number, found, predictor).as_posix()
             rows.append(row)
             bar.update(1)
     _say_failed(rows)
     _give(args, run, rows)
-    if answerer.guard is None and "Guard" not in answerer.problems:
+    if predictor.guard is None and "Guard" not in predictor.problems:
         say(
             f"Run {run.name} has no guard, so any picture is answered, also one of a cat; "
             f"`python -m core guard --run {run.name}` fits one."
@@ -83,10 +89,10 @@ def run_predict(args: argparse.Namespace) -> int:
         return 2
     left_out = sum(bool(row["error"]) or row["looks_like_cxr"] is False for row in rows)
     # That weights were not kept is how the run is, and was said above.
-    return int(bool(left_out) or bool(set(answerer.problems) - {NOT_ASKED}))
+    return int(bool(left_out) or bool(set(predictor.problems) - {NOT_ASKED}))
 
 
-def describe_file(found: FileAnswer, *, even_if_refused: bool = False) -> dict[str, Any]:
+def describe_file(found: FilePrediction, *, even_if_refused: bool = False) -> dict[str, Any]:
     """One file's entry in `predict --json`.
 
     {path, sha256, looks_like_cxr (null: no guard), synthetic, guard {sentence, distance,
@@ -113,7 +119,7 @@ def describe_file(found: FileAnswer, *, even_if_refused: bool = False) -> dict[s
     return row
 
 
-def describe_model(own: ModelAnswer, class_names: Iterable[str]) -> dict[str, Any]:
+def describe_model(own: ModelPrediction, class_names: Iterable[str]) -> dict[str, Any]:
     """One model's answer as the contract has it; calibrated {} and conformal_set [] if unknown."""
     names = list(class_names)
     calibrated = [] if own.calibrated is None else own.calibrated
@@ -126,14 +132,14 @@ def describe_model(own: ModelAnswer, class_names: Iterable[str]) -> dict[str, An
 
 
 def _write_report(
-    args: argparse.Namespace, number: int, found: FileAnswer, answerer: Answerer
+    args: argparse.Namespace, number: int, found: FilePrediction, predictor: Predictor
 ) -> Path:
     """The HTML page of one image; maps are computed only here, a table needs none."""
-    from core.serving.html_report import ReportPicture, build_report
+    from core.serving.html_report import ReportImage, build_report
 
-    answer = answerer.answer(found.decoded)
+    answer = predictor.answer(found.decoded)
     html = build_report(
-        answerer.run, ReportPicture(found.name, found.decoded, found.sha256), answer,
+        predictor.run, ReportImage(found.name, found.decoded, found.sha256), answer,
         even_if_refused=args.even_if_refused,
     )  # fmt: skip
     # The number keeps apart files of one name from several folders.
@@ -242,5 +248,5 @@ def _expand(paths: list[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
         found += inside
         if not inside:
             sentence = "The folder holds no image files; give one that does."
-            problems.append(describe_file(FileAnswer(shown_name(path), error=sentence)))
+            problems.append(describe_file(FilePrediction(shown_name(path), error=sentence)))
     return found, problems

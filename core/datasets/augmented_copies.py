@@ -26,10 +26,10 @@ from sklearn.cluster import MiniBatchKMeans
 from core.datasets.image_matching_rotated import (
     N_VALUES,
     SCALE,
-    Turned,
+    RotatedMatch,
     compare_laid,
-    describe_turned,
-    fit_turned,
+    describe_rotated,
+    match_rotated,
     upright_size,
 )
 from core.datasets.splits import ManifestError
@@ -95,7 +95,7 @@ def find_augmented(
     pictures = _describe_all(pixels, table, tick)
 
     def compare(a: int, b: int) -> float:
-        to_b = fit_turned(pictures[a], pictures[b])
+        to_b = match_rotated(pictures[a], pictures[b])
         if to_b is None:
             return 0.0
         return compare_laid(_grey(pixels[a], sizes[a]), _grey(pixels[b], sizes[b]), to_b)
@@ -164,7 +164,7 @@ def name_pairs(paths: Sequence[str]) -> tuple[list[tuple[int, int]], list[tuple[
 
 
 def vote(
-    pictures: Sequence[Turned], tick: Callable[[int], None] = lambda _steps: None
+    pictures: Sequence[RotatedMatch], tick: Callable[[int], None] = lambda _steps: None
 ) -> list[tuple[int, int]]:
     """Pairs (a, b), a < b, of pictures that many patches say are one, the most votes first."""
     n = len(pictures)
@@ -237,13 +237,13 @@ def _cells(patches: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _describe_all(
     pixels: np.ndarray, table: pd.DataFrame, tick: Callable[[int], None]
-) -> list[Turned]:
+) -> list[RotatedMatch]:
     shapes = list(zip(table["width"], table["height"], strict=True))
 
-    def describe(row: int) -> Turned:
-        return describe_turned(pixels[row], *shapes[row])
+    def describe(row: int) -> RotatedMatch:
+        return describe_rotated(pixels[row], *shapes[row])
 
-    pictures: list[Turned] = []
+    pictures: list[RotatedMatch] = []
     with ThreadPoolExecutor(max_workers=2) as pool:  # mostly SciPy, which lets go of the lock
         for start in range(0, len(table), _CHUNK):
             rows = range(start, min(start + _CHUNK, len(table)))

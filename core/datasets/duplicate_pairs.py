@@ -19,7 +19,7 @@ MIRROR_PX = 64
 PAIR_COLUMNS = ["image_id_a", "image_id_b", "kind", "correlation", "mirrored"]
 
 
-class Copy(NamedTuple):
+class DuplicatePair(NamedTuple):
     """Rows a and b of a manifest show the same picture; the earlier split stands first."""
 
     a: int
@@ -59,7 +59,7 @@ def spell_out(
     sha256: Sequence[str],
     part: np.ndarray,
     pairs: pd.DataFrame | None,
-) -> list[Copy]:
+) -> list[DuplicatePair]:
     """Every image beside the first of its copies in each part: exact ones, then the most alike.
 
     sha256: "" where unknown; part: int (n,), the order of the parts; pairs: PAIR_COLUMNS
@@ -88,13 +88,13 @@ def spell_out(
     members: dict[int, list[int]] = {}
     for i, number in enumerate(kind.tolist()):
         members.setdefault(number, []).append(i)
-    found: dict[tuple[int, int], Copy] = {}
+    found: dict[tuple[int, int], DuplicatePair] = {}
     for same in members.values():
         for pair in _beside_the_first(same, same, part):
-            found.setdefault(pair, Copy(*pair, True, 1.0, False))
+            found.setdefault(pair, DuplicatePair(*pair, True, 1.0, False))
     for mirrored, negated, a, b in sorted(near):
         for pair in _beside_the_first(members[kind[a]], members[kind[b]], part):
-            found.setdefault(pair, Copy(*pair, False, -negated, mirrored))
+            found.setdefault(pair, DuplicatePair(*pair, False, -negated, mirrored))
     return sorted(found.values(), key=lambda copy: (not copy.exact, -copy.correlation, copy))
 
 

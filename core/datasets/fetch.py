@@ -35,7 +35,7 @@ class IncompleteError(DatasetError):
         self.path, self.failed = path, failed
 
 
-class Progress(Protocol):
+class FetchProgress(Protocol):
     """What the downloader tells about its progress; tqdm's interface."""
 
     def update(self, n: int) -> object: ...
@@ -154,7 +154,7 @@ def _download_all(
     broken: dict[str, str] = {}
     done = len(records) - len(wanted)
     in_a_row = 0
-    bar: Progress | None = None
+    bar: FetchProgress | None = None
 
     def settle(record: Record, get: Callable[[], None]) -> None:
         nonlocal done, in_a_row
@@ -257,7 +257,7 @@ def _only_one(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _progress_bar(name: str, total: int, initial: int) -> Progress:
+def _progress_bar(name: str, total: int, initial: int) -> FetchProgress:
     from tqdm import tqdm
 
     # A log gets a line now and then, a terminal a moving bar.

@@ -29,7 +29,7 @@ from scipy.ndimage import (
 # patients at most 0.76 (also among the 1,124). Follow-ups of one patient reach 0.95, and belong
 # together anyway. Copies spoilt on purpose (noise of 15 grey levels, a grey curve, 64 px, a turn of
 # 10 degrees) stay above 0.93; of crops to a quarter of the area 84% are found.
-SAME_PICTURE = 0.92
+SAME_IMAGE = 0.92
 MIN_AGREEING = 8  # patches on one map; more can come by chance, so they are no proof
 MIN_SHARE = 0.2  # of the smaller picture's area that must lie in both
 
@@ -47,7 +47,7 @@ _BLOCK = 65_536
 
 
 @dataclass(frozen=True)
-class Picture:
+class MatchableImage:
     """A small upright picture and its patches.
 
     grey uint8 (h, w), longest side SIDE_PX; patches (k, 64) float32 of mean 0 and length up to 1;
@@ -61,7 +61,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Copy:
+class ImageMatch:
     """Picture number `a` of one collection and `b` of the other show the same.
 
     correlation: of their detail where they overlap; share: of the smaller picture that does.
@@ -74,7 +74,7 @@ class Copy:
     mirrored: bool
 
 
-def describe_picture(pixels: np.ndarray, width: int, height: int) -> Picture:
+def describe_image(pixels: np.ndarray, width: int, height: int) -> MatchableImage:
     """The patches of uint8 (h, w) pixels, first brought to the shape width : height.
 
     Pixels may be a picture stretched to a square, as the pixel cache holds it.
@@ -93,14 +93,16 @@ def describe_picture(pixels: np.ndarray, width: int, height: int) -> Picture:
         patches.append(_cut_patches(grey, x, y))
         places.append(np.stack([x * size[0] / small[0], y * size[1] / small[1]], axis=1))
         levels.append(np.full(len(x), level))
-    return Picture(
+    return MatchableImage(
         np.asarray(image), np.concatenate(patches), np.concatenate(places), np.concatenate(levels)
     )
 
 
-def find_copies(
-    a: Sequence[Picture], b: Sequence[Picture], progress: Callable[[int], None] | None = None
-) -> list[Copy]:
+def find_matching_images(
+    a: Sequence[MatchableImage],
+    b: Sequence[MatchableImage],
+    progress: Callable[[int], None] | None = None,
+) -> list[ImageMatch]:
     """Every picture of `a` that is also in `b`, the most alike first.
 
     Brightness, contrast, scale, a crop, a small turn and a mirror do not matter. progress is
@@ -117,7 +119,7 @@ def find_copies(
             for other, mine, theirs in _candidates(asked, patches, first):
                 copy = _confirm(asked, b[other], mine, theirs)
                 if copy is not None:
-                    found.append(Copy(number, other, *copy, mirrored))
+                    found.append(ImageMatch(number, other, *copy, mirrored))
         if progress is not None:
             progress(1)
     return sorted(found, key=lambda copy: (-copy.correlation, copy.a, copy.b))
@@ -149,18 +151,18 @@ def _cut_patches(grey: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (patches / np.maximum(length, len(_PATCH))).astype(np.float32)
 
 
-def _mirror(picture: Picture) -> Picture:
+def _mirror(picture: MatchableImage) -> MatchableImage:
     """The picture seen from behind, its patches with it (they are not cut anew)."""
     side = len(_PATCH)
     patches = picture.patches.reshape(-1, side, side)[:, :, ::-1].reshape(-1, side * side)
     places = picture.places.copy()
     # The samples lie from -10 to 11 about a corner, so the mirrored ones are about its next pixel.
     places[:, 0] = picture.grey.shape[1] - 1 - places[:, 0] - _STEP**picture.levels
-    return Picture(picture.grey[:, ::-1], patches, places, picture.levels)
+    return MatchableImage(picture.grey[:, ::-1], patches, places, picture.levels)
 
 
 def _candidates(
-    picture: Picture, patches: np.ndarray, first: np.ndarray
+    picture: MatchableImage, patches: np.ndarray, first: np.ndarray
 ) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Pictures that hold the likeliest partner of at least MIN_AGREEING patches, most first.
 
@@ -188,7 +190,7 @@ def _candidates(
 
 
 def _confirm(
-    a: Picture, b: Picture, mine: np.ndarray, theirs: np.ndarray
+    a: MatchableImage, b: MatchableImage, mine: np.ndarray, theirs: np.ndarray
 ) -> tuple[float, float] | None:
     """Correlation and shared area of two pictures; None where they are not the same."""
     scale = _STEP ** (b.levels[theirs] - a.levels[mine]).astype(float)
@@ -200,7 +202,7 @@ def _confirm(
     if laid.share <= MIN_SHARE:
         return None
     correlation = laid.correlation()
-    return (correlation, laid.share) if correlation > SAME_PICTURE else None
+    return (correlation, laid.share) if correlation > SAME_IMAGE else None
 
 
 def _fit_map(p: np.ndarray, q: np.ndarray, scale: np.ndarray) -> np.ndarray | None:

@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from core.datasets.image_matching import (
     MIN_SHARE,
-    SAME_PICTURE,
+    SAME_IMAGE,
     SIDE_PX,
     find_corners,
     lay_over,
@@ -47,7 +47,7 @@ _MIN_TILES = 12
 
 
 @dataclass(frozen=True)
-class Turned:
+class RotatedMatch:
     """The patches of a picture, whichever way up it is.
 
     patches int8 (k, 64), 127 times values of mean 0 and length up to 1; places (k, 2) x and y in
@@ -70,7 +70,7 @@ def upright_size(width: int, height: int) -> tuple[int, int]:
     )
 
 
-def describe_turned(pixels: np.ndarray, width: int, height: int) -> Turned:
+def describe_rotated(pixels: np.ndarray, width: int, height: int) -> RotatedMatch:
     """The patches of uint8 (h, w) pixels, first brought to the shape width : height.
 
     Pixels may be a picture stretched to a square, as the pixel cache holds it.
@@ -84,15 +84,15 @@ def describe_turned(pixels: np.ndarray, width: int, height: int) -> Turned:
             break
         grey = np.asarray(image.resize(small, Image.Resampling.BILINEAR), np.float32)
         x, y = find_corners(grey, round(_CORNERS * _STEP**-level), _REACH_PX)
-        patches, angles, flipped = _cut_turned(grey, x, y)
+        patches, angles, flipped = _cut_rotated(grey, x, y)
         places = np.stack([x * size[0] / small[0], y * size[1] / small[1]], axis=1)
         found.append((patches, places.astype(np.float32), angles, np.full(len(x), level), flipped))
     columns = [np.concatenate(column) for column in zip(*found, strict=True)]
     patches, places, angles, levels, flipped = columns
-    return Turned(patches, places, angles, levels.astype(np.int8), flipped)
+    return RotatedMatch(patches, places, angles, levels.astype(np.int8), flipped)
 
 
-def fit_turned(a: Turned, b: Turned) -> np.ndarray | None:
+def match_rotated(a: RotatedMatch, b: RotatedMatch) -> np.ndarray | None:
     """The affine map (3, 2), q = [p 1] @ map, from places in a to places in b, or None."""
     if not len(a.patches) or not len(b.patches):
         return None
@@ -124,7 +124,7 @@ def compare_laid(grey_a: np.ndarray, grey_b: np.ndarray, to_b: np.ndarray) -> fl
     if laid.share <= MIN_SHARE:
         return 0.0
     correlation = laid.correlation()
-    if correlation > SAME_PICTURE:
+    if correlation > SAME_IMAGE:
         return correlation
     tiles = laid.tiles(_TILE_PX)
     median = float(np.median(tiles)) if len(tiles) >= _MIN_TILES else 0.0
@@ -132,7 +132,7 @@ def compare_laid(grey_a: np.ndarray, grey_b: np.ndarray, to_b: np.ndarray) -> fl
 
 
 def _proposed_maps(
-    a: Turned, b: Turned, mine: np.ndarray, theirs: np.ndarray
+    a: RotatedMatch, b: RotatedMatch, mine: np.ndarray, theirs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How each pair of patches would lay a on b: (m, 2, 2), its scale (m,), side -1 mirrored."""
     # The finer the level of a patch, the larger it is in the picture's own pixels.
@@ -150,7 +150,7 @@ def _proposed_maps(
     return np.moveaxis(maps * scale, 2, 0), scale, side
 
 
-def _cut_turned(
+def _cut_rotated(
     grey: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """int8 patches (k, 64) around corners, the angle of each, and which were seen from behind."""

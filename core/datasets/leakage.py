@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.datasets.duplicate_pairs import Copy, find_pairs, linked_sets, spell_out
+from core.datasets.duplicate_pairs import DuplicatePair, find_pairs, linked_sets, spell_out
 from core.datasets.splits import NEAR_COARSE, NEAR_DETAIL
 
 SPLITS = ("train", "val", "test")
@@ -168,7 +168,7 @@ def _search(manifest: pd.DataFrame, pixels: np.ndarray | None) -> tuple[pd.DataF
     return find_pairs(pixels, list(manifest["image_id"]))
 
 
-def _copies(manifest: pd.DataFrame, pairs: pd.DataFrame | None) -> list[Copy]:
+def _copies(manifest: pd.DataFrame, pairs: pd.DataFrame | None) -> list[DuplicatePair]:
     """All pairs of copies, by file and as found by pixels."""
     if pairs is not None and len(pairs):  # no pairs may come as a table without any columns
         needed = ("image_id_a", "image_id_b", "kind", "correlation")
@@ -216,7 +216,9 @@ def _shared_patients(
     }
 
 
-def _summarise(manifest: pd.DataFrame, person: np.ndarray, copies: list[Copy]) -> dict[str, Any]:
+def _summarise(
+    manifest: pd.DataFrame, person: np.ndarray, copies: list[DuplicatePair]
+) -> dict[str, Any]:
     """The answer of measure_split."""
     patient, test = manifest["patient_id"], manifest["split"].to_numpy() == "test"
     # The test image of a pair that crosses into test is always its second.
@@ -238,7 +240,7 @@ def _summarise(manifest: pd.DataFrame, person: np.ndarray, copies: list[Copy]) -
     }
 
 
-def _list_pairs(manifest: pd.DataFrame, copies: list[Copy]) -> list[dict[str, Any]]:
+def _list_pairs(manifest: pd.DataFrame, copies: list[DuplicatePair]) -> list[dict[str, Any]]:
     """The first LISTED_PAIRS pairs as the audit writes them, those that cross before others."""
     ids, split, group, sha256 = (
         manifest[name].to_numpy() for name in ("image_id", "split", "group_id", "sha256")
@@ -261,7 +263,7 @@ def _list_pairs(manifest: pd.DataFrame, copies: list[Copy]) -> list[dict[str, An
 
 
 def _section_sentence(
-    summary: dict, shared: dict[str, dict], crossing: list[Copy], split: np.ndarray
+    summary: dict, shared: dict[str, dict], crossing: list[DuplicatePair], split: np.ndarray
 ) -> str:
     """The finding about test and, where there is one, the finding about val."""
     shares = "is known to share" if summary["unknown_patients"] else "shares"

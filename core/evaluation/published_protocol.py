@@ -30,7 +30,7 @@ from core.evaluation.published_results import (
     THREE,
     TWO,
     Published,
-    Task,
+    PublishedTask,
 )
 from core.metrics.bootstrap import rate_estimate
 from core.metrics.classification import arrays_from_predictions
@@ -42,13 +42,13 @@ BINARY = "binary.covid_vs_rest."
 
 
 @dataclass(frozen=True)
-class Row:
+class ProtocolRow:
     """One row of the table. model: None where the row is published; figures: FIGURES -> Estimate,
     a key absent where it is not known; grouped: whether patients are kept together."""
 
     label: str
     model: str | None
-    task: Task
+    task: PublishedTask
     figures: dict[str, Estimate]
     n: int
     grouped: bool
@@ -64,15 +64,15 @@ class Row:
 class TaskVerdict:
     """Our best row against the target row in one task; best is None where we have none."""
 
-    task: Task
-    best: Row | None
+    task: PublishedTask
+    best: ProtocolRow | None
     above: bool
     overlap: bool
     sentence: str
 
 
 @dataclass(frozen=True)
-class Target:
+class PublishedTarget:
     """status: "reached", "not reached" or "not judged"; basis: how it was judged."""
 
     status: str
@@ -95,7 +95,7 @@ def protocol_words(run: Run) -> str:
     return f"{fold_count(run)} folds, {how}"
 
 
-def table_rows(run: Run) -> list[Row]:
+def table_rows(run: Run) -> list[ProtocolRow]:
     """The published rows, where they are about these images, then ours; by task."""
     rows = [_published_row(row) for row in ROWS] if is_published_set(run) else []
     for model, metrics in load_pooled(run).items():
@@ -103,19 +103,19 @@ def table_rows(run: Run) -> list[Row]:
     return sorted(rows, key=lambda row: list(TASKS).index(row.task.key))
 
 
-def _published_row(row: Published) -> Row:
+def _published_row(row: Published) -> ProtocolRow:
     figures = {key: getattr(row, key) for key in FIGURES}
     known = {key: Estimate(value / 100) for key, value in figures.items() if value is not None}
     known["accuracy"] = Estimate(row.accuracy / 100, *row.interval())
-    return Row(row.label, None, row.task, known, row.n, False, row.protocol, row.reference)
+    return ProtocolRow(row.label, None, row.task, known, row.n, False, row.protocol, row.reference)
 
 
-def _own_rows(run: Run, model: str, metrics: Mapping[str, Any]) -> list[Row]:
+def _own_rows(run: Run, model: str, metrics: Mapping[str, Any]) -> list[ProtocolRow]:
     """Our row of one model in each task that its classes allow."""
 
-    def row(task: Task, n: int, figures: Mapping[str, Estimate | None]) -> Row:
+    def row(task: PublishedTask, n: int, figures: Mapping[str, Estimate | None]) -> ProtocolRow:
         known = {key: figures[key] for key in FIGURES if figures.get(key) is not None}
-        return Row(
+        return ProtocolRow(
             run.title(model), model, task, known, n, is_grouped(run), protocol_words(run)
         )  # fmt: skip
 
@@ -166,7 +166,7 @@ def published_table(run: Run) -> str:
     return f"{table}\n\nIn bold: this run. {table_note(run)}"
 
 
-def figure_cells(row: Row) -> list[str]:
+def figure_cells(row: ProtocolRow) -> list[str]:
     """FIGURES in percent with their intervals; published ones with the decimals that are printed,
     a dash where the paper gives none."""
     decimals = 1 if row.model else 2
@@ -198,7 +198,7 @@ def table_note(run: Run) -> str:
 # ------------------------------------------------------------------------------ the target
 
 
-def judge_target(run: Run) -> Target:
+def judge_target(run: Run) -> PublishedTarget:
     """Whether one row of ours is above the published accuracy in both tasks, on grouped folds.
 
     Reached is a matter of the estimates; whether the intervals overlap is said beside it.
@@ -206,7 +206,7 @@ def judge_target(run: Run) -> Target:
     """
     reason = _not_judged(run)
     if reason:
-        return Target("not judged", f"The target was not judged: {reason}.")
+        return PublishedTarget("not judged", f"The target was not judged: {reason}.")
     whole = _whole_pools(run)
     rows = [row for row in table_rows(run) if row.model in whole]
     tasks = tuple(
@@ -226,7 +226,7 @@ def judge_target(run: Run) -> Target:
         "Published intervals: Wilson on the published number of images, computed here; ours are "
         "over patients."
     )
-    return Target(*_status(run, rows, tasks), tasks, basis)
+    return PublishedTarget(*_status(run, rows, tasks), tasks, basis)
 
 
 def _not_judged(run: Run) -> str | None:
@@ -252,7 +252,7 @@ def _whole_pools(run: Run) -> list[str]:
     return [model for model, metrics in load_pooled(run).items() if metrics["n"] >= n]
 
 
-def _status(run: Run, rows: list[Row], tasks: tuple[TaskVerdict, ...]) -> tuple[str, str]:
+def _status(run: Run, rows: list[ProtocolRow], tasks: tuple[TaskVerdict, ...]) -> tuple[str, str]:
     """The verdict over both tasks, and its sentence."""
     words = _join(f"{TARGETS[t.key].accuracy:.2f}\u202f% in {t.title}" for t in TASKS.values())
     missing = _join(one.task.title for one in tasks if one.best is None)
@@ -278,7 +278,7 @@ def _status(run: Run, rows: list[Row], tasks: tuple[TaskVerdict, ...]) -> tuple[
     return "not reached", f"Target not reached: {text}."
 
 
-def _judge_task(task: Task, rows: list[Row]) -> TaskVerdict:
+def _judge_task(task: PublishedTask, rows: list[ProtocolRow]) -> TaskVerdict:
     target = TARGETS[task.key]
     low, high = target.interval()
     theirs = f"{target.accuracy:.2f}\u202f% ({100 * low:.1f} to {100 * high:.1f}, n = {target.n:,})"
@@ -303,11 +303,11 @@ def _judge_task(task: Task, rows: list[Row]) -> TaskVerdict:
     return TaskVerdict(task, best, above, overlap, text)
 
 
-def _is_above(row: Row) -> bool:
+def _is_above(row: ProtocolRow) -> bool:
     return 100 * row.accuracy.value > TARGETS[row.task.key].accuracy
 
 
-def _overlaps(row: Row) -> bool:
+def _overlaps(row: ProtocolRow) -> bool:
     """Whether its interval meets the published one; an unknown interval may."""
     low, high = TARGETS[row.task.key].interval()
     own = row.accuracy

@@ -18,7 +18,7 @@ RANDOM_FOLDS = "5 folds, random: images of one patient stand on both sides"
 
 
 @dataclass(frozen=True)
-class Task:
+class PublishedTask:
     """What is told apart. class_names as runs have them; n: images of these classes published."""
 
     key: str
@@ -27,8 +27,8 @@ class Task:
     n: int
 
 
-THREE = Task("three", "3 classes", ("covid", "normal", "pneumonia"), 1125)
-TWO = Task("two", "covid / no findings", ("covid", "normal"), 625)
+THREE = PublishedTask("three", "3 classes", ("covid", "normal", "pneumonia"), 1125)
+TWO = PublishedTask("two", "covid / no findings", ("covid", "normal"), 625)
 TASKS = {task.key: task for task in (THREE, TWO)}
 
 
@@ -44,7 +44,7 @@ class Published:
     authors: str
     year: int | None
     reference: str
-    task: Task
+    task: PublishedTask
     accuracy: float
     sensitivity: float | None
     specificity: float | None

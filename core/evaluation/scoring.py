@@ -198,7 +198,7 @@ def _calibrate(
 
     None where the run has no such predictions.
     """
-    part = artifacts.calibration_part(run, model)
+    part = artifacts.calibration_split(run, model)
     if part is None:
         return None, None
     table = artifacts.load_predictions(run, model, part)

@@ -27,7 +27,7 @@ FILE_COLUMNS = ("width", "height", "format", "mode")
 ORIGINAL_COLUMNS = ("original_width", "original_height", "original_format", "original_mode")
 
 
-class FloorsError(ValueError):
+class BaselineError(ValueError):
     """Floors that cannot be computed; the message is one sentence a person can act on."""
 
 
@@ -78,7 +78,7 @@ def table_features(table: pd.DataFrame) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def compute_floors(
+def compute_baselines(
     pixels: np.ndarray,
     manifest: pd.DataFrame,
     class_names: Sequence[str],
@@ -93,7 +93,7 @@ def compute_floors(
     patient_id, image_id; width, height, format where known); metadata: a further table with
     image_id and any of ORIGINAL_COLUMNS, any order. The answer maps a floor's name to
     {title, kind: "pixel" | "metadata", accuracy, macro_f1, n, intervals{accuracy, macro_f1}}.
-    `majority` looks at nothing and is listed with the pixel floors. Raises FloorsError.
+    `majority` looks at nothing and is listed with the pixel floors. Raises BaselineError.
     """
     class_names = list(class_names)
     _check(pixels, manifest, class_names)
@@ -116,7 +116,7 @@ def compute_floors(
         floors[name] = (title, "metadata", table_features(table))
     return {
         name: {"title": title, "kind": kind}
-        | score_floor(features, manifest, class_names, seed, draws)
+        | score_baseline(features, manifest, class_names, seed, draws)
         for name, (title, kind, features) in floors.items()
     }
 
@@ -142,7 +142,7 @@ def _file_tables(
     return found
 
 
-def score_floor(
+def score_baseline(
     features: np.ndarray | None,
     manifest: pd.DataFrame,
     class_names: list[str],
@@ -176,19 +176,19 @@ def score_floor(
 
 def _check(pixels: np.ndarray, manifest: pd.DataFrame, class_names: list[str]) -> None:
     if pixels.ndim != 3 or pixels.dtype != np.uint8 or len(pixels) != len(manifest):
-        raise FloorsError(
+        raise BaselineError(
             f"Floors need uint8 pixels (n, s, s) for the manifest's {len(manifest)} rows, "
             f"not {pixels.dtype} {pixels.shape}."
         )
     unknown = sorted(set(manifest["label"]) - set(class_names))
     if unknown:
-        raise FloorsError(
+        raise BaselineError(
             f"The manifest has labels {', '.join(map(str, unknown))} beside the classes "
             f"{', '.join(class_names)}; leave those rows out."
         )
     for parts in (("train", "val"), ("test",)):
         if not manifest["split"].isin(parts).any():
-            raise FloorsError(
+            raise BaselineError(
                 f"Floors need images in {' or '.join(parts)}, but the split has none; "
                 "build the manifest anew."
             )

@@ -40,7 +40,7 @@ METHOD = (
 
 
 @dataclass(frozen=True)
-class GapFigure:
+class OptimismFigure:
     """One metric: grouped, random, and their difference (random less grouped) with its interval."""
 
     grouped: float
@@ -56,18 +56,18 @@ class GapFigure:
 
 
 @dataclass(frozen=True)
-class Gap:
-    """One model in both runs. figures: FOLD_METRICS -> GapFigure on the images that both have;
+class Optimism:
+    """One model in both runs. figures: FOLD_METRICS -> OptimismFigure on the images that both have;
     differs: what is not the same in the two, in words."""
 
     model: str
     n: int
     n_patients: int
-    figures: dict[str, GapFigure]
+    figures: dict[str, OptimismFigure]
     differs: tuple[str, ...]
 
 
-def find_twin(run: Run, runs: Iterable[Run]) -> Run | None:
+def find_counterpart(run: Run, runs: Iterable[Run]) -> Run | None:
     """The run of the same images, classes and K whose folds were dealt the other way.
 
     Of several the one with the most models trained by the same recipe, then the newest.
@@ -98,16 +98,16 @@ def _likeness(run: Run, other: Run) -> tuple[int, str]:
     return len(same), str(other.info["created"])
 
 
-def compare_splits(run: Run, twin: Run) -> list[Gap]:
+def compare_splits(run: Run, counterpart: Run) -> list[Optimism]:
     """The gap of every model that was done in both runs, one of which is random.
 
     Raises ArtifactError where a file of the folds is damaged.
     """
-    grouped, random = (run, twin) if is_grouped(run) else (twin, run)
+    grouped, random = (run, counterpart) if is_grouped(run) else (counterpart, run)
     return [_compare_model(grouped, random, model) for model in shared_models(grouped, random)]
 
 
-def _compare_model(grouped: Run, random: Run, model: str) -> Gap:
+def _compare_model(grouped: Run, random: Run, model: str) -> Optimism:
     table, groups = fold_predictions(grouped, model)
     patients = dict(zip(table["image_id"], groups, strict=True))
     other = fold_predictions(random, model)[0].set_index("image_id")
@@ -131,8 +131,8 @@ def _compare_model(grouped: Run, random: Run, model: str) -> Gap:
     for metric in FOLD_METRICS:
         low, high = np.quantile(drawn[1][metric] - drawn[0][metric], [0.025, 0.975])
         own, theirs = (float(rates[metric][0]) for rates in values)
-        figures[metric] = GapFigure(own, theirs, theirs - own, float(low), float(high))
-    return Gap(
+        figures[metric] = OptimismFigure(own, theirs, theirs - own, float(low), float(high))
+    return Optimism(
         model, len(table), n_patients, figures, tuple(recipe_differences(grouped, random, model))
     )
 
@@ -169,7 +169,7 @@ def _recipe(run: Run, model: str) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key not in NOT_RECIPE}
 
 
-def gap_sentence(gap: Gap, title: str) -> str:
+def optimism_sentence(gap: Optimism, title: str) -> str:
     """Such as "CNN: random folds give 3.1 points more accuracy (1.2 to 5.0)"."""
     figure = gap.figures["accuracy"]
     interval = f"{100 * figure.low:.1f} to {100 * figure.high:.1f}"

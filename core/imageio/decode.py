@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
-from core.imageio.file_type import DICOM, PICTURES, second_kind, tell_kind, webp_size
+from core.imageio.file_type import DICOM, PICTURES, detect_file_type, second_file_type, webp_size
 
 MAX_SIDE_PX = 20_000
 MAX_PIXELS = 50_000_000
@@ -103,8 +103,8 @@ def decode_image(data: bytes) -> Decoded:
     is shown as its header says (core/imageio/dicom.py).
     """
     _check_bytes(len(data))
-    kind = tell_kind(data)
-    other = second_kind(data, kind)
+    kind = detect_file_type(data)
+    other = second_file_type(data, kind)
     if other is not None:
         raise ImageError(
             f"The file is {kind} and {other} at once, which no camera or scanner writes; "

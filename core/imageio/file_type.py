@@ -50,10 +50,10 @@ _ZIP_END_BYTES, _ZIP_COMMENT_BYTES = 22, 65535
 _EXPLICIT_VRS = frozenset(b"AE AS AT CS DA DS DT IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
-def tell_kind(data: bytes) -> str | None:
+def detect_file_type(data: bytes) -> str | None:
     """The name of what the content starts as, such as "PNG" or "ZIP"; None where nothing fits.
 
-    DICOM comes before all others: its first 128 bytes may be anything (see `second_kind`).
+    DICOM comes before all others: its first 128 bytes may be anything (see `second_file_type`).
     """
     if data[_DICOM_PREFIX_AT : _DICOM_PREFIX_AT + 4] == b"DICM":
         return DICOM
@@ -61,7 +61,7 @@ def tell_kind(data: bytes) -> str | None:
     return DICOM if kind is None and is_bare_dataset(data) else kind
 
 
-def second_kind(data: bytes, kind: str | None) -> str | None:
+def second_file_type(data: bytes, kind: str | None) -> str | None:
     """What else a picture of that kind would be taken for by other programs; None: nothing.
 
     Looked for: another format's first bytes in a DICOM preamble, a ZIP directory at the end, a
@@ -70,7 +70,7 @@ def second_kind(data: bytes, kind: str | None) -> str | None:
     if kind == DICOM and data[_DICOM_PREFIX_AT : _DICOM_PREFIX_AT + 4] == b"DICM":
         other = _signed(data[:_DICOM_PREFIX_AT])
         # Scanners do write a TIFF header there (PS3.10 7.1), most of them one that leads nowhere.
-        if other is not None and (other != "TIFF" or _has_tiff_picture(data)):
+        if other is not None and (other != "TIFF" or _has_tiff_image(data)):
             return other
     elif kind not in (*PICTURES, DICOM):
         return None
@@ -82,7 +82,7 @@ def second_kind(data: bytes, kind: str | None) -> str | None:
         return "PDF"
     if _HTML.search(data):
         return "HTML"
-    end = _end_of_picture(data, kind)
+    end = _end_of_image(data, kind)
     behind = None if end is None else _signed(data[end : end + 512])
     # Two letters are found by chance; what follows a picture counts only where it is told surely.
     return None if behind in ("BMP", "Windows program", "script", "HTML or XML") else behind
@@ -166,7 +166,7 @@ def _has_elements(data: bytes, order: str, explicit: bool) -> bool:
     return True
 
 
-def _has_tiff_picture(data: bytes) -> bool:
+def _has_tiff_image(data: bytes) -> bool:
     """Whether the TIFF header leads to a directory with a width (256) and a height (257)."""
     order = "<" if data[:2] == b"II" else ">"
     if data[2:4] in (b"+\x00", b"\x00+"):  # BigTIFF
@@ -180,7 +180,7 @@ def _has_tiff_picture(data: bytes) -> bool:
     return {256, 257} <= {struct.unpack_from(f"{order}H", data, end)[0] for end in ends[:4096]}
 
 
-def _end_of_picture(data: bytes, kind: str | None) -> int | None:
+def _end_of_image(data: bytes, kind: str | None) -> int | None:
     """Where the picture's own bytes end, for the formats that say so."""
     if kind == "PNG":
         end = data.rfind(b"IEND\xaeB\x60\x82")

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from core.imageio import decode
-from core.imageio.pixel_cache_store import Found, Store, discard, file_stat, locked
+from core.imageio.pixel_cache_store import CachedFile, Store, discard, file_stat, locked
 
 _BATCH = 32
 
@@ -124,10 +124,10 @@ def _look_at_all(
     root: Path,
     store: Store,
     progress: Callable[[int, int], None] | None,
-) -> list[Found]:
+) -> list[CachedFile]:
     """One entry a path; decodes what the store lacks, a batch at a time."""
     n = len(all_paths)
-    found: list[Found] = []
+    found: list[CachedFile] = []
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for start in range(0, n, _BATCH):
             paths = all_paths[start : start + _BATCH]
@@ -147,24 +147,26 @@ def _look_at_all(
 
 
 def _load(
-    root: Path, path: str, sizes_px: Sequence[int], missing: Callable[[str], Found | None]
-) -> Found:
+    root: Path, path: str, sizes_px: Sequence[int], missing: Callable[[str], CachedFile | None]
+) -> CachedFile:
     """Read, and decode unless the content is known under another name. Runs in a thread."""
     try:
         stat = file_stat(root, path)
         data = decode.read_bytes(root / path)
     except decode.ImageError as error:
-        return Found(reason=str(error))  # not remembered: the file may be readable next time
+        return CachedFile(reason=str(error))  # not remembered: the file may be readable next time
     sha256 = hashlib.sha256(data).hexdigest()
     known = missing(sha256)
     if known is not None:
-        return Found(known.sha256, known.width, known.height, known.format, known.reason, stat=stat)
+        return CachedFile(
+            known.sha256, known.width, known.height, known.format, known.reason, stat=stat
+        )
     try:
         image = decode.decode_image(data)
     except decode.ImageError as error:
-        return Found(sha256, reason=str(error), stat=stat)
+        return CachedFile(sha256, reason=str(error), stat=stat)
     squares = {size: decode.resize_square(image.pixels, size) for size in sizes_px}
-    return Found(sha256, image.width, image.height, image.format, "", squares, stat)
+    return CachedFile(sha256, image.width, image.height, image.format, "", squares, stat)
 
 
 def forget_array(array: np.ndarray) -> None:

@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS pixels (
 
 
 @dataclass(frozen=True)
-class Found:
+class CachedFile:
     """What is known of one file; `squares` (size -> pixels) only where it was decoded just now."""
 
     sha256: str = ""
@@ -54,8 +54,8 @@ class Found:
     squares: dict[int, np.ndarray] | None = None
     stat: tuple[bytes, int, int] | None = None
 
-    def without_pixels(self) -> Found:
-        return Found(self.sha256, self.width, self.height, self.format, self.reason)
+    def without_pixels(self) -> CachedFile:
+        return CachedFile(self.sha256, self.width, self.height, self.format, self.reason)
 
 
 class Store:
@@ -69,8 +69,8 @@ class Store:
         try:
             self.database.executescript(_SCHEMA)
             version = decode.DECODER_VERSION
-            self.content: dict[str, Found] = {
-                row[0]: Found(*row)
+            self.content: dict[str, CachedFile] = {
+                row[0]: CachedFile(*row)
                 for row in self.database.execute(
                     "SELECT sha256, width, height, format, reason FROM content WHERE decoder = ?",
                     (version,),
@@ -101,26 +101,26 @@ class Store:
             file.close()
         self.database.close()
 
-    def look_up(self, root: Path, path: str) -> Found | None:
+    def look_up(self, root: Path, path: str) -> CachedFile | None:
         """What the index has for this path, size and mtime; None where it must be read."""
         try:
             name, n_bytes, mtime_ns = file_stat(root, path)
         except decode.ImageError as error:
-            return Found(reason=str(error))
+            return CachedFile(reason=str(error))
         row = self.database.execute(
             "SELECT sha256 FROM files WHERE path = ? AND n_bytes = ? AND mtime_ns = ?",
             (name, n_bytes, mtime_ns),
         ).fetchone()
         return self.missing(row[0]) if row else None
 
-    def missing(self, sha256: str) -> Found | None:
+    def missing(self, sha256: str) -> CachedFile | None:
         """What is known of this content, None where it must be decoded (again)."""
         entry = self.content.get(sha256)
         if entry is None or entry.reason:
             return entry
         return entry if all(self._row_is_sound(size, sha256) for size in self.sizes_px) else None
 
-    def add(self, batch: Sequence[Found]) -> None:
+    def add(self, batch: Sequence[CachedFile]) -> None:
         """Write a batch: pixels to the disk first, then the index in one transaction."""
         version = decode.DECODER_VERSION
         new_rows = []

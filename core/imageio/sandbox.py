@@ -24,7 +24,7 @@ from core.imageio.decode import MAX_BYTES, MAX_PIXELS, MIN_SIDE_PX, Decoded, Ima
 from core.imageio.sandbox_worker import LENGTH, MAX_HEADER_BYTES, READY, read_exactly
 
 N_WORKERS = 2
-SECONDS_A_PICTURE = 20.0
+SECONDS_PER_IMAGE = 20.0
 MEMORY_BYTES = 1536 * 1024 * 1024
 # Sending, starting and waiting for others come on top of the picture's own time.
 START_SECONDS = 30.0
@@ -48,7 +48,7 @@ class _Worker:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-s", "-B", "-m", "core.imageio.sandbox_worker"),
-                *(str(MEMORY_BYTES), str(SECONDS_A_PICTURE)),
+                *(str(MEMORY_BYTES), str(SECONDS_PER_IMAGE)),
             ],
             cwd=_ROOT,
             env=environment,
@@ -148,7 +148,7 @@ class _Pool:
             )
         try:
             worker, generation = self._take()
-            header, pixels = worker.ask(data, SECONDS_A_PICTURE)
+            header, pixels = worker.ask(data, SECONDS_PER_IMAGE)
             self._give_back(worker, generation, int(header.get("resident_bytes", 0)))
         finally:
             self._free.release()
@@ -217,14 +217,14 @@ def decode_safely(data: bytes) -> Decoded:
         header, pixels = _pool.decode(data)
     except TimeoutError:
         raise ImageError(
-            f"Decoding the picture took longer than {SECONDS_A_PICTURE:.0f} seconds, which is the "
+            f"Decoding the picture took longer than {SECONDS_PER_IMAGE:.0f} seconds, which is the "
             "limit; save it anew or smaller."
         ) from None
     except (_WorkerError, OSError):
         seconds = time.monotonic() - started
         raise ImageError(
             f"The process that decodes pictures ended over this one after {seconds:.1f} seconds "
-            f"(its limits: {SECONDS_A_PICTURE:.0f} seconds, {MEMORY_BYTES // 2**20:,} MiB of "
+            f"(its limits: {SECONDS_PER_IMAGE:.0f} seconds, {MEMORY_BYTES // 2**20:,} MiB of "
             "memory); try again, or save the picture anew."
         ) from None
     if pixels is None:

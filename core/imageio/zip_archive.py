@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.imageio.decode import MAX_BYTES, ImageError
-from core.imageio.file_type import ARCHIVES, find_zip_end, tell_kind
+from core.imageio.file_type import ARCHIVES, detect_file_type, find_zip_end
 
 MAX_ZIP_BYTES = 200 * 1024 * 1024
 MAX_ENTRIES = 2_000
@@ -50,7 +50,7 @@ class Entry:
 
 def is_zip(data: bytes) -> bool:
     """Whether the content starts like a ZIP archive, whatever the file is called."""
-    return tell_kind(data) == "ZIP"
+    return detect_file_type(data) == "ZIP"
 
 
 def read_zip(data: bytes) -> Iterator[Entry]:
@@ -183,7 +183,7 @@ def _unpack(
     except Exception:  # zipfile and zlib raise half a dozen types where headers and bytes disagree
         return None, len(content), "It is damaged inside the archive; pack it again."
     problem = _limit_problem(len(content), room, ratio_limit)
-    if problem is None and (kind := tell_kind(bytes(content[:512]))) in ARCHIVES:
+    if problem is None and (kind := detect_file_type(bytes(content[:512]))) in ARCHIVES:
         problem = f"It is itself an archive ({kind}), not opened inside another; send it alone."
     return None if problem else bytes(content), len(content), problem
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from core.inference.ensemble import Panel
+from core.inference.ensemble import ModelGroup
 from core.inference.served_model import load_model
 from core.metrics.calibration import apply_calibration
 from core.metrics.classification import predicted_index
@@ -15,7 +15,7 @@ from core.runs.artifacts import Run
 from core.runs.missing_weights import need_weights
 
 
-def open_models(run: Run) -> Panel:
+def open_models(run: Run) -> ModelGroup:
     """The models of a run at its precision and with its mirrored copies, ensembles as means.
 
     Those whose weights were not kept are no part of it (core.runs.missing_weights says so in
@@ -24,11 +24,11 @@ def open_models(run: Run) -> Panel:
     """
     need_weights(run)
     models = {name: load_model(run, name) for name in run.served}
-    members = {name: run.members(name) for name in run.answering if run.members(name)}
-    return Panel(models, members, {name: run.title(name) for name in run.models})
+    members = {name: run.members(name) for name in run.usable_models if run.members(name)}
+    return ModelGroup(models, members, {name: run.title(name) for name in run.models})
 
 
-def describe_answer(run: Run, model: str, probabilities: np.ndarray) -> dict[str, Any]:
+def describe_prediction(run: Run, model: str, probabilities: np.ndarray) -> dict[str, Any]:
     """One model's answer about one image: {predicted, probabilities, calibrated, conformal_set}.
 
     probabilities (C,), as served. calibrated {class: share} is {} and conformal_set (the classes

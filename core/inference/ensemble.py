@@ -23,7 +23,7 @@ class AuditError(ValueError):
 
 
 @dataclass(frozen=True)
-class Panel:
+class ModelGroup:
     """Models that answer together.
 
     models: name -> what is served (`predict(pixels)` -> Output, `input_size_px`); members: name of

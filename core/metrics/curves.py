@@ -190,7 +190,7 @@ def _class_curve(
         behind = np.where(GRID < 1, with_class, 0)
         bounds = rate_estimate(area, areas, rarer, level)
     else:
-        behind = _patients_called(is_positive, score, patient)
+        behind = _patients_predicted(is_positive, score, patient)
         bounds = rate_estimate(area, areas, with_class if area == 1 else rarer, level)
     for i in np.flatnonzero(((y == 0) | (y == 1)) & (behind > 0)):
         wilson = wilson_interval(y[i] * behind[i], behind[i], level)
@@ -210,7 +210,9 @@ def _quantiles(
     return low, high
 
 
-def _patients_called(is_positive: np.ndarray, score: np.ndarray, patient: np.ndarray) -> np.ndarray:
+def _patients_predicted(
+    is_positive: np.ndarray, score: np.ndarray, patient: np.ndarray
+) -> np.ndarray:
     """(POINTS,): patients with an image at or above the threshold that reaches each recall."""
     positives = np.sort(score[is_positive])[::-1]
     needed = np.ceil(GRID * len(positives) - ROUNDING).astype(np.int64).clip(1)

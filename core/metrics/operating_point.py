@@ -42,8 +42,8 @@ def operating_table(
     """
     is_positive, score = _check_scores(np.asarray(y_true) == k, np.asarray(y_prob)[:, k])
     thresholds = np.asarray(thresholds, dtype=np.float64)
-    found = _count_called(score[is_positive], thresholds)
-    false = _count_called(score[~is_positive], thresholds)
+    found = _count_predicted(score[is_positive], thresholds)
+    false = _count_predicted(score[~is_positive], thresholds)
     positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
     return pd.DataFrame(
         {
@@ -56,7 +56,7 @@ def operating_table(
     )
 
 
-def _count_called(score: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def _count_predicted(score: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """How many scores are `called` at each threshold, without n x thresholds comparisons."""
     return len(score) - np.searchsorted(np.sort(score), thresholds, side="left")
 

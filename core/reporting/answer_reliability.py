@@ -62,7 +62,9 @@ def agreement_sentence(answers: Sequence[Said]) -> str:
     return f"{_word(len(voters)).capitalize()} of {_word(n)} say {top}; {_each(groups[1:])}."
 
 
-def worth(metrics: Mapping[str, Any], predicted: str, class_names: Sequence[str]) -> dict[str, Any]:
+def answer_reliability(
+    metrics: Mapping[str, Any], predicted: str, class_names: Sequence[str]
+) -> dict[str, Any]:
     """How far the test part bears out an answer `predicted`, from the model's metrics.json.
 
     Keys: sensitivity (of the images that are `predicted`, the share found), n_true; precision (of

@@ -10,7 +10,7 @@ from core.datasets.registry import Dataset
 from core.files import sha256_file, write_json
 from core.reporting.model_card_measured import describe_guard, describe_maps, describe_weights
 from core.reporting.model_card_training import describe_training
-from core.reporting.verdict import floors_sentence, lost_floors
+from core.reporting.verdict import baselines_sentence, unbeaten_baselines
 from core.runs import artifacts
 from core.runs.additions_guard import load_guard_document
 from core.runs.additions_heatmaps import load_maps
@@ -86,8 +86,8 @@ def build_card(
         f"| {label} | {_percent(value)} | {_interval(metrics['intervals'].get(key))} |"
         for label, value, key in rows
     )
-    floors = floors_sentence(metrics, info["floors"])
-    floors = f"**{floors}**" if lost_floors(metrics, info["floors"]) else floors
+    floors = baselines_sentence(metrics, info["floors"])
+    floors = f"**{floors}**" if unbeaten_baselines(metrics, info["floors"]) else floors
     caveats = "\n".join(f"- {text}" for text in info["dataset"]["caveats"]) or "- none recorded"
     leaks = ""
     if info.get("leakage"):

@@ -43,7 +43,7 @@ def summarise_run(run: artifacts.Run) -> str:
         said.sentence,
         said.cost,
         _model_table(run, metrics),
-        "\n".join(_floor_lines(run, metrics)),
+        "\n".join(_baseline_lines(run, metrics)),
         note or "",
         said.basis,
         *_fold_parts(run),
@@ -103,7 +103,7 @@ def score_line(title: str, metrics: Mapping[str, Any]) -> str:
 
 def _model_table(run: artifacts.Run, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [_model_row(run, model, metrics[model]) for model in run.models]
-    rows += [_floor_row(floor) for floor in run.info.get("floors", {}).values()]
+    rows += [_baseline_row(floor) for floor in run.info.get("floors", {}).values()]
     return _table(HEAD, rows)
 
 
@@ -112,12 +112,12 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _floor_lines(run: artifacts.Run, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _baseline_lines(run: artifacts.Run, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     floors = run.info.get("floors")
     if not floors:
         return []
     return [
-        f"- {run.title(model)}: {verdict.floors_sentence(metrics[model], floors)}"
+        f"- {run.title(model)}: {verdict.baselines_sentence(metrics[model], floors)}"
         for model in run.models
     ]
 
@@ -212,7 +212,7 @@ def _model_row(run: artifacts.Run, model: str, metrics: Mapping[str, Any]) -> li
     ]
 
 
-def _floor_row(floor: Mapping[str, Any]) -> list[str]:
+def _baseline_row(floor: Mapping[str, Any]) -> list[str]:
     kind = "pixels" if floor["kind"] == "pixel" else "files"
     return [
         f"*floor: {floor['title']}*",

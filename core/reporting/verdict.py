@@ -13,9 +13,9 @@ from typing import Any
 # Two macro-F1 closer than this are the same number, apart from rounding.
 TIE = 1e-9
 # Below this factor two latencies measured on a shared machine are not worth a sentence.
-WORTH_NAMING = 1.2
+MIN_LEAD_NAMED = 1.2
 CONTROL_SUFFIX = "_random"
-FLOOR_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+BASELINE_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str
     return note + "."
 
 
-def lost_floors(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> list[str]:
+def unbeaten_baselines(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> list[str]:
     """Each shortcut floor that the model does not exceed, in words with its figures.
 
     A floor counts on accuracy and on macro-F1 alike: a model has to be above it on both.
@@ -114,7 +114,7 @@ def lost_floors(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> list[
     for key, floor in floors.items():
         values = [
             f"{word} {100 * floor[metric]:.1f}\u202f%"
-            for metric, word in FLOOR_METRICS.items()
+            for metric, word in BASELINE_METRICS.items()
             if floor.get(metric) is not None and not metrics[metric] > floor[metric]
         ]
         if values:
@@ -122,10 +122,10 @@ def lost_floors(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> list[
     return lost
 
 
-def highest_floors(floors: Mapping[str, dict]) -> str:
+def highest_baselines(floors: Mapping[str, dict]) -> str:
     """The floor that is hardest to beat on accuracy and on macro-F1, "" where there is none."""
     parts = []
-    for metric, word in FLOOR_METRICS.items():
+    for metric, word in BASELINE_METRICS.items():
         known = {k: f for k, f in floors.items() if f.get(metric) is not None}
         if known:
             key = max(known, key=lambda k: known[k][metric])
@@ -137,14 +137,14 @@ def highest_floors(floors: Mapping[str, dict]) -> str:
     return _join(parts) if parts else ""
 
 
-def floors_sentence(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> str:
+def baselines_sentence(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> str:
     """One sentence: whether the model is above every shortcut floor; "" where there are none."""
     if not floors:
         return ""
-    lost = lost_floors(metrics, floors)
+    lost = unbeaten_baselines(metrics, floors)
     if lost:
         return f"Does not beat these shortcut floors: {'; '.join(lost)}."
-    return f"Above every shortcut floor; the highest are {highest_floors(floors)}."
+    return f"Above every shortcut floor; the highest are {highest_baselines(floors)}."
 
 
 def leak_badge(leakage: Mapping[str, Any] | None) -> str:
@@ -220,7 +220,7 @@ def _cost(tied: list[str], ranking: list[str], metrics: Mapping[str, dict], name
     leader = tied[0]
     if len(tied) == 1 and leader in quick and len(quick) > 1:
         quickest = min(quick, key=quick.get)
-        if quick[leader] / quick[quickest] >= WORTH_NAMING:
+        if quick[leader] / quick[quickest] >= MIN_LEAD_NAMED:
             behind = metrics[leader]["macro_f1"] - metrics[quickest]["macro_f1"]
             text += (
                 f"; the quickest, {name[quickest]}, takes {_milliseconds(quick[quickest])} "

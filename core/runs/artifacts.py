@@ -103,7 +103,7 @@ class Run:
         return [model for model in self.singles if weights.get(model, KEPT) == KEPT]
 
     @property
-    def answering(self) -> list[str]:
+    def usable_models(self) -> list[str]:
         """The models that can be asked: those served, and ensembles all of whose members are."""
         served = set(self.served)
         return [m for m in self.models if served.issuperset(self.members(m) or [m])]
@@ -292,7 +292,7 @@ def load_fold_metrics(run: Run, model: str) -> dict[str, Any] | None:
     return metrics
 
 
-def calibration_part(run: Run, model: str) -> str | None:
+def calibration_split(run: Run, model: str) -> str | None:
     """The predictions that calibrate a model: "inner" where they are, else "val", else None."""
     return next((part for part in ("inner", "val") if has_predictions(run, model, part)), None)
 

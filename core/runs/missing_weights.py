@@ -31,8 +31,8 @@ def retrain_command(info: Mapping[str, Any]) -> str:
 
 def left_out(run: Run) -> list[str]:
     """The models of the run that cannot be asked, since weights they need were not kept."""
-    answering = run.answering
-    return [model for model in run.models if model not in answering]
+    usable = run.usable_models
+    return [model for model in run.models if model not in usable]
 
 
 def left_out_sentence(run: Run, *, command: bool = True) -> str:

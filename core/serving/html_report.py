@@ -25,13 +25,18 @@ from markupsafe import Markup
 from core.datasets.phantom.generate import NOTICE
 from core.imageio.decode import Decoded
 from core.reporting import verdict
-from core.reporting.answer_reliability import agreement_sentence, votes, worth
+from core.reporting.answer_reliability import agreement_sentence, answer_reliability, votes
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.base import FAILED, Check, percent
 from core.runs.artifacts import MODEL_FILES, ArtifactError, Run, load_metrics
 from core.serving.guard.detector import Guard
-from core.serving.html_report_images import draw_maps, draw_picture, draw_scale, titles_without_map
-from core.serving.predict import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
+from core.serving.html_report_images import draw_image, draw_maps, draw_scale, titles_without_map
+from core.serving.predict import (
+    ImagePrediction,
+    ModelPrediction,
+    conformal_promise,
+    conformal_words,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 RESEARCH_ONLY = "Research use, not for diagnosis"
@@ -50,7 +55,7 @@ LIMITS = (
     "The training images that are most alike are alike to the model; they need not show the same "
     "disease.",
 )
-ANSWERED_WITH = {"openvino": "OpenVINO", "numpy": "NumPy", "pillow": "Pillow"}
+PREDICTED_WITH = {"openvino": "OpenVINO", "numpy": "NumPy", "pillow": "Pillow"}
 
 
 class ReportError(ValueError):
@@ -58,7 +63,7 @@ class ReportError(ValueError):
 
 
 @dataclass(frozen=True)
-class ReportPicture:
+class ReportImage:
     """The picture that a report is about.
 
     name: the file's, which may hold a patient's name and is left out unless asked for. sha256: of
@@ -74,8 +79,8 @@ class ReportPicture:
 
 def build_report(
     run: Run,
-    picture: ReportPicture,
-    answer: PictureAnswer,
+    picture: ReportImage,
+    answer: ImagePrediction,
     *,
     typed: str = "",
     note: str = "",
@@ -116,7 +121,7 @@ def build_report(
         synthetic=NOTICE if picture.decoded.synthetic else "",
         means_nothing=run.synthetic and not picture.decoded.synthetic,
         label=picture.label,
-        picture=draw_picture(picture.decoded),
+        picture=draw_image(picture.decoded),
         problems=[words for title, words in answer.problems.items() if title != "Guard"],
         agreement="" if hidden else agreement_sentence(votes(answer.answers)),
         answers=[] if hidden else [_result(run, answer, own) for own in answer.answers],
@@ -128,7 +133,7 @@ def build_report(
         promise=_promise(run, answer),
         **_pitfalls(run, checks),
         identity=[
-            ("The picture", _picture_rows(picture, show_name)),
+            ("The picture", _image_rows(picture, show_name)),
             ("The run", _run_rows(run)),
             *((f"Model: {run.title(name)}", _model_rows(run, answer, name)) for name in run.served),
         ],
@@ -157,7 +162,7 @@ def clean_typed(text: str, longest: int, what: str) -> str:
 # ------------------------------------------------------------------------------- results
 
 
-def _result(run: Run, answer: PictureAnswer, own: ModelAnswer) -> dict[str, Any]:
+def _result(run: Run, answer: ImagePrediction, own: ModelPrediction) -> dict[str, Any]:
     names, shares = answer.class_names, own.shares
     top = names[int(shares.argmax())]
     return {
@@ -178,12 +183,12 @@ def _result(run: Run, answer: PictureAnswer, own: ModelAnswer) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _tested(run: Run, own: ModelAnswer, names: Sequence[str]) -> list[str]:
+def _tested(run: Run, own: ModelPrediction, names: Sequence[str]) -> list[str]:
     """What the answer is worth by the test part, in sentences."""
     if own.model not in run.models:
         return ["Not measured: the run has no figures for it."]
     try:
-        tested = worth(load_metrics(run, own.model), own.predicted, names)
+        tested = answer_reliability(load_metrics(run, own.model), own.predicted, names)
     except ArtifactError as error:
         return [str(error)]
     return [
@@ -201,7 +206,7 @@ def _rate(tested: Mapping[str, Any], key: str, n_key: str) -> str:
     return f"{percent(tested[key])} ({interval}; n = {tested[n_key]})"
 
 
-def _promise(run: Run, answer: PictureAnswer) -> str:
+def _promise(run: Run, answer: ImagePrediction) -> str:
     """What the sets promise, once: it is the same for all models that have them."""
     return next(filter(None, (conformal_promise(run, own.model) for own in answer.answers)), "")
 
@@ -224,7 +229,7 @@ def _pitfalls(run: Run, checks: Sequence[Check] | None) -> dict[str, Any]:
 # ------------------------------------------------------------------------------ identity
 
 
-def _picture_rows(picture: ReportPicture, show_name: bool) -> list[tuple[str, str]]:
+def _image_rows(picture: ReportImage, show_name: bool) -> list[tuple[str, str]]:
     decoded = picture.decoded
     rows = [("File", picture.name)] if show_name else []
     rows += [
@@ -249,11 +254,11 @@ def _run_rows(run: Run) -> list[tuple[str, str]]:
         ("Fingerprint of the data", str(dataset.get("fingerprint", "not known"))),
         ("Classes", ", ".join(run.class_names)),
         ("Trained with", versions or "not known"),
-        ("Answered with", ", ".join(f"{t} {_version(p)}" for p, t in ANSWERED_WITH.items())),
+        ("Answered with", ", ".join(f"{t} {_version(p)}" for p, t in PREDICTED_WITH.items())),
     ]
 
 
-def _model_rows(run: Run, answer: PictureAnswer, name: str) -> list[tuple[str, str]]:
+def _model_rows(run: Run, answer: ImagePrediction, name: str) -> list[tuple[str, str]]:
     own, files = answer.of(name), run.info.get("files") or {}
     rows = [
         (f"SHA-256 of {file}", str(files.get(f"{name}/{file}", "not known")))

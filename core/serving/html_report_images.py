@@ -23,7 +23,7 @@ from core.inference.class_activation import (
     mean_heat,
     overlay,
 )
-from core.serving.predict import ModelAnswer, PictureAnswer
+from core.serving.predict import ImagePrediction, ModelPrediction
 
 PICTURE_SIDE_PX, MAP_SIDE_PX = 768, 448
 MAP_OPACITY = 0.6
@@ -35,7 +35,7 @@ METHODS = {
 
 
 def draw_maps(
-    decoded: Decoded, answer: PictureAnswer, occlusion: Mapping[str, np.ndarray]
+    decoded: Decoded, answer: ImagePrediction, occlusion: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
     """A heat map of each model that has one, for the class that the model says."""
     grey, drawn = _shown(decoded.pixels, MAP_SIDE_PX), []
@@ -57,7 +57,7 @@ def draw_maps(
 
 
 def _heat(
-    answer: PictureAnswer, own: ModelAnswer, occlusion: Mapping[str, np.ndarray]
+    answer: ImagePrediction, own: ModelPrediction, occlusion: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray | None, str]:
     """Heat (h, w), 0 to 1, for the class that `own` says, and how it was made; None without."""
     k = answer.class_names.index(own.predicted)
@@ -75,11 +75,11 @@ def _heat(
     return heats[0], OCCLUSION if own.class_maps is None else CLASS_ACTIVATION
 
 
-def titles_without_map(answer: PictureAnswer, occlusion: Mapping[str, np.ndarray]) -> list[str]:
+def titles_without_map(answer: ImagePrediction, occlusion: Mapping[str, np.ndarray]) -> list[str]:
     return [own.title for own in answer.answers if _heat(answer, own, occlusion)[0] is None]
 
 
-def draw_picture(decoded: Decoded) -> str:
+def draw_image(decoded: Decoded) -> str:
     grey = _shown(decoded.pixels, PICTURE_SIDE_PX)
     return _uri(label_synthetic(grey) if decoded.synthetic else grey, "PNG")
 

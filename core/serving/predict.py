@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.imageio.decode import Decoded, resize_square
-from core.inference.answers import describe_answer
+from core.inference.answers import describe_prediction
 from core.inference.ensemble import as_shares
 from core.inference.served_model import InferenceError, Output, ServedModel, load_model
 from core.metrics.conformal import ALPHA
@@ -28,7 +28,7 @@ NOT_ASKED = "Models"  # what `problems` calls those whose weights were not kept
 
 
 @dataclass(frozen=True)
-class ModelAnswer:
+class ModelPrediction:
     """What one model says about one picture; an ensemble says the mean of its members.
 
     probabilities (C,) as served; calibrated (C,), None where the run has no calibration for the
@@ -62,7 +62,7 @@ class ModelAnswer:
 
 
 @dataclass(frozen=True)
-class PictureAnswer:
+class ImagePrediction:
     """Every model's answer about one picture: single models first, then means, in run order.
 
     problems: a model's title -> one sentence, for those that cannot answer. judgement: None where
@@ -71,13 +71,13 @@ class PictureAnswer:
     """
 
     class_names: tuple[str, ...]
-    answers: tuple[ModelAnswer, ...]
+    answers: tuple[ModelPrediction, ...]
     problems: Mapping[str, str] = field(default_factory=dict)
     judgement: Judgement | None = None
     neighbours: tuple[Neighbour, ...] = ()
     seconds: float = 0.0
 
-    def of(self, model: str) -> ModelAnswer | None:
+    def of(self, model: str) -> ModelPrediction | None:
         """One model's answer, None where it has none."""
         return next((own for own in self.answers if own.model == model), None)
 
@@ -88,7 +88,7 @@ class PictureAnswer:
 
 
 @dataclass(frozen=True)
-class Answerer:
+class Predictor:
     """A run's models and guard, ready to be asked. Safe to share by threads.
 
     models: name -> served model, those that could be loaded; problems: title -> sentence of the
@@ -102,7 +102,7 @@ class Answerer:
 
     def answer(
         self, decoded: Decoded, *, chosen: Sequence[str] | None = None, neighbours: int = 5
-    ) -> PictureAnswer:
+    ) -> ImagePrediction:
         """All that is said about one picture, maps included.
 
         chosen: the models whose answers are wanted (all where None); an ensemble asks its members,
@@ -129,23 +129,23 @@ class Answerer:
             features = outputs[self.guard.model].features[0]
             judgement = self._judge(features, decoded)
             near = tuple(self.guard.nearest(features, neighbours)) if neighbours else ()
-        return PictureAnswer(
+        return ImagePrediction(
             tuple(self.run.class_names), answers, dict(self.problems), judgement, near,
             time.perf_counter() - started,
         )  # fmt: skip
 
-    def answer_many(
+    def predict_many(
         self, pictures: Sequence[Decoded], *, chosen: Sequence[str] | None = None
-    ) -> list[PictureAnswer]:
+    ) -> list[ImagePrediction]:
         """The answers about many pictures, without maps and neighbours, asked in batches."""
         answered = []
         for start in range(0, len(pictures), BATCH):
-            answered += self._answer_batch(pictures[start : start + BATCH], chosen)
+            answered += self._predict_batch(pictures[start : start + BATCH], chosen)
         return answered
 
-    def _answer_batch(
+    def _predict_batch(
         self, pictures: Sequence[Decoded], chosen: Sequence[str] | None
-    ) -> list[PictureAnswer]:
+    ) -> list[ImagePrediction]:
         started = time.perf_counter()
         wanted = self._asked(chosen)
         guarded = {self.guard.model} & set(self.models) if self.guard else set()
@@ -163,7 +163,7 @@ class Answerer:
         each = (time.perf_counter() - started) / len(pictures)
         names = tuple(self.run.class_names)
         return [
-            PictureAnswer(names, answers, dict(self.problems), judgement, (), each)
+            ImagePrediction(names, answers, dict(self.problems), judgement, (), each)
             for answers, judgement in rows
         ]
 
@@ -182,7 +182,7 @@ class Answerer:
         latencies: Mapping[str, float],
         *,
         maps: bool,
-    ) -> tuple[ModelAnswer, ...]:
+    ) -> tuple[ModelPrediction, ...]:
         run = self.run
         answers = []
         for name in run.served:
@@ -217,11 +217,11 @@ class Answerer:
         latency_ms: float,
         members: tuple[str, ...],
         class_maps: np.ndarray | None,
-    ) -> ModelAnswer:
-        said = describe_answer(self.run, name, probabilities)
+    ) -> ModelPrediction:
+        said = describe_prediction(self.run, name, probabilities)
         calibrated = [said["calibrated"][c] for c in self.run.class_names if said["calibrated"]]
         served = self.models.get(name)
-        return ModelAnswer(
+        return ModelPrediction(
             model=name,
             title=self.run.title(name),
             predicted=said["predicted"],
@@ -240,7 +240,7 @@ class Answerer:
         return self.guard.judge(features, decoded, lambda pixels: model.predict(pixels).features)
 
 
-def open_answerer(run: Run, load: Callable[[Run, str], ServedModel] = load_model) -> Answerer:
+def open_predictor(run: Run, load: Callable[[Run, str], ServedModel] = load_model) -> Predictor:
     """All models of a run that can be loaded, and its guard. What cannot be is in `problems`.
 
     Models whose weights were not kept share one sentence there, under NOT_ASKED. load(run, model)
@@ -273,12 +273,12 @@ def open_answerer(run: Run, load: Callable[[Run, str], ServedModel] = load_model
             f"whose features tell it, {why}."
         )
         guard = None
-    return Answerer(run, models, guard, problems)
+    return Predictor(run, models, guard, problems)
 
 
-def warm_up(answerer: Answerer) -> None:
+def warm_up(predictor: Predictor) -> None:
     """Ask every model once, so that the first person does not wait for what engines set up late."""
-    for model in answerer.models.values():
+    for model in predictor.models.values():
         model.predict(np.zeros((1, model.input_size_px, model.input_size_px), np.uint8))
 
 

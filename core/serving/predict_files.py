@@ -13,7 +13,7 @@ from core.files import shown_name
 from core.imageio.decode import Decoded, ImageError, read_bytes
 from core.imageio.sandbox import decode_safely
 from core.imageio.zip_archive import MAX_ZIP_BYTES, is_zip, read_zip
-from core.serving.predict import BATCH, Answerer, PictureAnswer
+from core.serving.predict import BATCH, ImagePrediction, Predictor
 
 DECODERS = 2  # pictures decoded at once, beside the models
 AHEAD = 2 * BATCH  # pictures decoded or on the way there while the models are asked
@@ -31,7 +31,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class FileAnswer:
+class FilePrediction:
     """What came of one file: an answer, or `error`, one sentence.
 
     sha256 of the file's bytes, None where they could not be read; decoded: the picture, kept only
@@ -41,7 +41,7 @@ class FileAnswer:
     name: str
     sha256: str | None = None
     decoded: Decoded | None = None
-    answer: PictureAnswer | None = None
+    answer: ImagePrediction | None = None
     error: str | None = None
 
 
@@ -85,27 +85,27 @@ def bytes_sources(files: Iterable[tuple[str, bytes]]) -> Iterator[Source]:
             yield Source(name, _failing(str(error)))
 
 
-def answer_files(
-    answerer: Answerer, sources: Iterable[Source], *, chosen: Sequence[str] | None = None
-) -> Iterator[FileAnswer]:
+def predict_files(
+    predictor: Predictor, sources: Iterable[Source], *, chosen: Sequence[str] | None = None
+) -> Iterator[FilePrediction]:
     """Answers in the order of `sources`, which is read only as far ahead as is decoded.
 
     Reading and decoding (core.imageio.sandbox) run beside the models, which are asked in batches
     (core.serving.predict.BATCH). A file that cannot be used costs its own row and no other.
     """
-    batch: list[FileAnswer] = []
+    batch: list[FilePrediction] = []
     pixels = 0
     with ThreadPoolExecutor(DECODERS) as pool:
         for row in _decoded_ahead(pool, sources):
             batch.append(row)
             pixels += row.decoded.pixels.size if row.decoded is not None else 0
             if len(batch) >= BATCH or pixels >= BATCH_PIXELS:
-                yield from _ask(answerer, batch, chosen)
+                yield from _ask(predictor, batch, chosen)
                 batch, pixels = [], 0
-        yield from _ask(answerer, batch, chosen)
+        yield from _ask(predictor, batch, chosen)
 
 
-def _decoded_ahead(pool: ThreadPoolExecutor, sources: Iterable[Source]) -> Iterator[FileAnswer]:
+def _decoded_ahead(pool: ThreadPoolExecutor, sources: Iterable[Source]) -> Iterator[FilePrediction]:
     """Decoded rows in order, at most AHEAD of them waiting."""
     waiting: deque[Future] = deque()
     for source in sources:
@@ -116,21 +116,21 @@ def _decoded_ahead(pool: ThreadPoolExecutor, sources: Iterable[Source]) -> Itera
         yield waiting.popleft().result()
 
 
-def _decode(source: Source) -> FileAnswer:
+def _decode(source: Source) -> FilePrediction:
     digest = None
     try:
         data = source.read()
         digest = hashlib.sha256(data).hexdigest()
-        return FileAnswer(source.name, digest, decode_safely(data))
+        return FilePrediction(source.name, digest, decode_safely(data))
     except ImageError as error:
-        return FileAnswer(source.name, digest, error=str(error))
+        return FilePrediction(source.name, digest, error=str(error))
 
 
 def _ask(
-    answerer: Answerer, batch: list[FileAnswer], chosen: Sequence[str] | None
-) -> Iterator[FileAnswer]:
+    predictor: Predictor, batch: list[FilePrediction], chosen: Sequence[str] | None
+) -> Iterator[FilePrediction]:
     decoded = [row.decoded for row in batch if row.decoded is not None]
-    answers = iter(answerer.answer_many(decoded, chosen=chosen)) if decoded else iter(())
+    answers = iter(predictor.predict_many(decoded, chosen=chosen)) if decoded else iter(())
     for row in batch:
         yield row if row.decoded is None else replace(row, answer=next(answers))
 

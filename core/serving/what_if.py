@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 FILLS = ("mean", "black")
-MIN_KEPT = 0.1  # share of each side that a crop has to leave
+MIN_VISIBLE = 0.1  # share of each side that a crop has to leave
 
 
 class AlteringError(ValueError):
@@ -79,9 +79,9 @@ class Changes:
         if not -180 <= self.rotation <= 180:
             raise AlteringError(f"Rotation is -180 to 180 degrees. Received: {self.rotation}.")
         for name, (start, stop) in (("across", self.across), ("down", self.down)):
-            if not (start >= 0 and stop <= 1 and stop - start >= MIN_KEPT - 1e-9):
+            if not (start >= 0 and stop <= 1 and stop - start >= MIN_VISIBLE - 1e-9):
                 raise AlteringError(
-                    f"A crop keeps at least {100 * MIN_KEPT:.0f} % of each side. "
+                    f"A crop keeps at least {100 * MIN_VISIBLE:.0f} % of each side. "
                     f"Received: {name} from {start:g} to {stop:g}."
                 )
         if self.fill not in FILLS:

@@ -20,7 +20,7 @@ _AROUND_BYTES = 256 * 2**10  # more than an image: Linux maps the neighbours of 
 
 
 @dataclass(frozen=True)
-class Images:
+class TrainingImages:
     """What a model is fitted on.
 
     pixels uint8 (n, size, size); y int (n,), indices of classes; rows int (n,): where the images

@@ -22,7 +22,7 @@ from core.models.architectures import set_batch_norm, split_model
 from core.models.recipes import Recipe, Stage
 from core.training.augmentation import build_augmentation
 from core.training.callbacks import BatchNormStatistics, Recorder, WeightAverage, load_state
-from core.training.data_loader import Batches, Images, InOrder, class_weights
+from core.training.data_loader import Batches, InOrder, TrainingImages, class_weights
 from core.training.devices import Once
 from core.training.feature_cache import FrozenStore
 from core.training.fused_batch_norm import fused_batch_norm
@@ -35,8 +35,8 @@ _VAL_BATCH = 32
 def fit_model(
     model: keras.Model,
     recipe: Recipe,
-    train: Images,
-    val: Images,
+    train: TrainingImages,
+    val: TrainingImages,
     n_classes: int,
     work_dir: Path,
     *,

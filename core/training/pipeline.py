@@ -15,7 +15,7 @@ from core.config import Config, ConfigError, config_to_json
 from core.datasets.folder import load_table
 from core.datasets.registry import KNOWN, Dataset, order_classes
 from core.evaluation.scoring import score_run
-from core.evaluation.shortcut_baselines import compute_floors
+from core.evaluation.shortcut_baselines import compute_baselines
 from core.files import write_json
 from core.inference.served_model import measure_latencies_ms
 from core.models.architectures import BUILDERS
@@ -217,7 +217,7 @@ def measure_run(
     """Floors, latencies, manifest and skipped files; returns run.json's keys for them."""
     say("Shortcut floors and times ...")
     cache, manifest = materials.cache, materials.manifest
-    floors = compute_floors(
+    floors = compute_baselines(
         cache.pixels(min(recipe.image_size_px for recipe in recipes.values())),
         manifest, materials.class_names, materials.seed, metadata=table,
     )  # fmt: skip

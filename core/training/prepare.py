@@ -25,8 +25,8 @@ from core.runs import artifacts
 from core.training.resume import begun_init, plan_again
 
 CONTROL = "mobilenetv2_random"
-COPIES_PX = 224  # smaller pictures have too little detail to tell copies by
-LISTED_COPIES = 1000
+DUPLICATES_PX = 224  # smaller pictures have too little detail to tell copies by
+LISTED_DUPLICATES = 1000
 SPLIT_ANEW = (
     "The split was made for these classes alone: an image that is in test here may be in train in "
     "a run with other classes of the same data set, and the other way round."
@@ -149,7 +149,7 @@ def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe], say) -> 
     """Every image decoded once, at every size that a recipe or the search for copies wants."""
     sizes = {recipe.image_size_px for recipe in recipes.values()}
     if table.attrs.get("augmented"):
-        sizes.add(COPIES_PX)
+        sizes.add(DUPLICATES_PX)
     sizes = sorted(sizes)
     with progress(len(table), "Decoding images", "image") as bar:
         cache = build_pixel_cache(
@@ -246,7 +246,7 @@ def list_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     Which images stay together is in the manifest's group_id, for all of them.
     """
     copies = pairs["kind"] == AUGMENTED
-    listed = pd.concat([pairs[~copies], pairs[copies].head(LISTED_COPIES)])
+    listed = pd.concat([pairs[~copies], pairs[copies].head(LISTED_DUPLICATES)])
     return listed.to_dict("records")
 
 

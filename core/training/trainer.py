@@ -20,7 +20,7 @@ from core.models.names import model_title
 from core.models.pretrained import InitPlan, load_initial_weights
 from core.models.recipes import Recipe
 from core.runs import artifacts
-from core.training.data_loader import Images
+from core.training.data_loader import TrainingImages
 from core.training.devices import clear_session
 from core.training.export import export_model, round_weights
 from core.training.feature_cache import FrozenStore
@@ -100,7 +100,7 @@ def train_once(
     for split in ("train", "val"):
         rows = np.flatnonzero(part == split)
         # A fit reads the store by row; the export is held against Keras on a few pictures.
-        parts[split] = Images(np.asarray(pixels[rows[:32]]), y[rows], rows)
+        parts[split] = TrainingImages(np.asarray(pixels[rows[:32]]), y[rows], rows)
     model, history = _fit(name, plan, recipe, materials, parts, checkpoints or folder, what)
     model = in_float32(model)
     round_weights(model)
@@ -114,7 +114,7 @@ def _fit(
     plan: InitPlan,
     recipe: Recipe,
     materials: Materials,
-    parts: dict[str, Images],
+    parts: dict[str, TrainingImages],
     folder: Path,
     what: str,
 ) -> tuple[keras.Model, pd.DataFrame]:

@@ -14,7 +14,7 @@ from dashboard.tables.predictions import (
     cell_images,
     clicked_cell,
     count_cells,
-    join_answers,
+    join_predictions,
 )
 
 MODEL, TRUE, PREDICTED = CELL = ("cell_model", "cell_true", "cell_predicted")
@@ -58,8 +58,8 @@ selection = ui.page_frame("Confusion", ":material/grid_on:")
 run, names = selection.run, selection.run.class_names
 try:
     tables = {m: run_data.load_prediction_table(run, m, selection.part) for m in selection.models}
-    answers = join_answers(tables, names)
-    pictures = gallery.find_pictures(run)
+    answers = join_predictions(tables, names)
+    pictures = gallery.find_image_files(run)
 except ArtifactError as error:
     ui.empty_state(ui.sentence(str(error)))
 counts = {model: count_cells(answers, model, names) for model in selection.models}
@@ -105,7 +105,7 @@ end = f"{top:.0f} images" if normalise == "counts" else "100 %"
 more = "lighter" if theme == "dark" else "darker"
 st.caption(
     f"One colour scale for all matrices, 0 to {end}: {more} is more. Measured on "
-    f"{selection.part_name} images. Click a cell, or choose it here, to see its images."
+    f"{selection.split_name} images. Click a cell, or choose it here, to see its images."
 )
 
 with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -18,19 +18,19 @@ from dashboard.tables import curves as curve_tables
 
 
 def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | None) -> None:
-    run, part_name = selection.run, selection.part_name
+    run, split_name = selection.run, selection.split_name
     options = [MACRO, *run.class_names]
     name = choose("One class against the rest", options, "curves_class", {MACRO: "mean of all"})
     shown = {model: kinds for model, kinds in curves.items() if name in kinds["roc"]}
     if not shown:
-        all_or_none = f"of {ui.escape(name)}: either none or all of the {part_name} images are it"
+        all_or_none = f"of {ui.escape(name)}: either none or all of the {split_name} images are it"
         st.info(f"There is no curve {all_or_none}.", icon=":material/info:")
         return
     titles = titles_of(selection)
     first = next(iter(shown.values()))["roc"][name]
-    n_text = f"{first.n_positive} {name} among n = {first.n} {part_name} images"
+    n_text = f"{first.n_positive} {name} among n = {first.n} {split_name} images"
     if name == MACRO:
-        n_text = f"n = {first.n} {part_name} images, mean of each class against the rest"
+        n_text = f"n = {first.n} {split_name} images, mean of each class against the rest"
     else:
         sentence = curve_tables.area_sentence(
             {model: kinds["roc"][name] for model, kinds in shown.items()},
@@ -61,8 +61,8 @@ def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | N
     offer_tables(
         selection,
         {
-            f"Areas on {part_name} images": curve_tables.area_rows(curves),
-            f"Curves on {part_name} images": curve_tables.curve_points(curves),
+            f"Areas on {split_name} images": curve_tables.area_rows(curves),
+            f"Curves on {split_name} images": curve_tables.curve_points(curves),
         },
     )
     explain(

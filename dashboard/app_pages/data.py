@@ -15,7 +15,7 @@ from dashboard.tables import metrics as metric_tables
 PER_CLASS = 6
 THUMBNAIL_PX = 320
 DRAW_KEY = "data_draw"
-PART_NAMES = {"train": "train", "val": "validation", "test": "test", "all": "all"}
+SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test", "all": "all"}
 
 
 def draw_again() -> None:
@@ -30,7 +30,7 @@ def show_samples(selection: ui.Selection, manifest: pd.DataFrame) -> None:
         st.button("Draw others", icon=":material/casino:", on_click=draw_again)
         if selection.run.synthetic:
             ui.synthetic_badge()
-    pictures = gallery.find_pictures(selection.run)
+    pictures = gallery.find_image_files(selection.run)
     gallery.ask_for_folder(selection.run, pictures)
     if not pictures.found:
         return
@@ -41,11 +41,11 @@ def show_samples(selection: ui.Selection, manifest: pd.DataFrame) -> None:
         with st.grid(PER_CLASS, min_column_width=150, gap="small"):
             for row in rows.itertuples():
                 with st.container():
-                    show_picture(pictures, row, synthetic=selection.run.synthetic)
+                    show_image(pictures, row, synthetic=selection.run.synthetic)
 
 
-def show_picture(pictures: run_data.Pictures, row, *, synthetic: bool) -> None:
-    caption = f"{PART_NAMES.get(row.split, row.split)}, {row.image_id.rsplit('/', 1)[-1]}"
+def show_image(pictures: run_data.Pictures, row, *, synthetic: bool) -> None:
+    caption = f"{SPLIT_NAMES.get(row.split, row.split)}, {row.image_id.rsplit('/', 1)[-1]}"
     path = pictures.find(row.image_id)
     if path is None:
         st.caption(f":material/hide_image: not on this machine  \n{ui.escape(caption)}")
@@ -66,7 +66,7 @@ def show_picture(pictures: run_data.Pictures, row, *, synthetic: bool) -> None:
 
 def show_splits(selection: ui.Selection, manifest: pd.DataFrame) -> None:
     counts = metric_tables.split_counts(manifest, selection.run.class_names)
-    counts["split"] = counts["split"].map(PART_NAMES)
+    counts["split"] = counts["split"].map(SPLIT_NAMES)
     left, right = st.columns(2, gap="medium", vertical_alignment="center")
     with left:
         ui.show_chart(training_charts.plot_class_balance(manifest, selection.run.class_names))

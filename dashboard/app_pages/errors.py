@@ -10,7 +10,7 @@ from dashboard.components import gallery
 from dashboard.components import page as ui
 from dashboard.data import runs as run_data
 from dashboard.tables.metrics import csv_download
-from dashboard.tables.predictions import MISSED_BY, export_table, join_answers, wrong_images
+from dashboard.tables.predictions import MISSED_BY, export_table, join_predictions, wrong_images
 
 MODELS, TRUE, PREDICTED, MISSED, CONFIDENCE = (
     f"errors_{name}" for name in ("models", "true", "predicted", "missed", "confidence")
@@ -75,16 +75,16 @@ selection = ui.page_frame("Errors", ":material/image_search:")
 run, part = selection.run, selection.part
 try:
     tables = {m: run_data.load_prediction_table(run, m, part) for m in selection.models}
-    answers = join_answers(tables, run.class_names)
+    answers = join_predictions(tables, run.class_names)
     lines = [error_line(selection, answers, model) for model in selection.models]
-    pictures = gallery.find_pictures(run)
+    pictures = gallery.find_image_files(run)
     manifest = run_data.load_manifest(run)
 except ArtifactError as error:
     ui.empty_state(ui.sentence(str(error)))
 
 st.markdown("  \n".join(lines))
 st.caption(
-    f"Measured on {selection.part_name} images, 95 % intervals from the accuracy's. An image is "
+    f"Measured on {selection.split_name} images, 95 % intervals from the accuracy's. An image is "
     "wrong where the class with the largest probability is not the true one."
 )
 chosen = filters(selection)

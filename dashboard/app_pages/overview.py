@@ -103,7 +103,7 @@ def show_all_metrics(
     st.subheader("All figures", anchor=False)
     n = metrics[selection.models[0]]["n"]
     st.caption(
-        f"Percent of n = {n} {selection.part_name} images, each followed by its 95% interval. "
+        f"Percent of n = {n} {selection.split_name} images, each followed by its 95% interval. "
         "A click on a column's head sorts."
     )
     config = {"metric": st.column_config.TextColumn("Metric", pinned=True, width="medium")}
@@ -137,13 +137,15 @@ def show_all_metrics(
     )
 
 
-def show_floors(floors: dict[str, dict], metrics: dict[str, dict], labels: dict[str, str]) -> None:
+def show_baselines(
+    floors: dict[str, dict], metrics: dict[str, dict], labels: dict[str, str]
+) -> None:
     """The floors that are hardest to beat, and the models that do not beat every floor."""
-    highest = verdict.highest_floors(floors)
+    highest = verdict.highest_baselines(floors)
     if not highest:
         return
     text = f"**Floors.** Shortcuts without any network reach, on the same test images, {highest}. "
-    lost = {m: verdict.lost_floors(figures, floors) for m, figures in metrics.items()}
+    lost = {m: verdict.unbeaten_baselines(figures, floors) for m, figures in metrics.items()}
     below = [
         f"**{ui.escape(labels[model])}** ({ui.escape('; '.join(names))})"
         for model, names in lost.items()
@@ -203,10 +205,10 @@ except (ArtifactError, MetricsError) as error:
 labels = {model: selection.label(model) for model in run.models}
 titles = {model: selection.title(model) for model in run.models}
 rows = metric_tables.metric_rows(metrics, run.class_names, labels)
-n_text = f"n = {metrics[models[0]]['n']} {selection.part_name} images"
+n_text = f"n = {metrics[models[0]]['n']} {selection.split_name} images"
 
 said = verdict.leader_sentence(
-    metrics, comparisons, titles, synthetic=run.synthetic, part=selection.part_name
+    metrics, comparisons, titles, synthetic=run.synthetic, part=selection.split_name
 )
 st.markdown(f"#### {ui.escape(said.sentence)}")
 st.markdown(f"{ui.escape(said.cost)} :gray[{ui.escape(said.basis)}]")
@@ -219,8 +221,8 @@ if note:
 show_cards(selection, metrics)
 
 # Floors are known for the test part only.
-known_floors = run.info.get("floors", {}) if part == "test" else {}
-floors = metric_tables.floor_rows(known_floors)
+known_baselines = run.info.get("floors", {}) if part == "test" else {}
+floors = metric_tables.baseline_rows(known_baselines)
 left, right = st.columns([3, 2], gap="medium")
 with left:
     shown = rows[rows["metric"].isin(metric_tables.SHARES)]
@@ -237,7 +239,7 @@ with right:
     ui.show_chart(
         base_charts.plot_quality_cost(quality, models=models, labels=titles, n_text=n_text)
     )
-show_floors(known_floors, metrics, labels)
+show_baselines(known_baselines, metrics, labels)
 overview_parts.show_pairs(selection, comparisons)
 show_conditions(selection)
 if all("binary" in figures for figures in metrics.values()):

@@ -67,7 +67,7 @@ def take_test_image(pictures: run_data.Pictures, labels: dict[str, str], synthet
 # ------------------------------------------------------------------------------ what goes in
 
 
-def choose_picture(selection: ui.Selection) -> None:
+def choose_image(selection: ui.Selection) -> None:
     """Upload, phantom or test image; each puts its picture into the session."""
     left, right = st.columns([1, 1.7], gap="medium")
     source = left.segmented_control(
@@ -98,7 +98,7 @@ def choose_picture(selection: ui.Selection) -> None:
         else:
             choose_test_image(selection)
     if source == "upload":
-        evidence.show_kept()
+        evidence.show_retention_notice()
 
 
 def choose_phantom() -> None:
@@ -119,7 +119,7 @@ def choose_test_image(selection: ui.Selection) -> None:
     run = selection.run
     manifest = run_data.load_manifest(run)
     test = manifest[manifest["split"] == "test"]
-    pictures = gallery.find_pictures(run)
+    pictures = gallery.find_image_files(run)
     labels = dict(zip(test["image_id"], test["label"], strict=True))
     there = [image_id for image_id in labels if pictures.find(image_id) is not None]
     gallery.ask_for_folder(run, pictures)
@@ -145,7 +145,7 @@ def read_waiting(selection: ui.Selection) -> None:
         files = uploads.waiting_files()
         if len(files) > 1 or any(is_zip(data) for _, data in files):
             put(None)
-            batch.put_batch(files, selection, run_data.load_answerer(selection.run))
+            batch.put_batch(files, selection, run_data.load_predictor(selection.run))
             return
         for name, data in files:
             try:
@@ -159,7 +159,7 @@ def read_waiting(selection: ui.Selection) -> None:
 
 def show_batch(selection: ui.Selection) -> bool:
     """The table; True where another row was chosen in it, so that the page has to be drawn anew."""
-    chosen = batch.show_batch(selection, run_data.load_answerer(selection.run))
+    chosen = batch.show_batch(selection, run_data.load_predictor(selection.run))
     # A row stays chosen while another picture is on the page: only a new choice counts.
     key = chosen.key if chosen else None
     if key == st.session_state.get(BATCH_ROW):
@@ -174,10 +174,10 @@ def show_batch(selection: ui.Selection) -> bool:
     return False
 
 
-def show_picture(selection: ui.Selection, upload: uploads.Upload) -> None:
+def show_image(selection: ui.Selection, upload: uploads.Upload) -> None:
     with st.spinner("Asking the models …"):
-        answerer = run_data.load_answerer(selection.run)
-        answer = live_answers.ask_models(selection, upload)
+        predictor = run_data.load_predictor(selection.run)
+        answer = live_answers.predict_models(selection, upload)
     with st.container(horizontal=True, vertical_alignment="center"):
         evidence.show_file(upload)
         if upload.decoded.synthetic and not selection.run.synthetic:
@@ -188,10 +188,10 @@ def show_picture(selection: ui.Selection, upload: uploads.Upload) -> None:
             st.button(
                 "Clear", icon=":material/close:", on_click=clear, help="Take the picture away"
             )
-    if not show_guard(answerer, upload, answer):
+    if not show_guard(predictor, upload, answer):
         return
     said.show_agreement(selection, upload, answer)
-    evidence.warn_of_copy(selection.run, answerer, answer)
+    evidence.warn_of_duplicate(selection.run, predictor, answer)
     left, right = st.columns([1, 1.35], gap="medium")
     with left:
         evidence.show_map(selection, upload, answer)
@@ -201,7 +201,7 @@ def show_picture(selection: ui.Selection, upload: uploads.Upload) -> None:
         return
     left, right = st.columns(2, gap="medium")
     with left:
-        evidence.show_nearest(selection, answerer, answer)
+        evidence.show_nearest(selection, predictor, answer)
     with right:
         said.show_bars(selection, answer)
     what_if = st.expander(
@@ -212,13 +212,13 @@ def show_picture(selection: ui.Selection, upload: uploads.Upload) -> None:
     )
     if what_if.open:
         with what_if:
-            show_what_if(selection, answerer, upload, answer)
-    evidence.show_report(selection, answerer, upload, answer)
+            show_what_if(selection, predictor, upload, answer)
+    evidence.show_report(selection, predictor, upload, answer)
 
 
-def show_nothing_kept(run: Run) -> None:
+def show_no_weights(run: Run) -> None:
     """The empty state of a run whose weights were not kept."""
-    others = run_data.list_answering(run.name)
+    others = run_data.list_usable_models(run.name)
     sentence = (
         f"The weights of run **{ui.escape(run.name)}** were not kept, so its models cannot look at "
         "new pictures; every other page shows the run as it was measured. "
@@ -236,9 +236,9 @@ def draw_page() -> None:
     a picture among them would outlive Clear."""
     selection = ui.page_frame("Predict", ":material/upload_file:")
     if not selection.run.served:
-        show_nothing_kept(selection.run)
+        show_no_weights(selection.run)
     try:
-        choose_picture(selection)
+        choose_image(selection)
     except ArtifactError as error:
         ui.empty_state(ui.sentence(str(error)))
     if uploads.any_waiting():
@@ -252,7 +252,7 @@ def draw_page() -> None:
         show_batch(selection)
     upload = uploads.current()
     if upload is not None:
-        show_picture(selection, upload)
+        show_image(selection, upload)
         if batch.has_batch() and not st.session_state.get(FROM_BATCH):
             st.subheader("The pictures dropped before", anchor=False)
             if show_batch(selection):

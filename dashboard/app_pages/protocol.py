@@ -100,11 +100,11 @@ def show_not_done(selection: ui.Selection) -> None:
         )
 
 
-def show_twin(selection: ui.Selection) -> None:
+def show_split_comparison(selection: ui.Selection) -> None:
     st.subheader("Random against grouped folds", anchor=False)
     run = selection.run
-    twin = protocol_data.load_twin(run)
-    if twin is None:
+    counterpart = protocol_data.load_counterpart(run)
+    if counterpart is None:
         other = "grouped" if not cross_validation.is_grouped(run) else "random"
         st.info(
             f"Not done: no run here has the same images in {cross_validation.fold_count(run)} "
@@ -119,25 +119,38 @@ def show_twin(selection: ui.Selection) -> None:
             language="bash",
         )
         return
-    gaps = [gap for gap in protocol_data.load_gaps(run, twin) if gap.model in selection.models]
+    gaps = [
+        gap
+        for gap in protocol_data.load_optimism(run, counterpart)
+        if gap.model in selection.models
+    ]
     if not gaps:
         st.info(
-            f"Run {ui.escape(twin.name)} has the same images in other folds, but none of the "
+            f"Run {ui.escape(counterpart.name)} has the same images in other folds, but none of "
+            "the "
             "chosen models.",
             icon=":material/info:",
         )
         return
     labels = {model: selection.title(model) for model in run.models}
-    names = [run.name, twin.name] if cross_validation.is_grouped(run) else [twin.name, run.name]
+    names = (
+        [run.name, counterpart.name]
+        if cross_validation.is_grouped(run)
+        else [counterpart.name, run.name]
+    )
     st.markdown(
         f"The same {gaps[0].n:,} images of {gaps[0].n_patients:,} patients, grouped in run "
         f"**{ui.escape(names[0])}** and dealt at random in run **{ui.escape(names[1])}**."
     )
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        ui.show_chart(protocol_charts.plot_gaps(gaps, models=run.models, labels=labels), key="gaps")
+        ui.show_chart(
+            protocol_charts.plot_optimism(gaps, models=run.models, labels=labels), key="gaps"
+        )
     with right:
-        lines = [split_comparison.gap_sentence(gap, selection.title(gap.model)) for gap in gaps]
+        lines = [
+            split_comparison.optimism_sentence(gap, selection.title(gap.model)) for gap in gaps
+        ]
         st.markdown("\n".join(f"- {ui.escape(line)}." for line in lines))
         st.caption(split_comparison.METHOD)
 
@@ -326,7 +339,7 @@ rows = rows[rows["model"].isin(chosen)]
 say_headline(selection, rows, target)
 show_folds(selection, rows, chosen)
 try:
-    show_twin(selection)
+    show_split_comparison(selection)
 except (ArtifactError, MetricsError) as error:
     st.error(ui.sentence(str(error)), icon=":material/error:")
 show_published(selection, table_rows)

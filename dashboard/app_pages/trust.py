@@ -141,7 +141,7 @@ for sentence in (audit or {}).get("missing") or []:
 
 
 show_audited("leakage", partial(trust_parts.show_leakage, selection))
-show_section("floors", partial(trust_parts.show_floors, selection, metrics))
+show_section("floors", partial(trust_parts.show_baselines, selection, metrics))
 show_audited("blackout", partial(trust_parts.show_blackout, selection))
 show_audited("probe", partial(trust_parts.show_probe, selection, evidence, metrics))
 show_audited("perturbation", partial(trust_parts.show_perturbation, selection, audit))

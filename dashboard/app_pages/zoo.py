@@ -73,9 +73,9 @@ metric = kept(METRIC_KEY, METRICS)
 ranking = whole.rankings[metric]
 n_text = f"n = {protocol.n['test']:,} test images of {protocol.n_patients:,} patients"
 st.markdown(f"#### {ui.escape(leaderboard_describe.headline(protocol, ranking, metric))}")
-floors_text = leaderboard_describe.floors_words(protocol, ranking)
-if floors_text:
-    st.markdown(f"**Floors.** {ui.escape(floors_text)}")
+baselines_markdown = leaderboard_describe.baselines_text(protocol, ranking)
+if baselines_markdown:
+    st.markdown(f"**Floors.** {ui.escape(baselines_markdown)}")
 st.markdown(f":gray[{ui.escape(leaderboard_describe.protocol_words(protocol))}. {COVERS}]")
 leaderboard_parts.show_caveats(protocol)
 for name, problem in found.problems.items():
@@ -93,7 +93,7 @@ st.segmented_control(
     format_func=METRICS.get, persist_state="session",
 )  # fmt: skip
 left, right = st.columns([3, 2], gap="medium")
-floors = leaderboard_charts.floor_rows(zoo.floors(protocol))
+floors = leaderboard_charts.baseline_rows(zoo.floors(protocol))
 with left:
     ui.show_chart(
         leaderboard_charts.plot_ranking(ranking, metric, n_text=n_text, floors=floors),

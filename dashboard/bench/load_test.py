@@ -135,7 +135,7 @@ class Tab:
                 return texts
 
 
-def ask_at_once(
+def predict_at_once(
     url: str, pictures: list[bytes], people: int, seconds: float
 ) -> tuple[list[float], list[str]]:
     """Seconds of every answer of `people` tabs that never pause, and what went wrong."""
@@ -164,7 +164,7 @@ def ask_at_once(
     return times, errors
 
 
-def serve_and_ask(pictures: list[bytes], people: int, seconds: float) -> dict[str, object]:
+def serve_and_predict(pictures: list[bytes], people: int, seconds: float) -> dict[str, object]:
     """{median_s, slowest_s, answers, errors[]} of a dashboard started for it on this machine."""
     server = subprocess.Popen(
         [sys.executable, "-m", "dashboard"],
@@ -178,7 +178,7 @@ def serve_and_ask(pictures: list[bytes], people: int, seconds: float) -> dict[st
         if address is None:
             raise LoadError("The dashboard did not start.")
         Tab(address[0]).ask(pictures[0])  # warm
-        times, errors = ask_at_once(address[0], pictures, people, seconds)
+        times, errors = predict_at_once(address[0], pictures, people, seconds)
     finally:
         server.terminate()
         server.wait(30)
@@ -201,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     pictures = [path.read_bytes() for path in sorted(args.folder.iterdir())]
     try:
-        print(json.dumps(serve_and_ask(pictures, args.people, args.seconds)))
+        print(json.dumps(serve_and_predict(pictures, args.people, args.seconds)))
     except (LoadError, OSError, WebSocketException) as error:
         print(error, file=sys.stderr)
         return 2

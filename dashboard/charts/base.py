@@ -96,15 +96,15 @@ def plot_metric_dots(
     metrics = list(dict.fromkeys(rows["metric"]))
     metric_labels = rows.drop_duplicates("metric").set_index("metric")["metric_label"]
     figure = go.Figure()
-    for floor in _known_floors(floors, metrics).itertuples():
+    for floor in _known_baselines(floors, metrics).itertuples():
         y = metrics.index(floor.metric)
         figure.add_scatter(
             x=[100 * floor.value] * 2,
             y=[y - 0.42, y + 0.42],
             mode="lines",
-            line={"color": NEUTRAL, "width": 2, "dash": _floor_dash(floor.kind)},
+            line={"color": NEUTRAL, "width": 2, "dash": _baseline_dash(floor.kind)},
             hovertemplate=f"floor: {floor.name}<br>%{{x:.1f}} %<extra></extra>",
-            name=_floor_kind(floor.kind),
+            name=_baseline_kind(floor.kind),
             legendgroup=f"floor {floor.kind}",
             showlegend=f"floor {floor.kind}" not in {trace.legendgroup for trace in figure.data},
         )
@@ -154,18 +154,18 @@ def plot_metric_dots(
     return Chart(figure, f"{title}. " + ". ".join(sentences) + ".", title)
 
 
-def _known_floors(floors: pd.DataFrame | None, metrics: Sequence[str]) -> pd.DataFrame:
+def _known_baselines(floors: pd.DataFrame | None, metrics: Sequence[str]) -> pd.DataFrame:
     if floors is None or not len(floors):
         return pd.DataFrame(columns=["name", "kind", "metric", "value"])
     return floors[floors["metric"].isin(metrics)].dropna(subset=["value"])
 
 
-def _floor_kind(kind: str) -> str:
+def _baseline_kind(kind: str) -> str:
     names = {"pixel": "floor: pixel shortcuts", "metadata": "floor: file properties only"}
     return names.get(kind, f"floor: {kind}")
 
 
-def _floor_dash(kind: str) -> str:
+def _baseline_dash(kind: str) -> str:
     return "solid" if kind == "pixel" else "dot"
 
 

@@ -48,7 +48,7 @@ def plot_ranking(
     ranking: core.reporting.leaderboard.ranking.rank. Filled: cannot be told from the first; open:
     behind it. floors: name, kind, metric, value (fractions).
     """
-    traces = _floor_lines(floors, metric, len(ranking))
+    traces = _baseline_lines(floors, metric, len(ranking))
     words = [trace["name"] for trace in traces if trace["legendgroup"] == "highest"]
     for y, row in enumerate(ranking.itertuples()):
         style = zoo_style(row.model)
@@ -105,7 +105,7 @@ def plot_ranking(
                  title)  # fmt: skip
 
 
-def _floor_lines(floors: pd.DataFrame | None, metric: str, n: int) -> list[dict]:
+def _baseline_lines(floors: pd.DataFrame | None, metric: str, n: int) -> list[dict]:
     """The floor that is hardest to beat, strong, and the others faint behind it."""
     if floors is None or not len(floors):
         return []
@@ -342,7 +342,7 @@ def plot_matrix(
 # ------------------------------------------------------------------------------ shared
 
 
-def floor_rows(floors: Mapping[str, dict]) -> pd.DataFrame:
+def baseline_rows(floors: Mapping[str, dict]) -> pd.DataFrame:
     """The floors' name, kind, metric and value (fractions), one row a floor and metric."""
     return pd.DataFrame(
         [

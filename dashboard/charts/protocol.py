@@ -11,9 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core.evaluation.cross_validation import FOLD_METRICS, POOLED
-from core.evaluation.published_protocol import Row
+from core.evaluation.published_protocol import ProtocolRow
 from core.evaluation.published_results import TARGETS
-from core.evaluation.split_comparison import Gap
+from core.evaluation.split_comparison import Optimism
 from dashboard.charts.base import FAINT, FONT_PX, NEUTRAL, Chart, finish_figure, model_style
 
 ROW_PX = 46
@@ -82,7 +82,9 @@ def plot_folds(
     return Chart(figure, f"{title}. {'; '.join(words)}.", title)
 
 
-def plot_gaps(gaps: Sequence[Gap], *, models: Sequence[str], labels: Mapping[str, str]) -> Chart:
+def plot_optimism(
+    gaps: Sequence[Optimism], *, models: Sequence[str], labels: Mapping[str, str]
+) -> Chart:
     """Random less grouped, in points: accuracy filled, macro-F1 open, zero as a line."""
     figure, words = go.Figure(), []
     figure.add_vline(x=0, line={"color": NEUTRAL, "width": 2}, layer="below")
@@ -128,7 +130,7 @@ def plot_gaps(gaps: Sequence[Gap], *, models: Sequence[str], labels: Mapping[str
 
 
 def plot_published(
-    rows: Sequence[Row], task: str, *, models: Sequence[str], labels: Mapping[str, str]
+    rows: Sequence[ProtocolRow], task: str, *, models: Sequence[str], labels: Mapping[str, str]
 ) -> Chart:
     """Accuracy of one task: published rows grey and open, ours in the models' colours."""
     rows = [row for row in rows if row.task.key == task]

@@ -31,7 +31,7 @@ _HOVER = "<b>%{customdata[0]}</b><br>%{x:.1f} %<br>95% interval %{customdata[1]}
 
 
 @dataclass(frozen=True)
-class Look:
+class ChartFrame:
     """What all marks of one chart have in common. labels: model -> name for people."""
 
     models: Sequence[str]
@@ -40,7 +40,7 @@ class Look:
 
 def plot_dot_rows(
     points: pd.DataFrame,
-    look: Look,
+    look: ChartFrame,
     *,
     title: str,
     axis: str,
@@ -204,7 +204,7 @@ def _reference_traces(others: list[dict], shape: _Shape) -> list[dict]:
     return traces
 
 
-def _model_traces(own: list[dict], model: str, look: Look, shape: _Shape) -> list[dict]:
+def _model_traces(own: list[dict], model: str, look: ChartFrame, shape: _Shape) -> list[dict]:
     """The model's filled and hollow marks, those that rest on few images paler."""
     style, name = model_style(model, look.models), _safe(look.labels[model])
     traces = []
@@ -285,7 +285,7 @@ def _alt(
     marks: list[dict],
     others: list[dict],
     shape: _Shape,
-    look: Look,
+    look: ChartFrame,
     filled: str,
     hollow: str,
 ) -> str:
@@ -314,7 +314,7 @@ def _figure(row: Mapping[str, Any]) -> str:
 
 
 def plot_perturbation(
-    curves: pd.DataFrame, look: Look, *, title: str, unit: str, neutral: float, lowest: float
+    curves: pd.DataFrame, look: ChartFrame, *, title: str, unit: str, neutral: float, lowest: float
 ) -> Chart:
     """Accuracy against the strength of one kind of change, with bands, one line a model.
 

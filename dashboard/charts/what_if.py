@@ -21,7 +21,7 @@ from dashboard.charts.probabilities import TEXT
 
 HARDLY = 0.01  # a move below one point in a hundred is called none
 GRID = 24  # invisible markers a side: without marks inside, a dragged box reports nothing
-PICTURE_HEIGHT_PX = 400
+IMAGE_HEIGHT_PX = 400
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def plot_movement(
     return Chart(figure, f"{title}. {'; '.join(each)}.", title)
 
 
-def plot_picture(pixels: np.ndarray, alt: str, box: Box | None = None) -> Chart:
+def plot_image(pixels: np.ndarray, alt: str, box: Box | None = None) -> Chart:
     """Grey uint8 (h, w) or RGB, to drag a box on; both axes run from 0 to 100 percent.
 
     box is drawn as an outline.
@@ -187,7 +187,7 @@ def plot_picture(pixels: np.ndarray, alt: str, box: Box | None = None) -> Chart:
     )
     figure.update_layout(
         title_text="",
-        height=PICTURE_HEIGHT_PX,
+        height=IMAGE_HEIGHT_PX,
         margin={"l": 16, "r": 16, "t": 4, "b": 4},
         dragmode="select",
         newselection={"line": {"color": NEUTRAL, "width": 2}},

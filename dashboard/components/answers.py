@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.reporting.answer_reliability import agreement_sentence, is_control, votes, worth
+from core.reporting.answer_reliability import (
+    agreement_sentence,
+    answer_reliability,
+    is_control,
+    votes,
+)
 from core.runs.artifacts import ArtifactError
-from core.serving.predict import ModelAnswer, PictureAnswer, conformal_promise, conformal_words
+from core.serving.predict import (
+    ImagePrediction,
+    ModelPrediction,
+    conformal_promise,
+    conformal_words,
+)
 from dashboard.charts.base import MODEL_STYLES, model_style
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.components import live_answers
 from dashboard.components import page as ui
 from dashboard.components.guard import REFUSED
 from dashboard.data import runs as run_data
-from dashboard.predict.model_choice import moved_class, shown_answers
+from dashboard.predict.model_choice import moved_class, shown_predictions
 from dashboard.predict.uploads import Upload
 
 CARD_WIDTH_PX = 200
 REFUSED_BADGE = ":red-badge[:material/block: refused picture]"
 
 
-def show_agreement(selection: ui.Selection, upload: Upload, answer: PictureAnswer) -> None:
+def show_agreement(selection: ui.Selection, upload: Upload, answer: ImagePrediction) -> None:
     """What the models say, in one line; then what the picture's source says."""
     for sentence in live_answers.own_problems(selection, answer):
         st.warning(ui.sentence(sentence), icon=":material/warning:")
@@ -40,9 +50,9 @@ def show_agreement(selection: ui.Selection, upload: Upload, answer: PictureAnswe
         st.markdown(" ".join(words))
 
 
-def show_cards(selection: ui.Selection, answer: PictureAnswer) -> None:
+def show_cards(selection: ui.Selection, answer: ImagePrediction) -> None:
     """A card a model and their mean: class, share, classes not ruled out, worth and time."""
-    shown = shown_answers(selection.run, answer)
+    shown = shown_predictions(selection.run, answer)
     if not shown:
         return
     with st.grid(min_column_width=CARD_WIDTH_PX, border=True, gap="small"):
@@ -57,7 +67,7 @@ def show_cards(selection: ui.Selection, answer: PictureAnswer) -> None:
     )
 
 
-def _card(selection: ui.Selection, answer: PictureAnswer, own: ModelAnswer) -> None:
+def _card(selection: ui.Selection, answer: ImagePrediction, own: ModelPrediction) -> None:
     run, names = selection.run, answer.class_names
     if own.model:
         head = f"{ui.model_mark(run, own.model)} **{ui.escape(selection.title(own.model))}**"
@@ -76,7 +86,7 @@ def _card(selection: ui.Selection, answer: PictureAnswer, own: ModelAnswer) -> N
     st.markdown("  \n".join(f":small[{line}]" for line in _details(selection, own, names)))
 
 
-def _details(selection: ui.Selection, own: ModelAnswer, names: tuple[str, ...]) -> list[str]:
+def _details(selection: ui.Selection, own: ModelPrediction, names: tuple[str, ...]) -> list[str]:
     """Lines of Markdown under a card's class and share."""
     lines = ["calibrated probability" if own.calibrated is not None else ":orange[not calibrated]"]
     moved = moved_class(own, names)
@@ -105,7 +115,7 @@ def tested_lines(
     """How far the test part bears this answer out, as Markdown."""
     says = ui.escape(predicted)
     try:
-        tested = worth(run_data.load_metrics(selection.run, model), predicted, names)
+        tested = answer_reliability(run_data.load_metrics(selection.run, model), predicted, names)
     except ArtifactError as error:
         return [ui.sentence(str(error))]
     return [
@@ -122,9 +132,9 @@ def _rate(tested: dict, key: str, n_key: str) -> str:
     return f"{ui.percent(tested[key])}{words} (n\u00a0=\u00a0{tested[n_key]})"
 
 
-def show_bars(selection: ui.Selection, answer: PictureAnswer) -> None:
+def show_bars(selection: ui.Selection, answer: ImagePrediction) -> None:
     """The shares of all classes, one block a model."""
-    shown = shown_answers(selection.run, answer)
+    shown = shown_predictions(selection.run, answer)
     if not shown:
         return
     calibrated = any(own.calibrated is not None for own in shown)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from core.serving.predict import Answerer
+from core.serving.predict import Predictor
 from dashboard.components import page as ui
 from dashboard.data import runs as run_data
 from dashboard.predict import batch as batches
 from dashboard.predict import batch_table
-from dashboard.predict.batch import Batch, Progress, Row, start_batch
+from dashboard.predict.batch import Batch, BatchProgress, BatchRow, start_batch
 from dashboard.predict.uploads import Upload, make_upload
 from dashboard.tables import metrics as metric_tables
 
@@ -37,12 +37,12 @@ ENDED = {
 
 
 def put_batch(
-    files: Sequence[tuple[str, bytes]], selection: ui.Selection, answerer: Answerer
+    files: Sequence[tuple[str, bytes]], selection: ui.Selection, predictor: Predictor
 ) -> None:
     """Begin to ask about files (name, bytes), zips among them, in place of those before."""
     clear_batch()
     # All models, so that the sidebar's choice of models needs no second asking.
-    st.session_state[_BATCH] = start_batch(answerer, files)
+    st.session_state[_BATCH] = start_batch(predictor, files)
     st.session_state[_TOKEN] = run_data.run_token(selection.run)
 
 
@@ -68,14 +68,14 @@ def cancel_batch() -> None:
         held.cancel()
 
 
-def show_batch(selection: ui.Selection, answerer: Answerer) -> Upload | None:
+def show_batch(selection: ui.Selection, predictor: Predictor) -> Upload | None:
     """Draw the session's batch; returns the picture that was chosen to be looked at alone."""
     held: Batch | None = st.session_state.get(_BATCH)
     if held is None:
         return None
     if st.session_state[_TOKEN] != run_data.run_token(selection.run):
         st.info(
-            f"The table of files was made by run {ui.escape(held.answerer.run.name)}: choose that "
+            f"The table of files was made by run {ui.escape(held.predictor.run.name)}: choose that "
             "run in the sidebar to see it, or drop the files again.",
             icon=":material/swap_horiz:",
         )
@@ -106,7 +106,7 @@ def _show_running(selection: ui.Selection, held: Batch) -> None:
         _draw_table(selection, newest, show_refused=False)
 
 
-def progress_words(progress: Progress) -> str:
+def progress_words(progress: BatchProgress) -> str:
     """What is being done, how far it is and how long it will take."""
     words = f"{progress.doing}: {progress.done} of {progress.n} files done"
     if progress.left_s is None:
@@ -119,15 +119,15 @@ def progress_words(progress: Progress) -> str:
 # ------------------------------------------------------------------------------ when it is done
 
 
-def _show_ended(selection: ui.Selection, held: Batch, progress: Progress) -> Upload | None:
+def _show_ended(selection: ui.Selection, held: Batch, progress: BatchProgress) -> Upload | None:
     rows, run = held.rows, selection.run
-    guard = held.answerer.guard
+    guard = held.predictor.guard
     subject = guard.subject if guard else ""
     words = batch_table.summary_words(rows, progress, subject, selection.models)
     st.subheader(words[:1].upper() + words[1:], anchor=False)
     if progress.state in ENDED:
         st.warning(ENDED[progress.state], icon=":material/warning:")
-    for sentence in [*held.notes, *held.answerer.problems.values()]:
+    for sentence in [*held.notes, *held.predictor.problems.values()]:
         st.warning(ui.sentence(sentence), icon=":material/warning:")
     st.caption(
         f"{progress.done} files in {progress.seconds:.0f} s, {progress.rate:.1f} a second. "
@@ -174,7 +174,7 @@ def _show_ended(selection: ui.Selection, held: Batch, progress: Progress) -> Upl
     return _as_upload(held, chosen) if chosen else None
 
 
-def _choose_part(rows: Sequence[Row], models: Sequence[str], *, has_guard: bool) -> str:
+def _choose_part(rows: Sequence[BatchRow], models: Sequence[str], *, has_guard: bool) -> str:
     """Which rows to show, as tables_batch.belongs tells them apart."""
     counts = batch_table.count_parts(rows, models)
     names = {
@@ -210,7 +210,7 @@ def _table_key() -> str:
     return f"batch_table_{st.session_state.get(_ROUND, 0)}"
 
 
-def _choose_row(held: Batch, rows: Sequence[Row]) -> Row | None:
+def _choose_row(held: Batch, rows: Sequence[BatchRow]) -> BatchRow | None:
     """A box to choose a picture by keyboard; a click in the table chooses in it."""
     numbers = {row.number: row for row in rows if row.answer is not None}
     if st.session_state.get(CHOSEN) not in numbers:
@@ -245,12 +245,12 @@ def _take_click(key: str, numbers: Sequence[int]) -> None:
     st.session_state[CHOSEN] = numbers[places[0]] if places else None
 
 
-def _as_upload(held: Batch, row: Row) -> Upload | None:
+def _as_upload(held: Batch, row: BatchRow) -> Upload | None:
     decoded = held.picture(row.number)
     if decoded is None:
         st.info(
             f"The pixels of {ui.escape(row.name)} are no longer here (a table keeps "
-            f"{batches.KEPT_BYTES // 2**20} MB of them): drop it alone to look at it.",
+            f"{batches.MAX_KEPT_BYTES // 2**20} MB of them): drop it alone to look at it.",
             icon=":material/hide_image:",
         )
         return None
@@ -258,7 +258,7 @@ def _as_upload(held: Batch, row: Row) -> Upload | None:
 
 
 def _draw_table(
-    selection: ui.Selection, rows: Sequence[Row], *, show_refused: bool, key: str | None = None
+    selection: ui.Selection, rows: Sequence[BatchRow], *, show_refused: bool, key: str | None = None
 ) -> None:
     """The rows as a table; with a key, rows can be ticked."""
     table = batch_table.shown_table(

@@ -8,16 +8,16 @@ import streamlit as st
 
 from core.runs.additions_guard import guard_command
 from core.runs.artifacts import ArtifactError, Run
-from core.serving.predict import Answerer, PictureAnswer
+from core.serving.predict import ImagePrediction, Predictor
 from dashboard.components import gallery, live_answers
 from dashboard.components import page as ui
 from dashboard.components.guard import REFUSED
 from dashboard.data import runs as run_data
-from dashboard.predict.uploads import KEPT_TEXT, Upload
+from dashboard.predict.uploads import RETENTION_TEXT, Upload
 
 NEIGHBOUR_WIDTH_PX = 112
 # Nearer than this in features, a picture is a training image, or a copy of one.
-COPY_DISTANCE = 0.05
+DUPLICATE_DISTANCE = 0.05
 # What a DICOM says of itself that is shown beside its name.
 SHOWN_FACTS = ("Modality", "ViewPosition", "BodyPartExamined")
 IDENTIFIERS_TEXT = "Identifiers in a DICOM header are not read."
@@ -41,20 +41,20 @@ def show_file(upload: Upload) -> None:
             st.markdown(IDENTIFIERS_TEXT)
 
 
-def show_kept() -> None:
-    st.caption(f"{KEPT_TEXT} {IDENTIFIERS_TEXT}")
+def show_retention_notice() -> None:
+    st.caption(f"{RETENTION_TEXT} {IDENTIFIERS_TEXT}")
 
 
 # ------------------------------------------------------------------------------ heat map
 
 
 @st.fragment
-def show_map(selection: ui.Selection, upload: Upload, answer: PictureAnswer) -> None:
+def show_map(selection: ui.Selection, upload: Upload, answer: ImagePrediction) -> None:
     """The picture under a heat map, and what such maps were measured to be worth."""
     warning = REFUSED if answer.refused else ""
     model = live_answers.draw_heat(selection, upload, answer, "predict", warning)
     if model is not None:
-        words, more = map_worth(selection, model)
+        words, more = map_reliability(selection, model)
         st.caption(words)
         if more:
             with st.popover(
@@ -63,7 +63,7 @@ def show_map(selection: ui.Selection, upload: Upload, answer: PictureAnswer) -> 
                 st.markdown(more)
 
 
-def map_worth(selection: ui.Selection, model: str) -> tuple[str, str]:
+def map_reliability(selection: ui.Selection, model: str) -> tuple[str, str]:
     """Markdown: what one model's maps were measured to be worth in a line, and all of it; where
     nothing was measured the line says how to, and there is no more."""
     run = selection.run
@@ -106,21 +106,21 @@ def _pointing_words(found: dict) -> str:
 # ------------------------------------------------------------------------------ nearest cases
 
 
-def warn_of_copy(run: Run, answerer: Answerer, answer: PictureAnswer) -> None:
+def warn_of_duplicate(run: Run, predictor: Predictor, answer: ImagePrediction) -> None:
     """Say where the picture is one that the models learned from."""
     if answer.refused or not answer.neighbours:
         return
     nearest = answer.neighbours[0]
-    if nearest.distance < COPY_DISTANCE:
+    if nearest.distance < DUPLICATE_DISTANCE:
         st.warning(
-            f"To {ui.escape(run.title(answerer.guard.model))} this picture is the training image "
+            f"To {ui.escape(run.title(predictor.guard.model))} this picture is the training image "
             f"{ui.escape(nearest.image_id)}: the models learned from it, so that their answers "
             "about it prove nothing.",
             icon=":material/content_copy:",
         )
 
 
-def show_nearest(selection: ui.Selection, answerer: Answerer, answer: PictureAnswer) -> None:
+def show_nearest(selection: ui.Selection, predictor: Predictor, answer: ImagePrediction) -> None:
     """The training images that are most alike to the guard's model, with label and distance."""
     st.subheader("Nearest training cases", anchor=False)
     run = selection.run
@@ -138,7 +138,7 @@ def show_nearest(selection: ui.Selection, answerer: Answerer, answer: PictureAns
         "disease."
     )
     try:
-        pictures = gallery.find_pictures(run)
+        pictures = gallery.find_image_files(run)
     except ArtifactError as error:
         st.caption(ui.sentence(str(error)))
         pictures = None
@@ -162,7 +162,7 @@ def show_nearest(selection: ui.Selection, answerer: Answerer, answer: PictureAns
                 )
     if missing:
         st.caption(f":material/hide_image: {gallery.how_to_fetch(run)}")
-    model = ui.escape(run.title(answerer.guard.model))
+    model = ui.escape(run.title(predictor.guard.model))
     st.caption(
         f"Distance between the features of {model}: 0 is the same to the model, 1.41 "
         "nothing in common. Ids are the public collection's pseudonyms."
@@ -183,7 +183,7 @@ def alike_words(labels: list[str]) -> str:
 
 @st.fragment
 def show_report(
-    selection: ui.Selection, answerer: Answerer, upload: Upload, answer: PictureAnswer
+    selection: ui.Selection, predictor: Predictor, upload: Upload, answer: ImagePrediction
 ) -> None:
     """A page to hand over, made when its button is pressed."""
     from core.serving.html_report import MAX_NOTE, MAX_TYPED
@@ -205,7 +205,7 @@ def show_report(
         st.markdown(f":red[{REFUSED} The report says so on top.]")
     st.download_button(
         "Report to hand over (HTML)",
-        data=partial(make_report, answerer, upload, answer, typed, note),
+        data=partial(make_report, predictor, upload, answer, typed, note),
         file_name=_report_name(selection),
         mime="text/html",
         icon=":material/description:",
@@ -215,24 +215,24 @@ def show_report(
 
 
 def make_report(
-    answerer: Answerer, upload: Upload, answer: PictureAnswer, typed: str = "", note: str = ""
+    predictor: Predictor, upload: Upload, answer: ImagePrediction, typed: str = "", note: str = ""
 ) -> bytes:
     """The report's HTML; what is shown of a refused picture is marked in it."""
-    from core.serving.html_report import ReportPicture, build_report
+    from core.serving.html_report import ReportImage, build_report
 
     maps = {
-        own.model: live_answers.occlude(answerer, upload, own)
+        own.model: live_answers.occlude(predictor, upload, own)
         for own in answer.answers
         if own.class_maps is None and not own.members
     }
     html = build_report(
-        answerer.run,
-        ReportPicture(upload.name, upload.decoded, upload.file_sha256 or "no file", upload.label),
+        predictor.run,
+        ReportImage(upload.name, upload.decoded, upload.file_sha256 or "no file", upload.label),
         answer,
         typed=typed,
         note=note,
         even_if_refused=True,
-        guard=answerer.guard,
+        guard=predictor.guard,
         occlusion=maps,
     )
     return html.encode()

@@ -39,7 +39,7 @@ def show(
 ) -> None:
     """Draw the images as cards, PAGE_SIZE a page, in the order given.
 
-    answers: as dashboard.tables.predictions.join_answers makes them, of the models to show. key
+    answers: as dashboard.tables.predictions.join_predictions makes them, of the models to show. key
     names the choice that led here: it keeps a page number of its own, so a new choice begins at
     page 1.
     """
@@ -62,9 +62,9 @@ def show(
         large_view(selection, by_image, list(image_ids), pictures)
 
 
-def find_pictures(run: Run) -> run_data.Pictures:
+def find_image_files(run: Run) -> run_data.Pictures:
     """The run's pictures in the folder that a person pointed to, or else in the data folder."""
-    return run_data.find_pictures(run, _folder())
+    return run_data.find_image_files(run, _folder())
 
 
 def ask_for_folder(run: Run, pictures: run_data.Pictures) -> None:
@@ -225,7 +225,7 @@ def large_view(
     )
     left, right = st.columns(2, gap="medium")
     with left:
-        _large_picture(selection, pictures, image_id)
+        _large_image(selection, pictures, image_id)
     with right:
         st.markdown("  \n".join(_said(selection, row) for row in rows.itertuples()))
         names = selection.run.class_names
@@ -240,7 +240,7 @@ def large_view(
         st.plotly_chart(figure, key="large_bars", config={"displayModeBar": False}, alt=alt)
 
 
-def _large_picture(selection: ui.Selection, pictures: run_data.Pictures, image_id: str) -> None:
+def _large_image(selection: ui.Selection, pictures: run_data.Pictures, image_id: str) -> None:
     path = pictures.find(image_id)
     if path is None:
         st.caption(f":material/hide_image: {how_to_fetch(selection.run)}")
@@ -251,7 +251,7 @@ def _large_picture(selection: ui.Selection, pictures: run_data.Pictures, image_i
         st.caption(f":material/hide_image: {ui.sentence(str(error))}")
         return
     upload = make_upload(path.name, decoded, synthetic=selection.run.synthetic)
-    answer = live_answers.ask_models(selection, upload)
+    answer = live_answers.predict_models(selection, upload)
     for sentence in live_answers.own_problems(selection, answer):
         st.caption(f":material/warning: {ui.sentence(sentence)}")
     live_answers.show_heat(selection, upload, answer, "large")

@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.runs.additions_guard import guard_command
 from core.runs.artifacts import ArtifactError, Run
-from core.serving.predict import Answerer, PictureAnswer
+from core.serving.predict import ImagePrediction, Predictor
 from dashboard.components import page as ui
 from dashboard.data import runs as run_data
 from dashboard.predict.uploads import Upload
@@ -19,32 +19,32 @@ SHOW_REFUSED = "predict_show_refused"
 REFUSED = "The guard refused this picture."
 
 
-def show_guard(answerer: Answerer, upload: Upload, answer: PictureAnswer) -> bool:
+def show_guard(predictor: Predictor, upload: Upload, answer: ImagePrediction) -> bool:
     """Say whether the picture is of the kind that the run learned from; True: show the answers."""
     judgement = answer.judgement
     if judgement is None:
         if answer.answers:  # otherwise it is said that no model can answer
-            _say_unguarded(answerer)
+            _say_unguarded(predictor)
         return True
     if judgement.looks_right:
         icon = ":material/draw:" if judgement.synthetic else ":material/verified_user:"
         with st.container(horizontal=True, vertical_alignment="center"):
             st.info(ui.escape(judgement.sentence), icon=icon)
-            _offer_worth(answerer.run)
+            _offer_reliability(predictor.run)
         return True
-    st.error(refusal_words(answerer, answer), icon=":material/block:")
+    st.error(refusal_words(predictor, answer), icon=":material/block:")
     with st.container(horizontal=True, vertical_alignment="center"):
         shown = _choose_to_show(upload)
-        _offer_worth(answerer.run)
+        _offer_reliability(predictor.run)
     return shown
 
 
-def refusal_words(answerer: Answerer, answer: PictureAnswer) -> str:
+def refusal_words(predictor: Predictor, answer: ImagePrediction) -> str:
     """Markdown: that the picture is refused, large, and why."""
     judgement = answer.judgement
     if len(judgement.reasons) < 2:
         return f"### {ui.escape(judgement.sentence)}"
-    lines = [f"### This does not look like {ui.escape(answerer.guard.subject)}"]
+    lines = [f"### This does not look like {ui.escape(predictor.guard.subject)}"]
     lines += [f"- {ui.escape(reason[:1].upper() + reason[1:])}." for reason in judgement.reasons]
     return "\n".join(lines)
 
@@ -63,8 +63,8 @@ def _choose_to_show(upload: Upload) -> bool:
     )
 
 
-def _say_unguarded(answerer: Answerer) -> None:
-    problem = answerer.problems.get("Guard")
+def _say_unguarded(predictor: Predictor) -> None:
+    problem = predictor.problems.get("Guard")
     if problem:
         st.warning(
             f"{ui.sentence(problem)} These models answer for any picture.",
@@ -74,7 +74,7 @@ def _say_unguarded(answerer: Answerer) -> None:
     st.warning(
         "Nobody checked whether this picture is of the kind that the run learned from: the run "
         "has no guard, and its models answer for any picture. "
-        f"`{guard_command(answerer.run)}` fits one.",
+        f"`{guard_command(predictor.run)}` fits one.",
         icon=":material/gpp_maybe:",
     )
 
@@ -82,7 +82,7 @@ def _say_unguarded(answerer: Answerer) -> None:
 # ------------------------------------------------------------------------------ its worth
 
 
-def _offer_worth(run: Run) -> None:
+def _offer_reliability(run: Run) -> None:
     with st.popover("What the guard is worth", icon=":material/fact_check:", type="tertiary"):
         try:
             document = run_data.load_guard_document(run)
@@ -92,10 +92,10 @@ def _offer_worth(run: Run) -> None:
         if document is None:
             st.markdown("The guard's figures are gone from the run.")
             return
-        show_worth(document)
+        show_reliability(document)
 
 
-def show_worth(document: dict[str, Any]) -> None:
+def show_reliability(document: dict[str, Any]) -> None:
     """What the guard lets through and what it refuses, as measured when it was fitted."""
     kept = document.get("acceptance")
     if kept:

@@ -20,14 +20,14 @@ from core.inference.class_activation import (
 )
 from core.inference.occlusion import occlusion_maps
 from core.runs.missing_weights import left_out
-from core.serving.predict import NOT_ASKED, Answerer, ModelAnswer, PictureAnswer
+from core.serving.predict import NOT_ASKED, ImagePrediction, ModelPrediction, Predictor
 from dashboard.components import page as ui
 from dashboard.data import runs as run_data
-from dashboard.predict.model_choice import asked_models, shown_answers, shown_pixels
+from dashboard.predict.model_choice import chosen_models, shown_pixels, shown_predictions
 from dashboard.predict.uploads import Upload
 
 LARGE_PX = 520
-ANSWERS_KEPT = 12
+MAX_PREDICTIONS = 12
 _ANSWERS, _MAPS, _SHOWN = "live_answers", "live_maps", "live_shown"
 METHODS = {
     CLASS_ACTIVATION: "class activation map",
@@ -46,25 +46,25 @@ class Heat:
     method: str
 
 
-def ask_models(selection: ui.Selection, upload: Upload) -> PictureAnswer:
+def predict_models(selection: ui.Selection, upload: Upload) -> ImagePrediction:
     """What the chosen models, an ensemble's members and the guard say; the last few are kept."""
     run = selection.run
-    answerer = run_data.load_answerer(run)
-    chosen = tuple(asked_models(run, selection.models))
-    key = (upload.key, run_data.answerer_token(run), chosen)
+    predictor = run_data.load_predictor(run)
+    chosen = tuple(chosen_models(run, selection.models))
+    key = (upload.key, run_data.predictor_token(run), chosen)
     kept: dict = st.session_state.setdefault(_ANSWERS, {})
     if key not in kept:
-        answer = answerer.answer(upload.decoded, chosen=chosen)
-        while len(kept) >= ANSWERS_KEPT:
+        answer = predictor.answer(upload.decoded, chosen=chosen)
+        while len(kept) >= MAX_PREDICTIONS:
             kept.pop(next(iter(kept)))
         kept[key] = answer
     return kept[key]
 
 
-def own_problems(selection: ui.Selection, answer: PictureAnswer) -> list[str]:
+def own_problems(selection: ui.Selection, answer: ImagePrediction) -> list[str]:
     """Why some of the chosen models cannot answer; of others nothing is said."""
     run = selection.run
-    asked = set(asked_models(run, selection.models))
+    asked = set(chosen_models(run, selection.models))
     asked |= {member for model in asked for member in run.members(model)}
     titles = {run.title(model) for model in asked}
     if not answer.answers or asked & set(left_out(run)):
@@ -84,7 +84,7 @@ def forget_all() -> None:
 
 
 def draw_heat(
-    selection: ui.Selection, upload: Upload, answer: PictureAnswer, key: str, warning: str = ""
+    selection: ui.Selection, upload: Upload, answer: ImagePrediction, key: str, warning: str = ""
 ) -> str | None:
     """The picture under a heat map, with model, class and opacity to choose.
 
@@ -134,8 +134,8 @@ show_heat = st.fragment(draw_heat)
 def find_heat(
     selection: ui.Selection,
     upload: Upload,
-    answer: PictureAnswer,
-    own: ModelAnswer,
+    answer: ImagePrediction,
+    own: ModelPrediction,
     label: str,
 ) -> Heat:
     """One answer's heat map for a class; a mean's is made of its members'."""
@@ -148,33 +148,35 @@ def find_heat(
     return Heat(mean_heat(heats), MEAN_OF_MEMBERS)
 
 
-def model_maps(selection: ui.Selection, upload: Upload, own: ModelAnswer) -> tuple[np.ndarray, str]:
+def model_maps(
+    selection: ui.Selection, upload: Upload, own: ModelPrediction
+) -> tuple[np.ndarray, str]:
     """A single model's maps (h, w, C) and how they are made; occlusion's are kept once made."""
     if own.class_maps is not None:
         return own.class_maps, CLASS_ACTIVATION
     kept: dict = st.session_state.setdefault(_MAPS, {})
-    key = (upload.key, run_data.answerer_token(selection.run), own.model)
+    key = (upload.key, run_data.predictor_token(selection.run), own.model)
     if key not in kept:
         with st.spinner("Hiding the picture place by place …"):
-            maps = occlude(run_data.load_answerer(selection.run), upload, own)
-        while len(kept) >= ANSWERS_KEPT:
+            maps = occlude(run_data.load_predictor(selection.run), upload, own)
+        while len(kept) >= MAX_PREDICTIONS:
             kept.pop(next(iter(kept)))
         kept[key] = maps
     return kept[key], OCCLUSION
 
 
-def occlude(answerer: Answerer, upload: Upload, own: ModelAnswer) -> np.ndarray:
+def occlude(predictor: Predictor, upload: Upload, own: ModelPrediction) -> np.ndarray:
     """Occlusion maps (h, w, C) of a model that has no class activation map; asks it anew."""
-    model = answerer.models[own.model]
+    model = predictor.models[own.model]
     pixels = resize_square(upload.decoded.pixels, own.input_size_px)
     return occlusion_maps(lambda shown: model.predict(shown).probabilities, pixels)
 
 
 def _choose_heat(
-    selection: ui.Selection, upload: Upload, answer: PictureAnswer, key: str
-) -> tuple[ModelAnswer, str]:
+    selection: ui.Selection, upload: Upload, answer: ImagePrediction, key: str
+) -> tuple[ModelPrediction, str]:
     """The model and the class whose map is shown; each picture begins with the model's answer."""
-    by_model = {own.model: own for own in shown_answers(selection.run, answer)}
+    by_model = {own.model: own for own in shown_predictions(selection.run, answer)}
     options = list(by_model)
     model = _kept_choice(
         "Heat map of", options, f"{key}_heat_model", options[0], lambda name: by_model[name].title

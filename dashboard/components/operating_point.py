@@ -63,7 +63,7 @@ def show_operating(selection: ui.Selection) -> None:
             test,
             own,
             threshold=threshold,
-            chosen_text=curve_data.PART_WORDS.get(part, ""),
+            chosen_text=curve_data.SPLIT_PHRASES.get(part, ""),
             n_text=f"{titles[model]}, n = {n} test images",
             **looks,
         )
@@ -126,7 +126,7 @@ def choose_point(
         left.caption(
             f"Default {shown}: the largest that finds at least "
             f"{100 * SENSITIVITY:.0f} % of {chosen['n_positive']} {ui.escape(name)} "
-            f"among {chosen['n']} images ({curve_data.PART_WORDS[chosen['part']]})."
+            f"among {chosen['n']} images ({curve_data.SPLIT_PHRASES[chosen['part']]})."
         )
     right.caption("Set what you expect where the model would be used; test is seldom like it.")
     return threshold, prevalence

@@ -27,7 +27,7 @@ from dashboard.data import runs as run_data
 from dashboard.tables import metrics as metric_tables
 
 RESEARCH_LINE = "Research use, not for diagnosis"
-PART_NAMES = {"test": "test", "val": "validation", "folds": "out-of-fold"}
+SPLIT_NAMES = {"test": "test", "val": "validation", "folds": "out-of-fold"}
 INIT_NAMES = {"imagenet": "ImageNet init", "random": "random init", "scratch": "from scratch"}
 RUN_KEY, PART_KEY = "run", "part"
 _DRAWN = "_sidebar_of_this_script_run"
@@ -44,9 +44,9 @@ class Selection:
     part: str
 
     @property
-    def part_name(self) -> str:
+    def split_name(self) -> str:
         """The part for people: "test", "validation" or "out-of-fold"."""
-        return PART_NAMES[self.part]
+        return SPLIT_NAMES[self.part]
 
     def title(self, model: str) -> str:
         """Short name, such as "ResNet50"; use label() wherever there is room."""
@@ -207,7 +207,9 @@ def _choose(usable: dict[str, artifacts.RunEntry]) -> _Sidebar:
     if name in leaking:
         st.badge("LEAKS", icon=":material/warning:", color="red", help=leaking[name])
     models = _choose_models(run)
-    parts = [p for p in PART_NAMES if all(artifacts.has_predictions(run, m, p) for m in run.models)]
+    parts = [
+        p for p in SPLIT_NAMES if all(artifacts.has_predictions(run, m, p) for m in run.models)
+    ]
     if st.session_state.get(PART_KEY) not in parts:
         st.session_state[PART_KEY] = parts[0]
     part = st.segmented_control(
@@ -215,7 +217,7 @@ def _choose(usable: dict[str, artifacts.RunEntry]) -> _Sidebar:
         parts,
         key=PART_KEY,
         required=True,
-        format_func=PART_NAMES.get,
+        format_func=SPLIT_NAMES.get,
         persist_state="session",
     )
     if not models:

@@ -124,7 +124,7 @@ def show_leakage(selection: ui.Selection, section: dict[str, Any]) -> None:
 
 def show_pairs(selection: ui.Selection, pairs: list[dict[str, Any]]) -> None:
     """The pairs that stand in different parts, side by side."""
-    pictures = gallery.find_pictures(selection.run)
+    pictures = gallery.find_image_files(selection.run)
     gallery.ask_for_folder(selection.run, pictures)
     st.markdown(
         f"**Copies in different parts: {len(pairs)} pairs**"
@@ -143,11 +143,11 @@ def show_pair(selection: ui.Selection, pair: dict[str, Any], pictures: run_data.
     st.markdown(f":material/content_copy: {ui.escape(words)}")
     for column, side in zip(st.columns(2, wrap=False), ("a", "b"), strict=True):
         with column:
-            part = answers.PART_NAMES.get(pair[f"split_{side}"], pair[f"split_{side}"])
-            show_picture(selection, pair[f"image_id_{side}"], part, pictures)
+            part = answers.SPLIT_NAMES.get(pair[f"split_{side}"], pair[f"split_{side}"])
+            show_image(selection, pair[f"image_id_{side}"], part, pictures)
 
 
-def show_picture(
+def show_image(
     selection: ui.Selection, image_id: str, part: str, pictures: run_data.Pictures
 ) -> None:
     caption = f"{part}: {ui.shorten(image_id, 34)}"
@@ -173,7 +173,7 @@ def show_picture(
 # ------------------------------------------------------------------------------ floors
 
 
-def show_floors(selection: ui.Selection, metrics: Metrics) -> None:
+def show_baselines(selection: ui.Selection, metrics: Metrics) -> None:
     floors = selection.run.info.get("floors") or {}
     if not floors:
         not_done("No shortcut was measured when this run was made.")
@@ -181,21 +181,21 @@ def show_floors(selection: ui.Selection, metrics: Metrics) -> None:
     shown = {model: metrics[model] for model in selection.models}
     st.markdown(
         "What one gets on the same test images without any network, from properties that have "
-        f"nothing to do with disease: {ui.escape(verdict.highest_floors(floors))}."
+        f"nothing to do with disease: {ui.escape(verdict.highest_baselines(floors))}."
     )
-    lost = {m: verdict.lost_floors(figures, floors) for m, figures in shown.items()}
+    lost = {m: verdict.unbeaten_baselines(figures, floors) for m, figures in shown.items()}
     for model, names in lost.items():
         if names:
             title = ui.escape(selection.title(model))
             st.markdown(f":material/close: **{title}** is not above {ui.escape('; '.join(names))}.")
     n = shown[selection.models[0]]["n"]
-    for column, (key, word) in zip(st.columns(2), verdict.FLOOR_METRICS.items(), strict=True):
+    for column, (key, word) in zip(st.columns(2), verdict.BASELINE_METRICS.items(), strict=True):
         word = word[0].upper() + word[1:]
         with column:
             show_dots(
                 selection,
                 f"floors_{key}",
-                partial(answers.floor_points, shown, floors, key),
+                partial(answers.baseline_points, shown, floors, key),
                 title=f"{word} of models and of shortcuts, n = {n} test images",
                 axis=f"{word}, percent, with 95% intervals",
                 line=answers.highest(floors, key),
@@ -232,7 +232,7 @@ def show_blackout(selection: ui.Selection, section: dict[str, Any]) -> None:
     with right:
         show_region(section)
     st.markdown("**Share of the gain above the most frequent class that is kept**")
-    table_of(answers.kept_table(section, marked(selection)))
+    table_of(answers.retained_table(section, marked(selection)))
     show_method(
         section["region"]["rule"],
         *(f"Fill {k}: {words}." for k, words in enumerate(section["fills"].values(), start=1)),
@@ -452,7 +452,7 @@ def show_external_set(
                 filled_name="at home",
                 hollow_name="elsewhere",
             )
-    called = answers.called_table(doc, marked(selection))
+    called = answers.predicted_table(doc, marked(selection))
     if len(called):
         table_of(called)
     findings = answers.findings_table(doc, titles(selection), target)

@@ -8,16 +8,16 @@ import numpy as np
 import streamlit as st
 
 from core.datasets.phantom.generate import label_synthetic
-from core.serving.predict import Answerer, PictureAnswer
-from core.serving.what_if import MIN_KEPT, Box, Changes, apply_changes, describe_changes
+from core.serving.predict import ImagePrediction, Predictor
+from core.serving.what_if import MIN_VISIBLE, Box, Changes, apply_changes, describe_changes
 from dashboard.charts.base import model_style
 from dashboard.charts.what_if import (
     Movement,
     dragged_box,
     headline,
     movement_words,
+    plot_image,
     plot_movement,
-    plot_picture,
 )
 from dashboard.components import live_answers
 from dashboard.components import page as ui
@@ -43,7 +43,7 @@ PURPOSE = (
 
 
 def show_what_if(
-    selection: ui.Selection, answerer: Answerer, upload: Upload, answer: PictureAnswer
+    selection: ui.Selection, predictor: Predictor, upload: Upload, answer: ImagePrediction
 ) -> None:
     """Sliders that change the picture and ask the models again; answer: that of the picture as it
     is. Every new picture begins unchanged."""
@@ -51,21 +51,21 @@ def show_what_if(
     if st.session_state.get(_OF) != whose:
         st.session_state[_OF] = whose
         _reset()
-    _panel(selection, answerer, upload, answer)
+    _panel(selection, predictor, upload, answer)
 
 
 @st.fragment
 def _panel(
-    selection: ui.Selection, answerer: Answerer, upload: Upload, answer: PictureAnswer
+    selection: ui.Selection, predictor: Predictor, upload: Upload, answer: ImagePrediction
 ) -> None:
     st.caption(PURPOSE)
     changes = _read_changes()
     left, right = st.columns([1, 1.2], gap="medium")
     changed = apply_changes(upload.decoded.pixels, changes)
     with left:
-        _draw_picture(upload, changed, changes)
+        _draw_image(upload, changed, changes)
         # Beneath the picture, so that on a phone, too, both are in sight.
-        movements = _say_answers(selection, answerer, upload, answer, changed, changes)
+        movements = _say_predictions(selection, predictor, upload, answer, changed, changes)
     with right:
         _draw_sliders()
         _draw_box_inputs(changes)
@@ -108,7 +108,7 @@ def _read_changes() -> Changes:
 def _kept(ends: tuple[int, int]) -> tuple[int, int]:
     """What a range slider keeps; where its handles are too close together, the least there is."""
     start, stop = ends
-    least = round(100 * MIN_KEPT)
+    least = round(100 * MIN_VISIBLE)
     if stop - start >= least:
         return start, stop
     start = min(start, 100 - least)
@@ -125,7 +125,7 @@ def _take_drag(key: str) -> None:
     _forget_drag()
 
 
-def _draw_picture(upload: Upload, changed: np.ndarray, changes: Changes) -> None:
+def _draw_image(upload: Upload, changed: np.ndarray, changes: Changes) -> None:
     shown = shown_pixels(changed)
     synthetic = upload.decoded.synthetic
     if synthetic:
@@ -135,7 +135,7 @@ def _draw_picture(upload: Upload, changed: np.ndarray, changes: Changes) -> None
     alt = f"{kind}{upload.name}, {words or 'unchanged'}."
     key = f"whatif_picture_{st.session_state[_ROUND]}"
     st.plotly_chart(
-        plot_picture(shown, alt, changes.hidden).figure,
+        plot_image(shown, alt, changes.hidden).figure,
         key=key,
         on_select=lambda: _take_drag(key),
         selection_mode="box",
@@ -190,7 +190,7 @@ def _draw_sliders() -> None:
         st.slider(
             "Crop, left and right", 0, 100, step=1, key=ACROSS, format="%d %%",
             help="Crop: what is left of and right of the handles goes (at least "
-            f"{100 * MIN_KEPT:.0f} % stays)",
+            f"{100 * MIN_VISIBLE:.0f} % stays)",
             persist_state="session",
         )  # fmt: skip
         st.slider(
@@ -205,11 +205,11 @@ def _draw_sliders() -> None:
             )
 
 
-def _say_answers(
+def _say_predictions(
     selection: ui.Selection,
-    answerer: Answerer,
+    predictor: Predictor,
     upload: Upload,
-    answer: PictureAnswer,
+    answer: ImagePrediction,
     changed: np.ndarray,
     changes: Changes,
 ) -> list[Movement]:
@@ -219,7 +219,7 @@ def _say_answers(
     if not changes.neutral:
         height, width = changed.shape
         decoded = replace(upload.decoded, pixels=changed, width=width, height=height)
-        now = answerer.answer_many([decoded], chosen=selection.models)[0]
+        now = predictor.predict_many([decoded], chosen=selection.models)[0]
     movements = _movements(selection, answer, now)
     if changes.neutral:
         first = "Nothing is changed yet: move a slider, or drag a box on the picture."
@@ -236,7 +236,7 @@ def _say_answers(
 
 
 def _movements(
-    selection: ui.Selection, before: PictureAnswer, after: PictureAnswer
+    selection: ui.Selection, before: ImagePrediction, after: ImagePrediction
 ) -> list[Movement]:
     """The models that answered both times, in the order of the answers."""
     pairs = [(own, after.of(own.model)) for own in before.answers]
@@ -255,7 +255,7 @@ def _movements(
     ]
 
 
-def _say_guard(before: PictureAnswer, after: PictureAnswer) -> None:
+def _say_guard(before: ImagePrediction, after: ImagePrediction) -> None:
     if after.judgement is None:
         return
     sentence = ui.escape(after.judgement.sentence)

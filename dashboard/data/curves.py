@@ -22,7 +22,7 @@ from dashboard.tables import curves as curve_tables
 
 TEST = "test"
 UNCHOSEN = 0.5
-PART_WORDS = {"inner": "inner folds", "val": "validation"}
+SPLIT_PHRASES = {"inner": "inner folds", "val": "validation"}
 _CACHE = {"hash_funcs": {Run: run_data.run_token}, "show_spinner": "Computing …"}
 
 
@@ -75,7 +75,7 @@ def conformal_entry(run: Run, model: str) -> dict[str, Any] | None:
 def fitted_on(entry: dict[str, Any]) -> str:
     """From what a calibration was fitted, such as "inner folds, n = 899 images"."""
     part = str(entry.get("part", ""))
-    text = f"{PART_WORDS.get(part, part or 'part not stated')}, n = {entry.get('n', '–')}"
+    text = f"{SPLIT_PHRASES.get(part, part or 'part not stated')}, n = {entry.get('n', '–')}"
     if entry.get("n_images") is not None:
         text += f" patients, one of their {entry['n_images']} images each"
     elif entry.get("n_patients") is not None:
@@ -129,7 +129,7 @@ def load_default_threshold(run: Run, model: str, name: str) -> dict[str, Any]:
     part is None without such predictions. Where it is, or none of them is of the class, nothing
     can be chosen: the threshold is then UNCHOSEN, and n_positive 0 says so.
     """
-    part = artifacts.calibration_part(run, model)
+    part = artifacts.calibration_split(run, model)
     chosen = {"part": part, "n": 0, "n_positive": 0, "threshold": UNCHOSEN}
     if part is not None:
         is_positive, score, _ = _one_class(run, model, part, name)

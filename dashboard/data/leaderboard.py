@@ -28,7 +28,7 @@ _BY_RUN = {Run: run_data.run_token}
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundProtocols:
     """problems: run -> why it is in no protocol."""
 
     protocols: list[Protocol]
@@ -46,7 +46,7 @@ class Zoo:
     histories: dict[ranking.Entry, pd.DataFrame]
 
 
-def load_protocols() -> Found:
+def load_protocols() -> FoundProtocols:
     """The protocols of all runs that can be read."""
     runs, problems = open_runs()
     readable = []
@@ -56,7 +56,7 @@ def load_protocols() -> Found:
             problems[run.name] = problem
         else:
             readable.append(run)
-    return Found(_find_protocols(tuple(readable)), problems)
+    return FoundProtocols(_find_protocols(tuple(readable)), problems)
 
 
 def open_runs() -> tuple[list[Run], dict[str, str]]:
@@ -94,7 +94,7 @@ def _find_protocols(runs: tuple[Run, ...]) -> list[Protocol]:
 )
 def load_zoo(protocol: Protocol) -> Zoo:
     """Everything that the page shows of one protocol. Raises ArtifactError, MetricsError."""
-    answers = ranking.load_answers(protocol)
+    answers = ranking.load_test_predictions(protocol)
     return Zoo(
         {metric: ranking.rank(protocol, metric, answers) for metric in ranking.METRICS},
         zoo_claims.judge_claims(protocol, answers),

@@ -4,7 +4,7 @@ As in dashboard.data.runs, nothing but st.cache_* around core. What is added to 
 (audit/, external/) is read anew when its document changes.
 
     load_fold_table(run), load_table_rows(run), load_target(run)
-    load_twin(run) -> Run | None;  load_gaps(run, twin) -> list[Gap]
+    load_counterpart(run) -> Run | None;  load_optimism(run, twin) -> list[Gap]
     load_checks(run) -> list[Check] | None          core.reporting.scorecard.scorecard; None where
     it has none load_externals(run) -> list[dict]               every external.json
     leaking_runs(entries) -> {run name: badge}      runs whose test part leaks
@@ -47,11 +47,11 @@ def load_target(run: Run) -> published_protocol.Target:
     return published_protocol.judge_target(run)
 
 
-def load_twin(run: Run) -> Run | None:
+def load_counterpart(run: Run) -> Run | None:
     """The run to hold this one against, random against grouped; None where there is none."""
     others = [entry.path for entry in run_data.list_runs() if entry.problem is None]
     runs = [other for path in others if (other := _open(path)) and other.path != run.path]
-    return split_comparison.find_twin(run, runs)
+    return split_comparison.find_counterpart(run, runs)
 
 
 def _open(path: Path) -> Run | None:
@@ -62,9 +62,9 @@ def _open(path: Path) -> Run | None:
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner="Comparing the folds …", max_entries=10)
-def load_gaps(run: Run, twin: Run) -> list[split_comparison.Gap]:
+def load_optimism(run: Run, counterpart: Run) -> list[split_comparison.Optimism]:
     """core.evaluation.split_comparison.compare_splits. Raises ArtifactError, MetricsError."""
-    return split_comparison.compare_splits(run, twin)
+    return split_comparison.compare_splits(run, counterpart)
 
 
 def load_checks(run: Run) -> list[Any]:

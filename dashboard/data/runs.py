@@ -4,16 +4,16 @@ Every function takes a `Run` (or a path) and is cached by the run's path togethe
 and size of its run.json, so a run that is trained anew is read anew. Tables that are returned are
 copies that a page may change.
 
-    list_runs() -> list[RunEntry], list_answering(but) -> list[str]   runs with weights
+    list_runs() -> list[RunEntry], list_usable_models(but) -> list[str]   runs with weights
     load_manifest(run), load_skipped(run), load_history(run, model)
     load_prediction_table(run, model, part) -> DataFrame   predictions + patient, path, confidence
     load_metrics(run, model, part) -> dict                  metrics.json, or computed for that part
     load_comparisons(run, part) -> list[dict]                every pair of models
-    find_pictures(run, folder="") -> Pictures               .find(image_id) -> Path | None
+    find_image_files(run, folder="") -> Pictures               .find(image_id) -> Path | None
     read_thumbnail(path, size_px) -> uint8 (h, w)           raises core.imageio.decode.ImageError
     load_model(run, model) -> core.inference.served_model.ServedModel    raises ArtifactError,
     InferenceError load_guard_document(run), load_maps(run) -> dict | None figures of guard/ and
-    maps/ load_answerer(run) -> core.serving.predict.Answerer           all models and the guard,
+    maps/ load_predictor(run) -> core.serving.predict.Answerer           all models and the guard,
     warmed up
 """
 
@@ -56,7 +56,7 @@ def list_runs() -> list[RunEntry]:
     return artifacts.list_runs(config.artifacts_root())
 
 
-def list_answering(but: str = "") -> list[str]:
+def list_usable_models(but: str = "") -> list[str]:
     """Names of the runs, without `but`, that have weights to answer with (not cached)."""
     names = []
     for entry in list_runs():
@@ -161,7 +161,7 @@ def load_comparisons(run: Run, part: str = "test") -> list[dict]:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageFiles:
     """Where a run's picture files are on this machine.
 
     root: the data set's folder, None where there is none; found: image_id -> path relative to it;
@@ -178,7 +178,7 @@ class Pictures:
         return self.root / name if self.root and name else None
 
 
-def find_pictures(run: Run, folder: str = "") -> Pictures:
+def find_image_files(run: Run, folder: str = "") -> ImageFiles:
     """The run's pictures in `folder` (what a person pointed to), or else in the data root.
 
     Either may be the data set's own folder or the folder that holds it; the one with the most
@@ -187,12 +187,12 @@ def find_pictures(run: Run, folder: str = "") -> Pictures:
     dataset = str(run.info["dataset"].get("name", ""))
     bases = [typed_folder(folder)] if folder.strip() else []
     bases.append(config.data_root())
-    best = Pictures(None, {}, len(load_manifest(run)))
+    best = ImageFiles(None, {}, len(load_manifest(run)))
     for root in [root for base in bases for root in (dataset_folder(dataset, base), base)]:
         if os.path.isdir(root):  # unlike Path.is_dir, it takes names of any length
-            found = _index_pictures(run, str(root.resolve()))
+            found = _index_image_files(run, str(root.resolve()))
             if len(found) > len(best.found):
-                best = Pictures(root.resolve(), found, best.n_images)
+                best = ImageFiles(root.resolve(), found, best.n_images)
     return best
 
 
@@ -202,7 +202,7 @@ def typed_folder(text: str) -> Path:
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner="Looking for the pictures …", ttl=60)
-def _index_pictures(run: Run, root: str) -> dict[str, str]:
+def _index_image_files(run: Run, root: str) -> dict[str, str]:
     """image_id -> relative path below root, whatever the extension; only the run's own folders.
 
     Only folders that the manifest names are listed, so a wrong folder such as / costs nothing,
@@ -281,7 +281,7 @@ def load_maps(run: Run) -> dict[str, Any] | None:
     return additions_heatmaps.load_maps(run)
 
 
-def answerer_token(run: Run) -> str:
+def predictor_token(run: Run) -> str:
     """What changes when a model or the guard of a run is written anew, damaged or mended."""
     files = [run.path / m / name for m in run.served for name in artifacts.MODEL_FILES]
     return " ".join([addition_token(run), *map(_stamp, files)])
@@ -296,9 +296,9 @@ def _stamp(file: Path) -> str:
 
 
 @st.cache_resource(
-    hash_funcs={Run: answerer_token}, show_spinner="Loading the models …", max_entries=4
+    hash_funcs={Run: predictor_token}, show_spinner="Loading the models …", max_entries=4
 )
-def load_answerer(run: Run) -> Any:
+def load_predictor(run: Run) -> Any:
     """The run's models and guard (core.serving.predict.Answerer), each asked once so that it is
     warm.
 
@@ -308,8 +308,8 @@ def load_answerer(run: Run) -> Any:
     from core.serving import predict  # the engine takes a second to import
 
     try:
-        answerer = predict.open_answerer(run, load_model)
+        predictor = predict.open_predictor(run, load_model)
     except artifacts.ArtifactError as error:
-        return predict.Answerer(run, {}, None, {predict.NOT_ASKED: str(error)})
-    predict.warm_up(answerer)
-    return answerer
+        return predict.Predictor(run, {}, None, {predict.NOT_ASKED: str(error)})
+    predict.warm_up(predictor)
+    return predictor

@@ -2,7 +2,7 @@
 
 A batch lives as long as somebody looks at it: a page polls it, and when nobody did for PATIENCE_S
 its thread stops by itself. What was uploaded is let go of as it is read; kept are thumbnails,
-answers and, up to KEPT_BYTES for all viewers together, pixels to look at one picture alone.
+answers and, up to MAX_KEPT_BYTES for all viewers together, pixels to look at one picture alone.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from core.imageio.decode import Decoded, ImageError
 from core.imageio.file_type import find_zip_end
 from core.imageio.sandbox import decode_safely
 from core.imageio.zip_archive import MAX_ENTRIES, is_zip, read_zip
-from core.serving.predict import BATCH, Answerer, PictureAnswer
+from core.serving.predict import BATCH, ImagePrediction, Predictor
 
 DECODERS = 2
 READ_AT_ONCE = 16  # while the models are asked about as many before them
 MAX_FILES = MAX_ENTRIES  # at once, those inside of zips included
 # A browser wakes the clock of a hidden tab only once a minute.
 PATIENCE_S = 90.0
-KEPT_BYTES = 200 * 2**20
+MAX_KEPT_BYTES = 200 * 2**20
 # So that no more than two large pictures are in memory: they are asked about alone, where they are
 # decoded, and do not wait for others.
 LARGE_PIXELS = 4_000_000
@@ -71,7 +71,7 @@ _turns = Turns()
 
 
 @dataclass(frozen=True)
-class Row:
+class BatchRow:
     """One file: its answer, or in one sentence why there is none.
 
     number: from 1, in the order of the files. archive: the zip that it was in. thumbnail: a data
@@ -82,7 +82,7 @@ class Row:
     name: str
     archive: str = ""
     problem: str = ""
-    answer: PictureAnswer | None = None
+    answer: ImagePrediction | None = None
     thumbnail: str = ""
     width: int = 0
     height: int = 0
@@ -96,7 +96,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Progress:
+class BatchProgress:
     """How far a batch is. n: files expected; while zips are still closed their own word for it."""
 
     state: str
@@ -124,19 +124,19 @@ class Batch:
 
     def __init__(
         self,
-        answerer: Answerer,
+        predictor: Predictor,
         files: Sequence[tuple[str, bytes]],
         chosen: Sequence[str] | None = None,
         *,
         decode: Decode = decode_safely,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        self.answerer = answerer
+        self.predictor = predictor
         self.notes: list[str] = []
         self._chosen, self._decode, self._patience_s = chosen, decode, patience_s
         self._files = deque(files)
         self._expected = sum(_count_files(data) for _, data in files)
-        self._rows: list[Row] = []
+        self._rows: list[BatchRow] = []
         self._kept: dict[int, Decoded] = {}
         self._kept_bytes, self._closed = 0, False
         self._state, self._doing = RUNNING, "Reading the files"
@@ -151,17 +151,17 @@ class Batch:
         self._thread.start()
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[BatchRow, ...]:
         """The rows so far, in the order of the files."""
         return tuple(self._rows)
 
-    def progress(self) -> Progress:
+    def progress(self) -> BatchProgress:
         """How far it is; the thread goes on only as long as this is called now and then."""
         self._polled = time.monotonic()
         done, ended = len(self._rows), self._ended
         seconds = (time.monotonic() if ended is None else ended) - self._started
         n = max(done, self._expected) if self._state == RUNNING else done + self._n_left
-        return Progress(self._state, n, done, seconds, self._doing)
+        return BatchProgress(self._state, n, done, seconds, self._doing)
 
     def picture(self, number: int) -> Decoded | None:
         """One row's pixels, None where there was no room to keep them."""
@@ -234,7 +234,7 @@ class Batch:
             except ImageError as error:
                 yield name, "", None, str(error)
 
-    def _numbered(self) -> Iterator[tuple[Row, bytes | None]]:
+    def _numbered(self) -> Iterator[tuple[BatchRow, bytes | None]]:
         """The files, each with a row that is still empty; at most MAX_FILES."""
         for number, (name, archive, data, problem) in enumerate(self._entries(), start=1):
             if number > MAX_FILES:
@@ -243,7 +243,7 @@ class Batch:
                     f"drop the rest, from {name} on, after them."
                 )
                 return
-            yield Row(number, name, archive, problem), data
+            yield BatchRow(number, name, archive, problem), data
 
     def _submit(self, pool: ThreadPoolExecutor, files: Iterator) -> list[Future]:
         """The next chunk on its way to the decoding threads; [] at the end."""
@@ -256,7 +256,7 @@ class Batch:
             chunk.append(pool.submit(self._read, row, data))
         return chunk
 
-    def _read(self, row: Row, data: bytes | None) -> tuple[Row, Decoded | None]:
+    def _read(self, row: BatchRow, data: bytes | None) -> tuple[BatchRow, Decoded | None]:
         """Decode one file; its picture is given back where the models are still to be asked."""
         if data is None or self._stop.is_set():
             return row, None
@@ -278,7 +278,7 @@ class Batch:
         self._keep(row.number, decoded)
         return replace(row, answer=answer), None
 
-    def _ask(self, read: Sequence[tuple[Row, Decoded | None]]) -> None:
+    def _ask(self, read: Sequence[tuple[BatchRow, Decoded | None]]) -> None:
         """Ask all models about a chunk, a few at once, and add its rows."""
         for start in range(0, len(read), BATCH):
             if self._stopped():
@@ -293,30 +293,30 @@ class Batch:
                     self._keep(row.number, decoded)
                 self._rows.append(row)
 
-    def _answers(self, pictures: Sequence[Decoded]) -> list[PictureAnswer]:
+    def _answers(self, pictures: Sequence[Decoded]) -> list[ImagePrediction]:
         if not pictures:
             return []
         with _turns:
-            return self.answerer.answer_many(pictures, chosen=self._chosen)
+            return self.predictor.predict_many(pictures, chosen=self._chosen)
 
     def _keep(self, number: int, decoded: Decoded) -> None:
         with _lock:
             kept = sum(batch._kept_bytes for batch in _batches)
-            if kept + decoded.pixels.nbytes <= KEPT_BYTES and not self._closed:
+            if kept + decoded.pixels.nbytes <= MAX_KEPT_BYTES and not self._closed:
                 self._kept[number] = decoded
                 self._kept_bytes += decoded.pixels.nbytes
 
 
 def start_batch(
-    answerer: Answerer,
+    predictor: Predictor,
     files: Sequence[tuple[str, bytes]],
     chosen: Sequence[str] | None = None,
 ) -> Batch:
     """Begin to ask about files, (name, bytes) each; zips are unpacked.
 
-    chosen: as in Answerer.answer_many. The caller lets go of the bytes.
+    chosen: as in Answerer.predict_many. The caller lets go of the bytes.
     """
-    batch = Batch(answerer, files, chosen)
+    batch = Batch(predictor, files, chosen)
     batch.start()
     return batch
 

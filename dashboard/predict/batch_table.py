@@ -9,21 +9,21 @@ import pandas as pd
 
 from core.reporting.answer_reliability import is_control, votes
 from core.runs.artifacts import Run
-from core.serving.predict import ModelAnswer, PictureAnswer
-from dashboard.predict.batch import Progress, Row
-from dashboard.predict.model_choice import asked_models, plain_mean
+from core.serving.predict import ImagePrediction, ModelPrediction
+from dashboard.predict.batch import BatchProgress, BatchRow
+from dashboard.predict.model_choice import chosen_models, plain_mean
 
 ALL, RIGHT, REFUSED, SPLIT, FAILED = "all", "right", "refused", "split", "failed"
 PICTURE, NAME, ARCHIVE, KIND, AGREE = "Picture", "File", "From", "Kind of picture", "Agreement"
 REFUSED_MARK = " (refused)"
 
 
-def voters(answer: PictureAnswer, models: Sequence[str]) -> list[ModelAnswer]:
+def voters(answer: ImagePrediction, models: Sequence[str]) -> list[ModelPrediction]:
     """The chosen models' answers that agreement is told of."""
     return votes([own for own in answer.answers if own.model in models])
 
 
-def agreement(answer: PictureAnswer, models: Sequence[str]) -> str:
+def agreement(answer: ImagePrediction, models: Sequence[str]) -> str:
     """How far the models agree, such as "2 of 3 say covid"; "" of fewer than two."""
     said = [own.predicted for own in voters(answer, models)]
     if len(said) < 2:
@@ -35,11 +35,11 @@ def agreement(answer: PictureAnswer, models: Sequence[str]) -> str:
     return f"all say {top}" if most == len(said) else f"{most} of {len(said)} say {top}"
 
 
-def disagree(answer: PictureAnswer, models: Sequence[str]) -> bool:
+def disagree(answer: ImagePrediction, models: Sequence[str]) -> bool:
     return len({own.predicted for own in voters(answer, models)}) > 1
 
 
-def kind_words(row: Row) -> str:
+def kind_words(row: BatchRow) -> str:
     """What the guard says of the picture, or why there is no answer, in a table's cell."""
     if row.problem:
         return row.problem
@@ -54,7 +54,7 @@ def kind_words(row: Row) -> str:
     return f"refused: {reasons or judgement.sentence}"
 
 
-def belongs(row: Row, part: str, models: Sequence[str]) -> bool:
+def belongs(row: BatchRow, part: str, models: Sequence[str]) -> bool:
     """Whether a row is in one part of the table: ALL, RIGHT (not refused), REFUSED, SPLIT (not
     refused, and the models disagree) or FAILED (no answer)."""
     if part == ALL:
@@ -68,14 +68,14 @@ def belongs(row: Row, part: str, models: Sequence[str]) -> bool:
     return part == RIGHT and not row.refused
 
 
-def count_parts(rows: Sequence[Row], models: Sequence[str]) -> dict[str, int]:
+def count_parts(rows: Sequence[BatchRow], models: Sequence[str]) -> dict[str, int]:
     """Part -> how many rows are in it."""
     parts = (ALL, RIGHT, REFUSED, SPLIT, FAILED)
     return {part: sum(belongs(row, part, models) for row in rows) for part in parts}
 
 
 def summary_words(
-    rows: Sequence[Row], progress: Progress, subject: str, models: Sequence[str]
+    rows: Sequence[BatchRow], progress: BatchProgress, subject: str, models: Sequence[str]
 ) -> str:
     """The table's answer in words. subject: what the run's guard lets through; "" without one."""
     n, counts = len(rows), count_parts(rows, models)
@@ -107,7 +107,7 @@ def _do(n: int) -> str:
 
 
 def shown_table(
-    rows: Sequence[Row], run: Run, models: Sequence[str], *, show_refused: bool
+    rows: Sequence[BatchRow], run: Run, models: Sequence[str], *, show_refused: bool
 ) -> pd.DataFrame:
     """One row a file, for the page: picture, file, kind, agreement, then for the mean and each
     model three columns: the class, its calibrated percent and the classes not ruled out.
@@ -142,7 +142,7 @@ def shown_table(
 
 def column_titles(run: Run, models: Sequence[str]) -> dict[str, str]:
     """Model -> its column, means first; "" is one that nobody measured, where the run has none."""
-    asked = asked_models(run, models)
+    asked = chosen_models(run, models)
     ensembles = {model: run.title(model) for model in asked if run.members(model)}
     single = {model: run.title(model) for model in asked if not run.members(model)}
     counted = [model for model in single if not is_control(model)]
@@ -151,11 +151,13 @@ def column_titles(run: Run, models: Sequence[str]) -> dict[str, str]:
     return ensembles | single
 
 
-def _one(run: Run, answer: PictureAnswer, model: str, models: Sequence[str]) -> ModelAnswer | None:
+def _one(
+    run: Run, answer: ImagePrediction, model: str, models: Sequence[str]
+) -> ModelPrediction | None:
     return answer.of(model) if model else plain_mean(run, voters(answer, models))
 
 
-def file_table(rows: Sequence[Row], run: Run, *, show_refused: bool) -> pd.DataFrame:
+def file_table(rows: Sequence[BatchRow], run: Run, *, show_refused: bool) -> pd.DataFrame:
     """One row a file with all numbers of all models (shares of 1, not percent), named as in the
     CSV of `python -m core predict`.
 
@@ -189,7 +191,7 @@ def file_table(rows: Sequence[Row], run: Run, *, show_refused: bool) -> pd.DataF
     return table.astype({"width_px": "Int64", "height_px": "Int64"})
 
 
-def _figures(model: str, own: ModelAnswer | None, names: Sequence[str]) -> Mapping[str, object]:
+def _figures(model: str, own: ModelPrediction | None, names: Sequence[str]) -> Mapping[str, object]:
     line: dict[str, object] = {f"{model}_predicted": own.predicted if own else ""}
     for kind, values in (
         ("p", own.probabilities if own else None),

@@ -14,13 +14,13 @@ from PIL import Image
 from core.metrics.classification import predicted_index
 from core.reporting.answer_reliability import is_control, votes
 from core.runs.artifacts import Run
-from core.serving.predict import ModelAnswer, PictureAnswer
+from core.serving.predict import ImagePrediction, ModelPrediction
 
 # Larger pictures are shown smaller: a page needs no more, and the models see far less.
 SHOWN_SIDE_PX = 768
 
 
-def asked_models(run: Run, chosen: Sequence[str]) -> list[str]:
+def chosen_models(run: Run, chosen: Sequence[str]) -> list[str]:
     """The models whose answers a choice shows, ensembles among them, in run order.
 
     Where no ensemble is chosen, one that is made of just the chosen single models is shown too:
@@ -34,7 +34,7 @@ def asked_models(run: Run, chosen: Sequence[str]) -> list[str]:
     return [model for model in run.models if model in wanted]
 
 
-def plain_mean(run: Run, answers: Sequence[ModelAnswer]) -> ModelAnswer | None:
+def plain_mean(run: Run, answers: Sequence[ModelPrediction]) -> ModelPrediction | None:
     """The mean of the votes as served, each with the same weight, where no ensemble has answered.
 
     Its model is "": nobody measured or calibrated it. None of fewer than two votes.
@@ -43,7 +43,7 @@ def plain_mean(run: Run, answers: Sequence[ModelAnswer]) -> ModelAnswer | None:
     if len(parts) < 2 or any(own.members for own in answers):
         return None
     mean = np.mean([own.probabilities for own in parts], axis=0)
-    return ModelAnswer(
+    return ModelPrediction(
         model="",
         title=f"Mean of the {len(parts)}",
         predicted=run.class_names[int(predicted_index(mean[None])[0])],
@@ -54,7 +54,7 @@ def plain_mean(run: Run, answers: Sequence[ModelAnswer]) -> ModelAnswer | None:
     )
 
 
-def shown_answers(run: Run, answer: PictureAnswer) -> list[ModelAnswer]:
+def shown_predictions(run: Run, answer: ImagePrediction) -> list[ModelPrediction]:
     """All answers that a page shows: single models, then means, or else a plain mean."""
     mean = plain_mean(run, answer.answers)
     return [*answer.answers, *([mean] if mean else [])]
@@ -70,7 +70,7 @@ def shown_pixels(grey: np.ndarray, side_px: int = SHOWN_SIDE_PX) -> np.ndarray:
     return np.array(Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS))
 
 
-def moved_class(answer: ModelAnswer, class_names: Sequence[str]) -> tuple[str, float] | None:
+def moved_class(answer: ModelPrediction, class_names: Sequence[str]) -> tuple[str, float] | None:
     """The class with the largest calibrated share, and that share, where it is not the one called.
 
     Calibration takes out what the weights of the classes in training did, so it can put another

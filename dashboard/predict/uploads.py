@@ -18,7 +18,7 @@ from core.imageio.decode import Decoded, ImageError
 PICTURE, UPLOADER = "predict_picture", "predict_upload"
 _ROUND, _WAITING, _PROBLEM = "predict_upload_round", "predict_waiting", "predict_problem"
 # What Streamlit holds a session for after its browser tab is gone.
-KEPT_TEXT = (
+RETENTION_TEXT = (
     "The file is dropped once it is read. Kept are its pixels, in this server's memory, until you "
     "press Clear, take another picture, or a few minutes after you close this tab."
 )

@@ -36,7 +36,7 @@ def preload() -> None:
         try:
             run = artifacts.open_run(entry.path)
             if run.served:  # else the page Predict says that nothing can be asked
-                run_data.load_answerer(run)
+                run_data.load_predictor(run)
         except ArtifactError:  # damaged since it was listed
             return
     for module in pkgutil.walk_packages(dashboard.__path__, "dashboard."):

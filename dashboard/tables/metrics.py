@@ -145,7 +145,7 @@ def error_and_cost_table(
     return pd.DataFrame(table)
 
 
-def floor_rows(floors: Mapping[str, dict]) -> pd.DataFrame:
+def baseline_rows(floors: Mapping[str, dict]) -> pd.DataFrame:
     """run.json's floors as name, kind, metric, value, low, high: one row a floor and metric."""
     rows = []
     for key, floor in floors.items():

@@ -25,7 +25,7 @@ NORMALISE = {
 }
 
 
-def join_answers(
+def join_predictions(
     predictions: Mapping[str, pd.DataFrame], class_names: Sequence[str]
 ) -> pd.DataFrame:
     """Stack the predictions of several models (columns as in predictions.csv) to answers."""

@@ -14,13 +14,13 @@ import pandas as pd
 from core.reporting.scorecard.audit_checks import crossing, false_alarms
 from core.reporting.scorecard.base import count, join, percent, with_interval
 from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
-from core.reporting.verdict import FLOOR_METRICS
+from core.reporting.verdict import BASELINE_METRICS
 from dashboard.charts.trust import POINT_COLUMNS, REFERENCE_COLUMNS
 from dashboard.tables.metrics import range_text
 
-PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 SECTION_PARTS = {"without_lungs": "lungs hidden", "lungs_only": "only the lungs"}
-FLOOR_KINDS = {"pixel": "floor: pixel shortcuts", "metadata": "floor: file properties only"}
+BASELINE_KINDS = {"pixel": "floor: pixel shortcuts", "metadata": "floor: file properties only"}
 MODELS_ROW = "Models"
 ACCURACY = "accuracy"
 
@@ -65,7 +65,7 @@ def leakage_sentence(section: Mapping[str, Any]) -> str:
 
 def checked_words(section: Mapping[str, Any]) -> str:
     """ "Compared: 787 training, 113 validation and 224 test images"."""
-    parts = [f"{n:,} {PART_NAMES.get(part, part)}" for part, n in section["checked"].items()]
+    parts = [f"{n:,} {SPLIT_NAMES.get(part, part)}" for part, n in section["checked"].items()]
     return f"Compared: {join(parts)} images"
 
 
@@ -94,9 +94,9 @@ def pair_table(section: Mapping[str, Any]) -> pd.DataFrame:
     rows = [
         {
             "kind": pair["kind"],
-            "part": PART_NAMES.get(pair["split_a"], pair["split_a"]),
+            "part": SPLIT_NAMES.get(pair["split_a"], pair["split_a"]),
             "image": pair["image_id_a"],
-            "other part": PART_NAMES.get(pair["split_b"], pair["split_b"]),
+            "other part": SPLIT_NAMES.get(pair["split_b"], pair["split_b"]),
             "other image": pair["image_id_b"],
             "correlation": pair["correlation"],
             "in different parts": pair["split_a"] != pair["split_b"],
@@ -110,10 +110,10 @@ def shared_table(section: Mapping[str, Any]) -> pd.DataFrame:
     """One row an example of a patient who stands in two parts."""
     rows = [
         {
-            "parts": " and ".join(PART_NAMES.get(part, part) for part in parts.split("/")),
+            "parts": " and ".join(SPLIT_NAMES.get(part, part) for part in parts.split("/")),
             "patient": example["patient_id"],
             "images": "; ".join(
-                f"{PART_NAMES.get(part, part)}: {', '.join(ids)}"
+                f"{SPLIT_NAMES.get(part, part)}: {', '.join(ids)}"
                 for part, ids in example["image_ids"].items()
             ),
         }
@@ -126,10 +126,10 @@ def shared_table(section: Mapping[str, Any]) -> pd.DataFrame:
 # ------------------------------------------------------------------------------ floors
 
 
-def floor_points(
+def baseline_points(
     metrics: Mapping[str, dict], floors: Mapping[str, dict], key: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(points, references) for one of FLOOR_METRICS: the models in one row, a row a floor."""
+    """(points, references) for one of BASELINE_METRICS: the models in one row, a row a floor."""
     mine = [
         (MODELS_ROW, model, figures[key], *_ends(figures["intervals"].get(key)), False, False, "")
         for model, figures in metrics.items()
@@ -142,7 +142,7 @@ def floor_points(
     for floor in own:
         title, kind = str(floor.get("title", "a floor")), str(floor.get("kind", "pixel"))
         ends = _ends((floor.get("intervals") or {}).get(key))
-        theirs.append((title, title, FLOOR_KINDS.get(kind, kind), floor[key], *ends))
+        theirs.append((title, title, BASELINE_KINDS.get(kind, kind), floor[key], *ends))
     return points(mine), references(theirs)
 
 
@@ -196,7 +196,7 @@ def _blackout_row(part: str, number: int, n_fills: int) -> str:
     return words if n_fills < 2 else f"{words}, fill {number}"
 
 
-def kept_table(section: Mapping[str, Any], models: Mapping[str, str]) -> pd.DataFrame:
+def retained_table(section: Mapping[str, Any], models: Mapping[str, str]) -> pd.DataFrame:
     """One row a model (models: model -> its Markdown name): what is kept of the gain, by fill."""
     rows = []
     for model, name in models.items():
@@ -337,7 +337,7 @@ def external_points(
     """Filled: at home; hollow: elsewhere. Accuracy and macro-F1 where the set has two classes or
     more, and sensitivity by class. What is at home counts the classes that are elsewhere too."""
     rows = []
-    keys = {key: name[0].upper() + name[1:] for key, name in FLOOR_METRICS.items()}
+    keys = {key: name[0].upper() + name[1:] for key, name in BASELINE_METRICS.items()}
     keys |= {f"recall.{name}": f"Sensitivity for {name}" for name in doc["classes_present"]}
     for key, row in keys.items():
         for model in models:
@@ -422,7 +422,7 @@ def findings_table(doc: Mapping[str, Any], titles: Mapping[str, str], target: st
     return pd.DataFrame(rows)
 
 
-def called_table(doc: Mapping[str, Any], models: Mapping[str, str]) -> pd.DataFrame:
+def predicted_table(doc: Mapping[str, Any], models: Mapping[str, str]) -> pd.DataFrame:
     """How many images each model calls what (models: model -> how it is called)."""
     rows = [
         {"Model": name, **{f"called {c}": n for c, n in doc["models"][model]["called"].items()}}

@@ -79,17 +79,17 @@ def test_every_page_is_timed_through_the_command(tmp_path, monkeypatch):
 @pytest.fixture
 def demo(demo_app):
     """The demo run, ready to be asked."""
-    return serving.answerer_of("demo")
+    return serving.predictor_of("demo")
 
 
 def test_pictures_are_the_runs_own_or_drawn_ones(demo, monkeypatch, tmp_path):
     pictures, kind = serving.load_pictures(demo.run, 5)
     assert kind == "images of phantom" and len(pictures) == 5
-    serving.answer_one(demo, pictures[0])
+    serving.predict_one(demo, pictures[0])
     monkeypatch.setenv("CXR_DATA", str(tmp_path))
     drawn, kind = serving.load_pictures(demo.run, 3)
     assert kind == "drawn phantoms" and len(set(drawn)) == 3
-    serving.answer_one(demo, drawn[0])
+    serving.predict_one(demo, drawn[0])
 
 
 def test_people_at_once_are_counted_with_what_went_wrong(demo, monkeypatch):

@@ -127,7 +127,7 @@ def test_crashes_are_counted_and_the_rest_is_tried(tmp_path, monkeypatch):
 def test_broken_contracts_are_wrong():
     grey = np.zeros((40, 40), np.uint8)
     fine = Decoded(grey, 40, 40, "PNG", "L")
-    assert fuzz._judge_picture(fine) == ("accepted", "")
+    assert fuzz._judge_image(fine) == ("accepted", "")
     for bad in (
         Decoded(grey, 41, 40, "PNG", "L"),
         Decoded(grey.astype(np.int16), 40, 40, "PNG", "L"),
@@ -136,7 +136,7 @@ def test_broken_contracts_are_wrong():
         Decoded(grey, 40, 40, "DICOM", "L", facts={"Modality": "Zzyzx^Quentin"}),
         Decoded(grey, 40, 40, "DICOM", "L", facts={"Modality": "a\nb"}),
     ):
-        assert fuzz._judge_picture(bad)[0] == "wrong"
+        assert fuzz._judge_image(bad)[0] == "wrong"
     assert fuzz._judge_sentence("The picture is damaged; fetch it again.")[0] == "refused"
     for bad in ("no full stop, which a sentence has", "Two lines,\none sentence too many.", "x."):
         assert fuzz._judge_sentence(bad)[0] == "wrong"

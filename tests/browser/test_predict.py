@@ -26,7 +26,7 @@ from PIL import Image
 from core.imageio.decode import decode_image, read_image
 from core.reporting.answer_reliability import agreement_sentence, votes
 from core.runs import artifacts
-from core.serving.predict import Answerer, PictureAnswer, conformal_words, open_answerer
+from core.serving.predict import ImagePrediction, Predictor, conformal_words, open_predictor
 from tests.support.runs import CLASS_NAMES
 from tests.support.uploads import open_files
 
@@ -48,18 +48,18 @@ REFUSED = "The guard refused this picture."
 
 
 @pytest.fixture(scope="module")
-def answerer(guarded_root: Path) -> Answerer:
-    return open_answerer(artifacts.open_run(guarded_root / "artifacts" / "demo"))
+def predictor(guarded_root: Path) -> Predictor:
+    return open_predictor(artifacts.open_run(guarded_root / "artifacts" / "demo"))
 
 
 @pytest.fixture(scope="module")
-def phantoms(guarded_root: Path, answerer: Answerer) -> list[np.ndarray]:
+def phantoms(guarded_root: Path, predictor: Predictor) -> list[np.ndarray]:
     """Pixels of test images that the guard lets pass; a file made of them says not that they are
     drawn."""
-    table = artifacts.load_manifest(answerer.run)
+    table = artifacts.load_manifest(predictor.run)
     paths = table.loc[table["split"] == "test", "path"]
     pixels = [read_image(guarded_root / "data" / "phantom" / path).pixels for path in paths]
-    kept = [one for one in pixels if not answerer.answer(decode_image(png(one))).refused]
+    kept = [one for one in pixels if not predictor.answer(decode_image(png(one))).refused]
     assert len(kept) > len(pixels) / 2, "the guard refuses what it was fitted on"
     return kept
 
@@ -152,7 +152,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def assert_answers(text: str, answer: PictureAnswer) -> None:
+def assert_answers(text: str, answer: ImagePrediction) -> None:
     """Every model's class, share and set, their mean's, and how far they agree."""
     assert len(answer.answers) == 4
     assert agreement_sentence(votes(answer.answers)) in text
@@ -239,9 +239,9 @@ def press_until(tab, name: str | re.Pattern, key: str = "Tab", most: int = 60) -
 # ------------------------------------------------------------------------------ the tests
 
 
-def test_an_x_ray_gets_answers_and_a_report(tab, answerer, phantoms) -> None:
+def test_an_x_ray_gets_answers_and_a_report(tab, predictor, phantoms) -> None:
     data = png(phantoms[0])
-    answer = answerer.answer(decode_image(data))
+    answer = predictor.answer(decode_image(data))
     drop(tab, ("Jane Doe 1961.png", data))
     wait_for_words(tab, agreement_sentence(votes(answer.answers)))
     wait_for_words(tab, "Report to hand over")
@@ -313,9 +313,9 @@ def test_what_if_moves_and_clear_lets_go_of_everything(
     assert not list((guarded_root / "tmp").iterdir())
 
 
-def test_a_dicom_is_read_and_its_patient_is_not(tab, watched_server, answerer, phantoms) -> None:
+def test_a_dicom_is_read_and_its_patient_is_not(tab, watched_server, predictor, phantoms) -> None:
     data = dicom(phantoms[2])
-    answer = answerer.answer(decode_image(data))
+    answer = predictor.answer(decode_image(data))
     drop(tab, ("scan.dcm", data))
     wait_for_words(tab, "Report to hand over")
     text = said(tab)
@@ -354,9 +354,9 @@ def test_bombs_get_one_sentence_that_names_the_limit(tab, watched_server, guarde
     assert_let_go(watched_server, guarded_root, before)
 
 
-def test_a_cat_is_refused_and_shown_all_the_same_by_keyboard(tab, answerer) -> None:
+def test_a_cat_is_refused_and_shown_all_the_same_by_keyboard(tab, predictor) -> None:
     data = cat()
-    answer = answerer.answer(decode_image(data))
+    answer = predictor.answer(decode_image(data))
     assert answer.refused and "it is a colour picture" in answer.judgement.reasons
     with tab.page.expect_file_chooser() as chooser:
         press_until(tab, r"upload\s+Upload")
@@ -397,7 +397,7 @@ def make_zip(*files: tuple[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_zip_makes_a_table(tab, watched_server, guarded_root, answerer, phantoms) -> None:
+def test_a_zip_makes_a_table(tab, watched_server, guarded_root, predictor, phantoms) -> None:
     before = held(watched_server, guarded_root)
     good = {f"ward/{k}.png": png(phantoms[k]) for k in range(3)}
     broken = png(phantoms[3])[:2000]
@@ -417,7 +417,7 @@ def test_a_zip_makes_a_table(tab, watched_server, guarded_root, answerer, phanto
     assert set(by_name) == {*good, "broken.png", "cat.png"} and "five.zip" in table
     for name, picture in good.items():
         cells = list(by_name[name].values())
-        for own in answerer.answer(decode_image(picture)).answers:
+        for own in predictor.answer(decode_image(picture)).answers:
             assert own.predicted in cells
             for share in own.probabilities:
                 near = [c for c in cells if re.fullmatch(r"[\d.e-]+", c)]
@@ -433,7 +433,7 @@ def test_a_zip_makes_a_table(tab, watched_server, guarded_root, answerer, phanto
     tab.page.keyboard.press("Enter")
     wait_for_words(tab, "Report to hand over")
     tab.settle()
-    assert_answers(said(tab), answerer.answer(decode_image(good["ward/1.png"])))
+    assert_answers(said(tab), predictor.answer(decode_image(good["ward/1.png"])))
 
     tab.page.get_by_role("button", name=re.compile("Back to the table$")).click()
     tab.settle()
@@ -444,12 +444,12 @@ def test_a_zip_makes_a_table(tab, watched_server, guarded_root, answerer, phanto
 
 
 def test_others_are_answered_while_a_batch_runs(
-    tab, visit, watched_server, answerer, phantoms
+    tab, visit, watched_server, predictor, phantoms
 ) -> None:
     large = png(np.kron(phantoms[0], np.ones((16, 16), np.uint8)))
     many = make_zip(*((f"{k}.png", large) for k in range(500)))
     data = png(phantoms[4])
-    answer = answerer.answer(decode_image(data))
+    answer = predictor.answer(decode_image(data))
     other = visit(url=watched_server.url)
     other.open("predict", "Predict")
     drop(tab, ("many.zip", many), settle=False)  # it polls, so it never rests

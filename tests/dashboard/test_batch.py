@@ -21,10 +21,10 @@ from core.datasets.phantom.generate import NOTICE, make_phantom
 from core.imageio.decode import Decoded, ImageError, decode_image
 from core.runs.artifacts import open_run
 from core.serving.guard.detector import Judgement
-from core.serving.predict import BATCH, ModelAnswer, PictureAnswer, open_answerer
+from core.serving.predict import BATCH, ImagePrediction, ModelPrediction, open_predictor
 from dashboard.predict import batch as batches
 from dashboard.predict import batch_table
-from dashboard.predict.batch import READ_AT_ONCE, Batch, Progress, Row, Turns
+from dashboard.predict.batch import READ_AT_ONCE, Batch, BatchProgress, BatchRow, Turns
 from dashboard.tables import metrics as metric_tables
 
 NAMES = ("covid", "normal", "pneumonia")
@@ -51,19 +51,19 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def said(model: str, predicted: str, members: tuple[str, ...] = (), **more) -> ModelAnswer:
+def said(model: str, predicted: str, members: tuple[str, ...] = (), **more) -> ModelPrediction:
     shares = np.where(np.array(NAMES) == predicted, 0.6, 0.2)
-    return ModelAnswer(model, model.upper(), predicted, shares, members=members, **more)
+    return ModelPrediction(model, model.upper(), predicted, shares, members=members, **more)
 
 
-def answered(*predicted: str, looks_right: bool | None = None) -> PictureAnswer:
+def answered(*predicted: str, looks_right: bool | None = None) -> ImagePrediction:
     judgement = None
     if looks_right is not None:
         sentence = "It does." if looks_right else "It does not: a cat."
         reasons = () if looks_right else ("a cat",)
         judgement = Judgement(looks_right, 0.5, 1.0, sentence, reasons)
     answers = tuple(said(m, p) for m, p in zip(MODELS, predicted, strict=False))
-    return PictureAnswer(NAMES, answers, judgement=judgement)
+    return ImagePrediction(NAMES, answers, judgement=judgement)
 
 
 class Echo:
@@ -73,16 +73,16 @@ class Echo:
         self.sizes: list[int] = []
         self.hold, self.begun = hold, threading.Event()
 
-    def answer_many(self, pictures, *, chosen=None) -> list[PictureAnswer]:
+    def predict_many(self, pictures, *, chosen=None) -> list[ImagePrediction]:
         self.sizes.append(len(pictures))
         self.begun.set()
         if self.hold is not None:
             assert self.hold.wait(30)
-        return [PictureAnswer(NAMES, (), seconds=float(one.pixels.flat[0])) for one in pictures]
+        return [ImagePrediction(NAMES, (), seconds=float(one.pixels.flat[0])) for one in pictures]
 
 
-def run_batch(answerer, files, **more) -> Batch:
-    batch = Batch(answerer, files, decode=decode_image, **more)
+def run_batch(predictor, files, **more) -> Batch:
+    batch = Batch(predictor, files, decode=decode_image, **more)
     batch.start()
     assert batch.wait(60)
     return batch
@@ -252,10 +252,10 @@ def test_it_stops_by_itself_when_nobody_looks_and_goes_on_while_somebody_does(mo
 
         looks = staticmethod(lambda: None)
 
-        def answer_many(self, pictures, *, chosen=None):
+        def predict_many(self, pictures, *, chosen=None):
             now[0] += 1.0
             self.looks()
-            return super().answer_many(pictures, chosen=chosen)
+            return super().predict_many(pictures, chosen=chosen)
 
     files = [(str(k), level(k)) for k in range(8 * BATCH)]
     left = run_batch(Slow(), files, patience_s=2.5)
@@ -271,10 +271,10 @@ def test_it_stops_by_itself_when_nobody_looks_and_goes_on_while_somebody_does(mo
 
 def test_a_thread_that_fails_says_so(caplog) -> None:
     class Broken(Echo):
-        def answer_many(self, pictures, *, chosen=None):
+        def predict_many(self, pictures, *, chosen=None):
             if self.sizes:
                 raise RuntimeError("the engine fell over")
-            return super().answer_many(pictures, chosen=chosen)
+            return super().predict_many(pictures, chosen=chosen)
 
     batch = run_batch(Broken(), [(str(k), level(k)) for k in range(20)])
     assert batch.progress().state == "failed" and len(batch.rows) == BATCH
@@ -305,12 +305,12 @@ def test_two_batches_never_ask_at_once(monkeypatch) -> None:
     inside, most = [], []
 
     class Watching(Echo):
-        def answer_many(self, pictures, *, chosen=None):
+        def predict_many(self, pictures, *, chosen=None):
             inside.append(1)
             time.sleep(0.01)
             most.append(len(inside))
             inside.pop()
-            return super().answer_many(pictures, chosen=chosen)
+            return super().predict_many(pictures, chosen=chosen)
 
     files = [(str(k), level(k, 60 if k % 2 else 40)) for k in range(12)]
     pair = [Batch(Watching(), files, decode=decode_image) for _ in range(2)]
@@ -323,25 +323,25 @@ def test_two_batches_never_ask_at_once(monkeypatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def answerer(demo_root: Path):
-    return open_answerer(open_run(demo_root / "artifacts" / "demo"))
+def predictor(demo_root: Path):
+    return open_predictor(open_run(demo_root / "artifacts" / "demo"))
 
 
-def test_a_row_says_what_the_single_picture_says(answerer) -> None:
+def test_a_row_says_what_the_single_picture_says(predictor) -> None:
     files = [(f"{k}.png", png(make_phantom("covid", k, 90 + k).pixels)) for k in range(3)]
-    batch = batches.start_batch(answerer, files)  # through the decoding processes
+    batch = batches.start_batch(predictor, files)  # through the decoding processes
     assert batch.wait(120) and batch.progress().state == "done"
     for row, (_, data) in zip(batch.rows, files, strict=True):
-        alone = answerer.answer(decode_image(data))
+        alone = predictor.answer(decode_image(data))
         assert [own.model for own in row.answer.answers] == [own.model for own in alone.answers]
         for own, other in zip(row.answer.answers, alone.answers, strict=True):
             np.testing.assert_allclose(own.probabilities, other.probabilities, atol=1e-5)
             assert own.predicted == other.predicted
 
 
-def test_others_are_answered_while_a_batch_runs(answerer) -> None:
+def test_others_are_answered_while_a_batch_runs(predictor) -> None:
     data = png(make_phantom("covid", 1, 200).pixels)
-    batch = Batch(answerer, [(str(k), data) for k in range(600)], decode=decode_image)
+    batch = Batch(predictor, [(str(k), data) for k in range(600)], decode=decode_image)
     batch.start()
     until(lambda: batch.rows)
     overtaken: list[int] = []  # files of the batch that came before each viewer's answer
@@ -349,7 +349,7 @@ def test_others_are_answered_while_a_batch_runs(answerer) -> None:
     def ask() -> None:
         for _ in range(5):
             before = len(batch.rows)
-            answerer.answer(decode_image(data))
+            predictor.answer(decode_image(data))
             overtaken.append(len(batch.rows) - before)
 
     viewers = [threading.Thread(target=ask) for _ in range(4)]
@@ -376,10 +376,10 @@ def fake_run(**members) -> SimpleNamespace:
 
 
 ROWS = (
-    Row(1, "a.png", answer=answered("covid", "covid", "normal", looks_right=True)),
-    Row(2, "=b.png", "s.zip", answer=answered("covid", "covid", "covid", looks_right=False)),
-    Row(3, "c.txt", problem="It is empty."),
-    Row(4, "d.png", answer=answered("normal", "normal", "normal", looks_right=True)),
+    BatchRow(1, "a.png", answer=answered("covid", "covid", "normal", looks_right=True)),
+    BatchRow(2, "=b.png", "s.zip", answer=answered("covid", "covid", "covid", looks_right=False)),
+    BatchRow(3, "c.txt", problem="It is empty."),
+    BatchRow(4, "d.png", answer=answered("normal", "normal", "normal", looks_right=True)),
 )
 
 
@@ -388,7 +388,7 @@ def test_agreement() -> None:
     assert batch_table.agreement(answered("covid", "normal"), MODELS) == "no majority"
     assert batch_table.agreement(answered("covid", "covid"), MODELS) == "all say covid"
     assert batch_table.agreement(answered("covid", "normal"), ("cnn",)) == ""
-    control = PictureAnswer(NAMES, (said("cnn", "covid"), said("resnet50", "covid"),
+    control = ImagePrediction(NAMES, (said("cnn", "covid"), said("resnet50", "covid"),
                                     said("mobilenetv2_random", "normal")))  # fmt: skip
     models = ("cnn", "resnet50", "mobilenetv2_random")
     assert batch_table.agreement(control, models) == "all say covid"
@@ -397,12 +397,12 @@ def test_agreement() -> None:
 def test_parts_and_summary() -> None:
     counts = batch_table.count_parts(ROWS, MODELS)
     assert counts == {"all": 4, "right": 2, "refused": 1, "split": 1, "failed": 1}
-    whole = Progress("done", 4, 4, 1.0)
+    whole = BatchProgress("done", 4, 4, 1.0)
     assert batch_table.summary_words(ROWS, whole, "a frontal chest X-ray", MODELS) == (
         "2 of 4 look like a frontal chest X-ray; 1 does not; 1 file could not be read; the models "
         "disagree on 1."
     )
-    part = Progress("cancelled", 9, 4, 1.0)
+    part = BatchProgress("cancelled", 9, 4, 1.0)
     assert batch_table.summary_words(ROWS[3:], part, "", MODELS) == (
         "1 of 1 files were read; 5 are not done."
     )
@@ -427,12 +427,12 @@ def test_shown_table_blanks_refused_answers_unless_they_are_asked_for() -> None:
 def test_a_chosen_ensemble_is_the_mean_and_a_control_is_no_part_of_it() -> None:
     run = fake_run(ensemble=MODELS)
     answer = answered("covid", "normal", "normal")
-    answer = PictureAnswer(
+    answer = ImagePrediction(
         NAMES,
         (*answer.answers, said("mobilenetv2_random", "covid"),
          said("ensemble", "normal", MODELS, conformal_set=("covid", "normal"))),
     )  # fmt: skip
-    row = Row(1, "a", answer=answer)
+    row = BatchRow(1, "a", answer=answer)
     everything = batch_table.shown_table([row], run, run.models, show_refused=False)
     assert list(everything.columns[5::3]) == [
         "ENSEMBLE", "CNN", "RESNET50", "MOBILENETV2", "MOBILENETV2_RANDOM",
@@ -451,7 +451,9 @@ def test_csv_has_every_number_and_no_formula() -> None:
     calibrated = said("cnn", "covid", calibrated=np.array([0.5, 0.3, 0.2]),
                       conformal_set=("covid", "normal"))  # fmt: skip
     judgement = Judgement(False, 2.5, 1.25, "No: a cat.", ("a cat",))
-    row = Row(1, "=x.png", answer=PictureAnswer(NAMES, (calibrated,), judgement=judgement), width=9)
+    row = BatchRow(
+        1, "=x.png", answer=ImagePrediction(NAMES, (calibrated,), judgement=judgement), width=9
+    )
     table = batch_table.file_table([row, ROWS[2]], run, show_refused=True)
     first = table.iloc[0]
     assert first["cnn_p_covid"] == 0.6 and first["cnn_calibrated_normal"] == 0.3

@@ -30,7 +30,7 @@ def make_rows() -> pd.DataFrame:
 
 
 def make_floors() -> pd.DataFrame:
-    return metric_tables.floor_rows(
+    return metric_tables.baseline_rows(
         {
             "histogram": {
                 "title": "Grey-level histogram only",

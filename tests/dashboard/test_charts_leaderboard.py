@@ -33,7 +33,7 @@ def ranking() -> pd.DataFrame:
 
 
 def floors() -> pd.DataFrame:
-    return leaderboard_charts.floor_rows(
+    return leaderboard_charts.baseline_rows(
         {
             "a": {"title": "Border", "kind": "pixel", "accuracy": 0.6, "macro_f1": 0.5},
             "b": {"title": "File size", "kind": "metadata", "accuracy": 0.3, "macro_f1": 0.55},

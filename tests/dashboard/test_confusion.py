@@ -22,7 +22,7 @@ from dashboard.tables.predictions import (
     cell_images,
     clicked_cell,
     count_cells,
-    join_answers,
+    join_predictions,
     shares,
 )
 from tests.support.runs import CLASS_NAMES, make_run
@@ -78,7 +78,7 @@ def answers_by_hand() -> pd.DataFrame:
             "p_y": [0.6, 0.1, 0.8, 0.9],
         }
     )
-    return join_answers({"m": table}, ["x", "y"])
+    return join_predictions({"m": table}, ["x", "y"])
 
 
 def test_cells_have_rows_true_and_columns_predicted() -> None:

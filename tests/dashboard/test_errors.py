@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.runs import artifacts
 from dashboard.components import gallery
-from dashboard.tables.predictions import export_table, join_answers, wrong_images
+from dashboard.tables.predictions import export_table, join_predictions, wrong_images
 from tests.support.rendered_images import difference, record_media, shown_pictures
 from tests.support.runs import make_run
 
@@ -71,7 +71,7 @@ def predictions(p_x: list[float]) -> pd.DataFrame:
 def answers() -> pd.DataFrame:
     # m is wrong on a (0.6) and c (0.9); n is wrong on a (0.8) and d (0.7); b is right for both.
     tables = {"m": predictions([0.4, 0.9, 0.9, 0.1]), "n": predictions([0.2, 0.8, 0.3, 0.7])}
-    return join_answers(tables, ["x", "y"])
+    return join_predictions(tables, ["x", "y"])
 
 
 def test_wrong_images_come_once_with_the_surest_mistake_first(answers: pd.DataFrame) -> None:

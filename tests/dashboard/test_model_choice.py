@@ -11,18 +11,20 @@ import pytest
 from core.imageio.decode import Decoded
 from core.reporting.answer_reliability import votes
 from core.runs import artifacts
-from core.serving.predict import ModelAnswer
+from core.serving.predict import ModelPrediction
 from dashboard.charts.probabilities import plot_probabilities
-from dashboard.predict.model_choice import asked_models, moved_class, plain_mean, shown_pixels
+from dashboard.predict.model_choice import chosen_models, moved_class, plain_mean, shown_pixels
 from dashboard.predict.uploads import make_upload, pixels_sha256
 
 NAMES = ("covid", "normal", "pneumonia")
 
 
-def said(*predicted: str, **more) -> list[ModelAnswer]:
+def said(*predicted: str, **more) -> list[ModelPrediction]:
     """One single model an answer: m1, m2 ..."""
     return [
-        ModelAnswer(f"m{k}", f"M{k}", name, np.eye(3)[NAMES.index(name)], latency_ms=1.0, **more)
+        ModelPrediction(
+            f"m{k}", f"M{k}", name, np.eye(3)[NAMES.index(name)], latency_ms=1.0, **more
+        )
         for k, name in enumerate(predicted, start=1)
     ]
 
@@ -60,7 +62,7 @@ def test_controls_and_means_have_no_vote() -> None:
     ],
 )
 def test_a_mean_that_the_run_has_measured_is_asked_for_what_it_is_made_of(members, chosen, asked):
-    assert asked_models(a_run(members, "m1", "m2", "m3", "m1_random"), chosen) == asked
+    assert chosen_models(a_run(members, "m1", "m2", "m3", "m1_random"), chosen) == asked
 
 
 def test_a_plain_mean_is_of_the_votes_and_belongs_to_no_model() -> None:
@@ -80,7 +82,7 @@ def test_a_plain_mean_is_of_the_votes_and_belongs_to_no_model() -> None:
 
 def test_a_class_that_calibration_puts_first_is_named() -> None:
     served = np.array([0.45, 0.4, 0.15])
-    own = ModelAnswer("m", "M", "covid", served, calibrated=np.array([0.3, 0.6, 0.1]))
+    own = ModelPrediction("m", "M", "covid", served, calibrated=np.array([0.3, 0.6, 0.1]))
     assert moved_class(own, NAMES) == ("normal", 0.6)
     assert moved_class(replace(own, calibrated=served), NAMES) is None
     assert moved_class(replace(own, calibrated=None), NAMES) is None

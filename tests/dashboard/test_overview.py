@@ -328,7 +328,7 @@ def test_floors_are_drawn_behind_the_dots():
     floors = {"x": {"title": "X", "kind": "pixel", "accuracy": 0.5, "macro_f1": 0.4}}
     chart = base_charts.plot_metric_dots(
         rows[rows["metric"].isin(metric_tables.SHARES)], models=["cnn"], labels={"cnn": "CNN"},
-        n_text="n = 4", floors=metric_tables.floor_rows(floors),
+        n_text="n = 4", floors=metric_tables.baseline_rows(floors),
     )  # fmt: skip
     modes = [trace.mode for trace in chart.figure.data]
     assert modes == ["lines"] * 2 + ["markers"], "what is added first lies behind"

@@ -313,7 +313,7 @@ def test_metrics_that_lack_figures_are_an_artifact_error(empty_app: Path):
 
 def test_pictures_are_found_in_the_data_root(demo_app: Path):
     run = artifacts.open_run(demo_app / "demo")
-    pictures = run_data.find_pictures(run)
+    pictures = run_data.find_image_files(run)
     assert len(pictures.found) == pictures.n_images
     first = run_data.load_manifest(run).iloc[0]
     assert pictures.find(first["image_id"]).name == Path(first["path"]).name
@@ -326,25 +326,25 @@ def test_pictures_are_found_under_another_extension_in_a_folder_pointed_to(
 ):
     run = artifacts.open_run(make_run(empty_app, n=30, images=False, models=("cnn",)))
     image_id = run_data.load_manifest(run)["image_id"].iloc[0]
-    assert run_data.find_pictures(run).find(image_id) is None
+    assert run_data.find_image_files(run).find(image_id) is None
     elsewhere = tmp_path / "elsewhere" / "phantom"
     file = elsewhere / f"{image_id}.JPG"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
     file.with_suffix(".txt").write_bytes(b"x")
     for folder in (elsewhere, elsewhere.parent):
-        pictures = run_data.find_pictures(run, str(folder))
+        pictures = run_data.find_image_files(run, str(folder))
         assert pictures.find(image_id) == file.resolve()
         assert len(pictures.found) == 1
         assert pictures.n_images > 1  # the others are still missing
-    assert run_data.find_pictures(run, str(tmp_path / "elsewhere-not")).found == {}
+    assert run_data.find_image_files(run, str(tmp_path / "elsewhere-not")).found == {}
 
 
 def test_a_folder_without_pictures_does_not_hide_those_in_the_data_root(
     demo_app: Path, tmp_path: Path
 ):
     run = artifacts.open_run(demo_app / "demo")
-    pictures = run_data.find_pictures(run, str(tmp_path))
+    pictures = run_data.find_image_files(run, str(tmp_path))
     assert len(pictures.found) == pictures.n_images
 
 
@@ -356,5 +356,5 @@ def test_an_id_that_climbs_out_finds_nothing(empty_app: Path, tmp_path: Path):
     manifest.loc[0, "image_id"] = "../../secret"
     manifest.loc[1, "image_id"] = str(tmp_path / "secret")
     artifacts.write_manifest(path, manifest)
-    pictures = run_data.find_pictures(artifacts.open_run(path))
+    pictures = run_data.find_image_files(artifacts.open_run(path))
     assert pictures.found == {}

@@ -16,7 +16,7 @@ from core.evaluation.heatmaps.evaluate import TABLE_COLUMNS
 from core.imageio.decode import decode_image, read_image
 from core.runs import artifacts
 from core.runs.additions_heatmaps import write_maps
-from core.serving.predict import open_answerer
+from core.serving.predict import open_predictor
 from dashboard.components import evidence
 from dashboard.components import page as ui
 from dashboard.data import runs as run_data
@@ -188,7 +188,7 @@ def test_the_five_nearest_training_cases_with_label_and_distance(use: artifacts.
     image_id, data = train_image(use)
     app = upload(open_page(), "a.png", data)
     found = nearest(app)
-    expected = open_answerer(use).answer(decode_image(data)).neighbours
+    expected = open_predictor(use).answer(decode_image(data)).neighbours
     assert len(found) == len(expected) == 5
     assert [one.distance for one in expected] == sorted(one.distance for one in expected)
     for text, one in zip(found, expected, strict=True):
@@ -276,10 +276,10 @@ def measured_maps(model: str, sane: bool) -> dict:
 
 
 def report(run: artifacts.Run, data: bytes, **more) -> str:
-    answerer = open_answerer(run)
+    predictor = open_predictor(run)
     picture = uploads.read_upload("Doe_Jane.png", data)
-    answer = answerer.answer(picture.decoded)
-    return evidence.make_report(answerer, picture, answer, **more).decode()
+    answer = predictor.answer(picture.decoded)
+    return evidence.make_report(predictor, picture, answer, **more).decode()
 
 
 def test_the_report_has_the_answers_and_nothing_of_the_patient_unless_typed(
@@ -287,7 +287,7 @@ def test_the_report_has_the_answers_and_nothing_of_the_patient_unless_typed(
 ) -> None:
     _, data = train_image(use)
     html = report(use, data)
-    answer = open_answerer(use).answer(decode_image(data))
+    answer = open_predictor(use).answer(decode_image(data))
     for own in answer.answers:
         assert own.title in html and f"{100 * own.confidence:.1f}" in html
     assert "It looks like a frontal chest X-ray" in html

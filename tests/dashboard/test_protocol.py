@@ -277,7 +277,7 @@ def test_gaps_are_drawn_in_points_around_zero(tmp_path):
         make_folded_run(tmp_path, "b", split="random", skill=0.5),
     ]
     gaps = compare_splits(*runs)
-    chart = protocol_charts.plot_gaps(gaps, models=runs[0].models, labels=LABELS)
+    chart = protocol_charts.plot_optimism(gaps, models=runs[0].models, labels=LABELS)
     figure = gaps[0].figures["accuracy"]
     first = chart.figure.data[0]
     assert first.x[0] == pytest.approx(100 * figure.difference)

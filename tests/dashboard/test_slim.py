@@ -44,7 +44,7 @@ def test_predict_names_runs_that_can_be_asked(slim: Path) -> None:
     make_run(slim, name="empty", n=30, images=False, created="2025-01-01T00:00:00Z")
     app = open_page()
     assert "choose the run **older** in the sidebar" in info(app)
-    assert run_data.list_answering("demo") == ["older"]
+    assert run_data.list_usable_models("demo") == ["older"]
     app.sidebar.selectbox[0].set_value("older").run()
     assert not app.exception and len(app.file_uploader) == 1 and not app.main.code
 

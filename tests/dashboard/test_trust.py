@@ -476,7 +476,7 @@ def test_floors_are_sorted_and_models_stand_above_them() -> None:
         "b": {"title": "B", "kind": "metadata", "accuracy": 0.5},
         "c": {"title": "C", "kind": "pixel", "accuracy": None},
     }
-    points, references = trust_tables.floor_points(metrics, floors, "accuracy")
+    points, references = trust_tables.baseline_points(metrics, floors, "accuracy")
     assert list(points["row"]) == ["Models"] and list(references["row"]) == ["B", "A"]
     assert list(references["kind"]) == ["floor: file properties only", "floor: pixel shortcuts"]
     assert trust_tables.highest(floors, "accuracy") == ("highest floor", 0.5)
@@ -507,7 +507,7 @@ def test_excluded_in_words() -> None:
 
 def test_tables_are_those_of_the_audit(run_dir: Path) -> None:
     audit = add_audit(run_dir)
-    table = trust_tables.kept_table(audit["blackout"], {"cnn": "CNN"})
+    table = trust_tables.retained_table(audit["blackout"], {"cnn": "CNN"})
     kept = audit["blackout"]["models"]["cnn"]["without_lungs"]["mean"]["kept"]
     low, high = 100 * kept["low"], 100 * kept["high"]
     assert isinstance(table, pd.DataFrame)

@@ -16,8 +16,8 @@ from dashboard.charts.what_if import (
     dragged_box,
     headline,
     movement_words,
+    plot_image,
     plot_movement,
-    plot_picture,
 )
 from dashboard.predict import uploads
 
@@ -33,13 +33,13 @@ def page() -> None:
     from dashboard.data import runs as run_data
 
     selection = ui.page_frame("Predict", ":material/upload_file:")
-    answerer = run_data.load_answerer(selection.run)
+    predictor = run_data.load_predictor(selection.run)
     guard = st.session_state.get("test_guard")
     if guard is not None:
-        answerer = guard(answerer)
+        predictor = guard(predictor)
     upload = st.session_state["test_upload"]
-    answer = answerer.answer(upload.decoded, chosen=selection.models)
-    what_if.show_what_if(selection, answerer, upload, answer)
+    answer = predictor.answer(upload.decoded, chosen=selection.models)
+    what_if.show_what_if(selection, predictor, upload, answer)
 
 
 def open_part(upload: uploads.Upload | None = None, **state) -> AppTest:
@@ -82,7 +82,7 @@ def test_a_slider_asks_the_models_about_the_changed_picture(demo_app: Path) -> N
     from dataclasses import replace
 
     from core.runs.artifacts import open_run
-    from core.serving.predict import open_answerer
+    from core.serving.predict import open_predictor
     from core.serving.what_if import Changes, apply_changes
 
     app = open_part()
@@ -94,9 +94,9 @@ def test_a_slider_asks_the_models_about_the_changed_picture(demo_app: Path) -> N
     upload = an_upload()
     changes = Changes(80, 0.6, flip=True, across=(0.2, 1.0))
     pixels = apply_changes(upload.decoded.pixels, changes)
-    answerer = open_answerer(open_run(demo_app / "demo"))
+    predictor = open_predictor(open_run(demo_app / "demo"))
     decoded = replace(upload.decoded, pixels=pixels, width=96, height=120)
-    before, after = answerer.answer(upload.decoded), answerer.answer(decoded)
+    before, after = predictor.answer(upload.decoded), predictor.answer(decoded)
     alt = chart_alts(app)[1]
     for own in before.answers:
         then = after.of(own.model)
@@ -167,7 +167,7 @@ def test_the_guard_is_asked_about_the_changed_picture(demo_app: Path) -> None:
     assert not app.warning and any("would pass" in c.value for c in app.caption)
 
 
-def guarded(answerer):
+def guarded(predictor):
     """The answerer with a guard that refuses bright pictures."""
     from dataclasses import replace
 
@@ -183,7 +183,7 @@ def guarded(answerer):
         def nearest(self, features, k=5):
             return []
 
-    return replace(answerer, guard=Guard())
+    return replace(predictor, guard=Guard())
 
 
 # ------------------------------------------------------------------------------ words, charts
@@ -239,7 +239,7 @@ def test_movement_chart_has_hollow_before_and_filled_after_in_the_models_look() 
 
 
 def test_picture_chart_is_in_percent_and_can_be_dragged_on() -> None:
-    chart = plot_picture(np.zeros((50, 100), np.uint8), "Words.", Box(0.1, 0.2, 0.3, 0.4))
+    chart = plot_image(np.zeros((50, 100), np.uint8), "Words.", Box(0.1, 0.2, 0.3, 0.4))
     layout = chart.figure.layout
     assert layout.dragmode == "select" and chart.alt == "Words."
     assert layout.yaxis.scaleratio == 0.5 and tuple(layout.yaxis.range) == (100, 0)

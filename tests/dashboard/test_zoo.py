@@ -85,7 +85,7 @@ def test_the_first_line_is_the_answer_and_the_page_says_what_it_covers(page, mad
     said = text(app)
     assert "whatever run and models are chosen in the sidebar" in said
     assert "runs release and zoo-phantom" in said
-    assert plain(leaderboard_describe.floors_words(protocol, table)) in said
+    assert plain(leaderboard_describe.baselines_text(protocol, table)) in said
 
 
 def test_table_has_every_model_and_its_cost(page, made):

@@ -19,7 +19,7 @@ from core.datasets.augmented_copies import (
     vote,
 )
 from core.datasets.folder import load_table
-from core.datasets.image_matching_rotated import describe_turned
+from core.datasets.image_matching_rotated import describe_rotated
 from core.datasets.phantom.generate import make_phantom
 from core.datasets.registry import DatasetError, resolve_dataset
 from core.datasets.splits import ManifestError, build_manifest
@@ -123,7 +123,7 @@ def test_every_patch_asks_and_is_asked_in_cells():
 def test_votes_do_not_depend_on_the_size_of_blocks(monkeypatch):
     images = [original(seed) for seed in range(3)]
     pictures = [
-        describe_turned(np.asarray(image), *image.size)
+        describe_rotated(np.asarray(image), *image.size)
         for image in [*images, *(image.rotate(10, BILINEAR) for image in images)]
     ]
     found = vote(pictures)

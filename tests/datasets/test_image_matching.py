@@ -23,7 +23,7 @@ LABELS = ("covid", "normal", "pneumonia")
 def describe(pixels: np.ndarray) -> image_matching.Picture:
     """As evaluate does it: through a square, as the pixel cache holds it."""
     height, width = pixels.shape
-    return image_matching.describe_picture(
+    return image_matching.describe_image(
         resize_square(pixels, image_matching.SIDE_PX), width, height
     )
 
@@ -68,32 +68,32 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_copy_is_found(drawn, described, change):
     changed = [describe(np.ascontiguousarray(CHANGES[change](p))) for p in drawn[:4]]
-    found = image_matching.find_copies(changed, described)
+    found = image_matching.find_matching_images(changed, described)
     assert sorted((copy.a, copy.b) for copy in found) == [(k, k) for k in range(4)]
-    assert all(copy.correlation > image_matching.SAME_PICTURE for copy in found)
+    assert all(copy.correlation > image_matching.SAME_IMAGE for copy in found)
     assert all(copy.share > 0.9 for copy in found)  # one holds all of the other
     assert {copy.mirrored for copy in found} == {"mirrored" in change}
 
 
 def test_either_side_may_be_the_larger_one(drawn, described):
     part = describe(drawn[3][10:190, 40:200])
-    (copy,) = image_matching.find_copies([described[3]], [described[0], part])
+    (copy,) = image_matching.find_matching_images([described[3]], [described[0], part])
     assert (copy.a, copy.b) == (0, 1)
 
 
 def test_share_is_of_the_smaller_picture(drawn):
     left, right = drawn[0][:, :170], drawn[0][:, 54:]
-    (copy,) = image_matching.find_copies([describe(left)], [describe(right)])
+    (copy,) = image_matching.find_matching_images([describe(left)], [describe(right)])
     assert copy.share == pytest.approx((170 - 54) / 170, abs=0.03)
 
 
 def test_other_patients_are_no_copies(described):
-    assert image_matching.find_copies(described[:6], described[6:]) == []
+    assert image_matching.find_matching_images(described[:6], described[6:]) == []
 
 
 def test_the_most_alike_stands_first(drawn, described):
     changed = [describe(as_jpeg(drawn[1])), described[0]]
-    found = image_matching.find_copies(changed, described)
+    found = image_matching.find_matching_images(changed, described)
     assert [(copy.a, copy.b) for copy in found] == [(1, 0), (0, 1)]
     assert found[0].correlation == pytest.approx(1)
 
@@ -108,24 +108,24 @@ def test_the_most_alike_stands_first(drawn, described):
 )
 def test_pictures_without_corners_match_nothing(described, pixels):
     flat = describe(pixels)
-    assert image_matching.find_copies([flat], [*described[:2], flat]) == []
-    assert image_matching.find_copies(described[:1], [flat]) == []
+    assert image_matching.find_matching_images([flat], [*described[:2], flat]) == []
+    assert image_matching.find_matching_images(described[:1], [flat]) == []
 
 
 def test_noise_matches_nothing(described):
     rng = np.random.default_rng(0)
     noise = [describe(rng.integers(0, 256, (200, 260), dtype=np.uint8)) for _ in range(3)]
-    assert image_matching.find_copies(noise, described) == []
+    assert image_matching.find_matching_images(noise, described) == []
 
 
 def test_nothing_to_compare(described):
-    assert image_matching.find_copies([], described) == []
-    assert image_matching.find_copies(described, []) == []
+    assert image_matching.find_matching_images([], described) == []
+    assert image_matching.find_matching_images(described, []) == []
 
 
 def test_progress_tells_every_picture(described):
     told: list[int] = []
-    image_matching.find_copies(described[:5], described, told.append)
+    image_matching.find_matching_images(described[:5], described, told.append)
     assert sum(told) == 5
 
 
@@ -166,7 +166,7 @@ def test_the_copies_of_two_published_sets_are_found():
         pictures = [describe(read_image(root / name / path).pixels) for path in table["path"]]
         sides.append((table.reset_index(drop=True), pictures))
     (theirs, a), (_, b) = sides
-    found = image_matching.find_copies(a, b)
+    found = image_matching.find_matching_images(a, b)
     assert len({copy.a for copy in found}) == 71
     assert {theirs["label"][copy.a] for copy in found} == {"covid"}
     names = [table["image_id"].str.rsplit("/", n=1).str[-1] for table, _ in sides]

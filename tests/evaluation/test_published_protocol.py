@@ -21,8 +21,8 @@ from core.evaluation.published_protocol import judge_target, published_table, ta
 from core.evaluation.published_results import TARGETS
 from core.evaluation.split_comparison import (
     compare_splits,
-    find_twin,
-    gap_sentence,
+    find_counterpart,
+    optimism_sentence,
     recipe_differences,
 )
 from core.files import write_csv, write_json
@@ -345,9 +345,9 @@ def test_the_twin_has_the_same_images_and_folds_and_the_other_split(tmp_path, tw
     others = make_folded_run(tmp_path, "others", split="random", n=60)
     plain = artifacts.open_run(make_run(tmp_path, name="plain", n=90, images=False))
     plain.info["split_policy"] = "random"
-    assert find_twin(grouped, [same, fewer, others, plain]) is None
-    assert find_twin(grouped, [same, fewer, others, shuffled, plain]) is shuffled
-    assert find_twin(shuffled, [grouped, same]) in (grouped, same)
+    assert find_counterpart(grouped, [same, fewer, others, plain]) is None
+    assert find_counterpart(grouped, [same, fewer, others, shuffled, plain]) is shuffled
+    assert find_counterpart(shuffled, [grouped, same]) in (grouped, same)
 
 
 def test_of_two_twins_the_one_with_the_same_recipes_counts(tmp_path, twins):
@@ -355,7 +355,7 @@ def test_of_two_twins_the_one_with_the_same_recipes_counts(tmp_path, twins):
         tmp_path, "zz", split="random", recipes={"cnn": {"dropout": 0.9}},
         created="2027-01-01T00:00:00Z",
     )  # fmt: skip
-    assert find_twin(twins[0], [twins[1], other]) is twins[1]
+    assert find_counterpart(twins[0], [twins[1], other]) is twins[1]
 
 
 def test_the_gap_is_random_less_grouped_on_the_same_draws_of_patients(twins):
@@ -379,7 +379,7 @@ def test_the_gap_is_random_less_grouped_on_the_same_draws_of_patients(twins):
         assert (own.low, own.high) == pytest.approx(tuple(expected))
     assert figure.shown and gaps["cnn"].differs == ()
     points = f"{100 * figure.difference:.1f} points more accuracy"
-    assert points in gap_sentence(gaps["cnn"], "CNN")
+    assert points in optimism_sentence(gaps["cnn"], "CNN")
 
 
 def test_a_run_against_its_own_copy_shows_no_gap(tmp_path, twins):
@@ -387,7 +387,7 @@ def test_a_run_against_its_own_copy_shows_no_gap(tmp_path, twins):
     for gap in compare_splits(twins[0], copy):
         assert gap.figures["accuracy"].difference == gap.figures["accuracy"].low == 0
         assert not gap.figures["accuracy"].shown
-        assert "no gap shown" in gap_sentence(gap, "x")
+        assert "no gap shown" in optimism_sentence(gap, "x")
 
 
 def test_what_differs_between_recipes_is_named(tmp_path):
@@ -400,7 +400,7 @@ def test_what_differs_between_recipes_is_named(tmp_path):
     assert recipe_differences(a, b, "mobilenetv2") == expected
     assert recipe_differences(a, b, "ensemble") == sorted(expected)
     gap = next(gap for gap in compare_splits(a, b) if gap.model == "mobilenetv2")
-    assert "not the same in both: test-time copies, recipe" in gap_sentence(gap, "M")
+    assert "not the same in both: test-time copies, recipe" in optimism_sentence(gap, "M")
 
 
 @settings(max_examples=10, deadline=None)

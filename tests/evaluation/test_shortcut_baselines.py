@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from core.evaluation.shortcut_baselines import (
-    FloorsError,
+    BaselineError,
     blackout_mask,
     border_mask,
-    compute_floors,
+    compute_baselines,
     grey_histograms,
     table_features,
 )
@@ -38,7 +38,7 @@ def noise(n=80, size_px=64, seed=0):
 
 
 def floors(pixels, manifest, **options):
-    return compute_floors(pixels, manifest, NAMES, 0, draws=100, **options)
+    return compute_baselines(pixels, manifest, NAMES, 0, draws=100, **options)
 
 
 def test_noise_gives_nothing_away():
@@ -137,11 +137,11 @@ def test_masks_and_features():
 
 def test_unusable_input_is_refused():
     pixels, manifest = noise()
-    with pytest.raises(FloorsError, match="uint8 pixels"):
+    with pytest.raises(BaselineError, match="uint8 pixels"):
         floors(pixels[:-1], manifest)
-    with pytest.raises(FloorsError, match="uint8 pixels"):
+    with pytest.raises(BaselineError, match="uint8 pixels"):
         floors(pixels / 255, manifest)
-    with pytest.raises(FloorsError, match="images in test"):
+    with pytest.raises(BaselineError, match="images in test"):
         floors(pixels, manifest.assign(split="train"))
-    with pytest.raises(FloorsError, match="labels flu beside"):
+    with pytest.raises(BaselineError, match="labels flu beside"):
         floors(pixels, manifest.assign(label="flu"))

@@ -451,7 +451,7 @@ def test_cut_off_at_every_tenth(name, tenth):
 @pytest.mark.parametrize("name", WHOLE)
 def test_polyglots_are_refused_by_both_names(name):
     data = WHOLE[name]
-    kind = file_type.tell_kind(data)
+    kind = file_type.detect_file_type(data)
     page = b"<html><body><script>alert(1)</script></body></html>"
     pdf = b"%PDF-1.7\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF\n"
     archive = malicious_files.zip_of(("a.txt", b"hello"))

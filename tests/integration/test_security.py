@@ -206,7 +206,7 @@ def number(value: float) -> str:
         f"{number(zip_archive.MAX_ENTRIES)} entries",
         f"{number(zip_archive.MAX_UNPACKED_BYTES // 2**20)} MiB",
         f"{zip_archive.MAX_RATIO} times",
-        f"{sandbox.SECONDS_A_PICTURE:.0f} s",
+        f"{sandbox.SECONDS_PER_IMAGE:.0f} s",
         f"{number(sandbox.MEMORY_BYTES // 2**20)} MiB",
         f"{sandbox.WAIT_SECONDS:.0f} s",
         f"{CONFIG['server']['maxUploadSize']} MB",

@@ -176,7 +176,7 @@ def test_a_run_lists_all_duplicates_and_the_first_copies():
     copies = [(f"a{k}", f"b{k}", "augmented") for k in range(1200)]
     listed = list_pairs(pairs_of(*copies, ("x", "y", "exact"), ("x", "z", "near")))
     assert [row["kind"] for row in listed[:2]] == ["exact", "near"]
-    assert len(listed) == 2 + prepare.LISTED_COPIES
+    assert len(listed) == 2 + prepare.LISTED_DUPLICATES
 
 
 @pytest.mark.parametrize("augmented", [True, False])

@@ -18,7 +18,7 @@ from core.models.recipes import Recipe, Stage
 from core.training import callbacks, export, openvino
 from core.training import fit as fitting
 from core.training.callbacks import Recorder, WeightAverage
-from core.training.data_loader import Batches, Images, class_weights
+from core.training.data_loader import Batches, TrainingImages, class_weights
 from core.training.export import ExportError, export_model, round_weights
 from core.training.feature_cache import FrozenStore, augmented_views
 from core.training.fit import fit_model
@@ -97,7 +97,7 @@ def test_batch_norm_answers_alike_in_training_and_inference_mode(
     model = build_model(name, 64, 3, 0.0)
     stage = Stage("all layers", epochs, 2e-3, patience=epochs)
     recipe = Recipe(64, (stage,), batch_size=12, dropout=0.0)
-    data = Images(pixels, y)
+    data = TrainingImages(pixels, y)
     history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title=name)
     assert list(history["epoch"]) == list(range(1, len(history) + 1))
     x = as_input(pixels)
@@ -136,7 +136,7 @@ def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
         Stage("blocks", 2, 1e-3, cut="block_12_add", views=3),
     )
     recipe = Recipe(64, stages, batch_size=16)
-    data = Images(pixels, y)
+    data = TrainingImages(pixels, y)
     history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title="MobileNetV2")
     assert list(history["phase"]) == ["head"] * 3 + ["blocks"] * 2
     assert computed == [("features", 2), ("block_12_add", 3)]
@@ -199,7 +199,7 @@ def test_trainings_that_share_a_store_compute_the_frozen_part_once(phantoms, tmp
     def fit(rows, val_rows, folder, **options):
         keras.utils.set_random_seed(0)
         model = build_model("mobilenetv2", 64, 3, 0.0)
-        data = [Images(pixels[r], y[r], r) for r in (rows, val_rows)]
+        data = [TrainingImages(pixels[r], y[r], r) for r in (rows, val_rows)]
         fit_model(model, recipe, *data, 3, folder, seed=0, title="M", **options)
         return model.get_layer("probabilities").get_weights()[0]
 
@@ -241,7 +241,7 @@ def test_the_epoch_that_is_kept_is_the_one_that_the_recipe_names(keep, phantoms,
     pixels, y = phantoms[0][:48], phantoms[1][:48]
     stage = Stage("all layers", 10, 2e-3, patience=10, average=0.9, keep=keep)
     # Wrong labels in validation: what is learned makes its loss worse.
-    data, wrong = Images(pixels, y), Images(pixels[:24], (y[:24] + 1) % 3)
+    data, wrong = TrainingImages(pixels, y), TrainingImages(pixels[:24], (y[:24] + 1) % 3)
     keras.utils.set_random_seed(0)
     model = build_model("cnn", 64, 3, 0.0)
     recipe = Recipe(64, (stage,), batch_size=16, dropout=0.0)
@@ -259,7 +259,7 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
     pixels, y = phantoms[0][:48], phantoms[1][:48]
     stage = Stage("all layers", 4, 1e-3, average=momentum)
     recipe = Recipe(64, (stage,), batch_size=16)
-    data = Images(pixels, y)
+    data = TrainingImages(pixels, y)
 
     def fit(folder):
         keras.utils.set_random_seed(0)

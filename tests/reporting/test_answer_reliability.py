@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.reporting.answer_reliability import agreement_sentence, worth
+from core.reporting.answer_reliability import agreement_sentence, answer_reliability
 
 NAMES = ("covid", "normal", "pneumonia")
 
@@ -53,9 +53,11 @@ def test_worth_takes_sensitivity_and_precision_of_the_class_that_is_said() -> No
         },
         "intervals": {"recall.covid": {"low": 0.5, "high": 0.95}},
     }
-    covid = worth(metrics, "covid", NAMES)
+    covid = answer_reliability(metrics, "covid", NAMES)
     assert (covid["sensitivity"], covid["n_true"]) == (0.8, 10)
     assert (covid["precision"], covid["n_predicted"]) == (pytest.approx(2 / 3), 12)
     assert covid["sensitivity_interval"] == (0.5, 0.95) and covid["precision_interval"] is None
     metrics["confusion_matrix"] = [[8, 2, 0], [4, 30, 0], [0, 5, 0]]
-    assert worth(metrics, "pneumonia", NAMES)["precision"] is None, "never said, so nothing to tell"
+    assert answer_reliability(metrics, "pneumonia", NAMES)["precision"] is None, (
+        "never said, so nothing to tell"
+    )

@@ -3,12 +3,12 @@
 import pytest
 
 from core.reporting.verdict import (
-    floors_sentence,
+    baselines_sentence,
     initialisation_note,
     leader_sentence,
     leak_badge,
-    lost_floors,
     trust_counts,
+    unbeaten_baselines,
 )
 
 TITLES = {"cnn": "CNN", "resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
@@ -156,18 +156,18 @@ FLOORS = {
 
 def test_a_floor_is_beaten_on_accuracy_and_on_macro_f1_or_not_at_all():
     above = {"accuracy": 0.77, "macro_f1": 0.73}
-    assert lost_floors(above, FLOORS) == []
-    assert floors_sentence(above, FLOORS) == (
+    assert unbeaten_baselines(above, FLOORS) == []
+    assert baselines_sentence(above, FLOORS) == (
         "Above every shortcut floor; the highest are accuracy 76.0\u202f% by Histogram and "
         "macro-F1 72.0\u202f% by Files."
     )
-    assert lost_floors({"accuracy": 0.76, "macro_f1": 0.73}, FLOORS) == [
+    assert unbeaten_baselines({"accuracy": 0.76, "macro_f1": 0.73}, FLOORS) == [
         "Histogram (accuracy 76.0\u202f%)"
     ]
-    assert lost_floors({"accuracy": 0.99, "macro_f1": 0.71}, FLOORS) == [
+    assert unbeaten_baselines({"accuracy": 0.99, "macro_f1": 0.71}, FLOORS) == [
         "Files (macro-F1 72.0\u202f%)"
     ]
-    assert floors_sentence(above, {}) == ""
+    assert baselines_sentence(above, {}) == ""
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from core.runs.artifacts import NOT_KEPT, ArtifactError, open_run, verify_run
 from core.runs.missing_weights import left_out, left_out_sentence, retrain_command
 from core.runs.prune import SlimError, slim_run
 from core.serving.guard.detector import load_guard
-from core.serving.predict import NOT_ASKED, open_answerer
+from core.serving.predict import NOT_ASKED, open_predictor
 from tests.support.audit import add_audit, add_external, change_json
 from tests.support.files import copy_workplace
 from tests.support.guard import add_guard
@@ -75,7 +75,7 @@ def test_all_weights_go_and_everything_else_stays(run: artifacts.Run) -> None:
     gone = {f"{model}/model.{kind}" for model in MODELS for kind in ("xml", "bin")}
     assert before - files_of(slim) == gone and len(sizes) == 6 and freed == sum(sizes)
     assert slim.info["weights"] == dict.fromkeys(MODELS, NOT_KEPT)
-    assert slim.served == [] == slim.answering
+    assert slim.served == [] == slim.usable_models
     assert slim.singles == MODELS and slim.models == [*MODELS, "ensemble"]
     assert verify_run(run.path) == [] and summarise_run(slim) == said
     changed = {"weights", "files"}
@@ -94,7 +94,7 @@ def test_slimming_twice_is_harmless(run: artifacts.Run) -> None:
 
 def test_kept_models_answer_and_a_mean_needs_all_its_members(run: artifacts.Run) -> None:
     slim, _ = slim_run(run, ["cnn", "resnet50"])
-    assert slim.served == ["cnn", "resnet50"] == slim.answering
+    assert slim.served == ["cnn", "resnet50"] == slim.usable_models
     assert left_out(slim) == ["mobilenetv2", "ensemble"]
     assert open_models(slim).names == ["cnn", "resnet50"]
     assert load_model(slim, "cnn").name == "cnn"
@@ -106,7 +106,7 @@ def test_kept_models_answer_and_a_mean_needs_all_its_members(run: artifacts.Run)
 
 def test_an_ensemble_that_is_kept_keeps_its_members(run: artifacts.Run) -> None:
     slim, freed = slim_run(run, ["ensemble"])
-    assert freed == 0 and slim.answering == slim.models and left_out_sentence(slim) == ""
+    assert freed == 0 and slim.usable_models == slim.models and left_out_sentence(slim) == ""
 
 
 def test_model_keras_goes_too(run: artifacts.Run) -> None:
@@ -293,18 +293,18 @@ def test_the_guard_needs_the_model_it_looks_with(run: artifacts.Run, root: Path)
     file = next((root / "data" / "phantom").rglob("*.png"))
     decoded = decode_image(file.read_bytes())
     with_it, _ = slim_run(run, ["mobilenetv2"])
-    answerer = open_answerer(with_it)
-    assert answerer.answer(decoded).judgement is not None
-    assert list(answerer.problems) == [NOT_ASKED]
+    predictor = open_predictor(with_it)
+    assert predictor.answer(decoded).judgement is not None
+    assert list(predictor.problems) == [NOT_ASKED]
     with pytest.raises(ArtifactError, match="weights of run demo were not kept"):
-        open_answerer(slim_run(with_it)[0])
+        open_predictor(slim_run(with_it)[0])
 
 
 def test_without_that_model_nothing_is_judged_and_that_is_said(run: artifacts.Run) -> None:
     add_guard(run.path)
     slim, _ = slim_run(run, ["cnn"])
     assert load_guard(slim) is not None  # its figures can still be read
-    answerer = open_answerer(slim)
-    assert answerer.guard is None and list(answerer.models) == ["cnn"]
-    assert "MobileNetV2, whose features tell it, was not kept" in answerer.problems["Guard"]
-    assert "ResNet50, MobileNetV2 and Mean of the models" in answerer.problems[NOT_ASKED]
+    predictor = open_predictor(slim)
+    assert predictor.guard is None and list(predictor.models) == ["cnn"]
+    assert "MobileNetV2, whose features tell it, was not kept" in predictor.problems["Guard"]
+    assert "ResNet50, MobileNetV2 and Mean of the models" in predictor.problems[NOT_ASKED]

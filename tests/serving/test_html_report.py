@@ -30,12 +30,12 @@ from core.serving.html_report import (
     MAX_TYPED,
     RESEARCH_ONLY,
     ReportError,
-    ReportPicture,
+    ReportImage,
     build_report,
     report_file_name,
 )
 from core.serving.html_report_images import MAP_OPACITY
-from core.serving.predict import ModelAnswer, PictureAnswer
+from core.serving.predict import ImagePrediction, ModelPrediction
 from tests.support.runs import CLASS_NAMES, make_run
 
 WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -106,19 +106,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> artifacts.Run:
     )
 
 
-def one(model: str, title: str, shares, *, calibrated=None, maps=None, **more) -> ModelAnswer:
+def one(model: str, title: str, shares, *, calibrated=None, maps=None, **more) -> ModelPrediction:
     shares = np.array(shares, float)
     own = {"precision": "f32", "input_size_px": 64, "latency_ms": 1.5} | more
     predicted = CLASS_NAMES[int(shares.argmax())]
     calibrated = None if calibrated is None else np.array(calibrated, float)
-    return ModelAnswer(model, title, predicted, shares, calibrated, class_maps=maps, **own)
+    return ModelPrediction(model, title, predicted, shares, calibrated, class_maps=maps, **own)
 
 
 def class_maps(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(4, 4, 3)).astype(np.float32)
 
 
-def make_answer(**changes) -> PictureAnswer:
+def make_answer(**changes) -> ImagePrediction:
     """Three models, one of them without calibration and one without maps, and their mean."""
     answers = (
         one("cnn", "CNN", [0.7, 0.2, 0.1], calibrated=[0.613, 0.275, 0.112], maps=class_maps(1),
@@ -131,14 +131,14 @@ def make_answer(**changes) -> PictureAnswer:
             members=("cnn", "resnet50", "mobilenetv2")),
     )  # fmt: skip
     near = tuple(Neighbour(f"covid/p{k}_0", "covid", f"p{k}", k / 8) for k in range(1, 6))
-    answer = PictureAnswer(CLASS_NAMES, answers, {}, TAKEN, near, 0.1)
+    answer = ImagePrediction(CLASS_NAMES, answers, {}, TAKEN, near, 0.1)
     return replace(answer, **changes)
 
 
-def make_picture(**changes) -> ReportPicture:
+def make_picture(**changes) -> ReportImage:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90), dtype=np.uint8)
     decoded = replace(Decoded(pixels, 90, 60, "PNG", "L"), **changes)
-    return ReportPicture("Doe_Jane_1961.png", decoded, "ab" * 32)
+    return ReportImage("Doe_Jane_1961.png", decoded, "ab" * 32)
 
 
 def test_every_answer_stands_in_it_exactly(run) -> None:

@@ -17,7 +17,7 @@ from core.serving.predict import (
     BATCH,
     conformal_promise,
     conformal_words,
-    open_answerer,
+    open_predictor,
     warm_up,
 )
 from tests.support.runs import INPUT_SIZE_PX, make_run
@@ -56,7 +56,7 @@ def picture(label="covid", seed=0, size_px=96) -> Decoded:
 
 
 def test_each_model_answers_as_it_is_served_and_the_mean_is_theirs(run):
-    answer = open_answerer(run).answer(picture())
+    answer = open_predictor(run).answer(picture())
     assert [own.model for own in answer.answers] == ["cnn", "resnet50", "mobilenetv2", "ensemble"]
     assert answer.class_names == NAMES and answer.seconds > 0 and answer.problems == {}
     for name in run.served:
@@ -80,7 +80,7 @@ def test_calibrated_shares_are_those_of_the_run_by_hand(run):
         "calibration": {"cnn": {"temperature": 2.0, "prior": prior, "weighted": True}},
         "conformal": {"cnn": {"alpha": 0.1, "threshold": 0.3}},
     }
-    answer = open_answerer(replace(run, info=info)).answer(picture())
+    answer = open_predictor(replace(run, info=info)).answer(picture())
     own = answer.of("cnn")
     raised = (own.probabilities * np.array([0.1, 0.4, 0.5])) ** 0.5
     expected = raised / raised.sum()
@@ -96,12 +96,12 @@ def test_calibrated_shares_are_those_of_the_run_by_hand(run):
 
 
 def test_many_pictures_get_the_answers_they_would_get_alone(run):
-    answerer = open_answerer(run)
+    predictor = open_predictor(run)
     pictures = [picture(NAMES[n % 3], n) for n in range(BATCH + 3)]
-    many = answerer.answer_many(pictures)
+    many = predictor.predict_many(pictures)
     assert len(many) == len(pictures)
     for n in (0, BATCH - 1, BATCH, BATCH + 2):
-        alone = answerer.answer(pictures[n])
+        alone = predictor.answer(pictures[n])
         for own, other in zip(alone.answers, many[n].answers, strict=True):
             assert own.model == other.model and own.predicted == other.predicted
             np.testing.assert_allclose(own.probabilities, other.probabilities, atol=1e-6)
@@ -110,18 +110,18 @@ def test_many_pictures_get_the_answers_they_would_get_alone(run):
 
 
 def test_a_choice_of_models_asks_an_ensembles_members_and_no_others(run):
-    answerer = open_answerer(run)
-    assert [a.model for a in answerer.answer(picture(), chosen=["cnn"]).answers] == ["cnn"]
-    chosen = answerer.answer(picture(), chosen=["ensemble"])
+    predictor = open_predictor(run)
+    assert [a.model for a in predictor.answer(picture(), chosen=["cnn"]).answers] == ["cnn"]
+    chosen = predictor.answer(picture(), chosen=["ensemble"])
     assert [a.model for a in chosen.answers] == [*run.served, "ensemble"]
     # All members answer, but the mean was not asked for.
-    assert [a.model for a in answerer.answer(picture(), chosen=run.served).answers] == run.served
+    assert [a.model for a in predictor.answer(picture(), chosen=run.served).answers] == run.served
 
 
 def test_the_guard_sees_its_models_features_whatever_was_chosen(run):
     guard = FakeGuard()
-    answerer = replace(open_answerer(run), guard=guard)
-    answer = answerer.answer(picture(), chosen=["cnn"])
+    predictor = replace(open_predictor(run), guard=guard)
+    answer = predictor.answer(picture(), chosen=["cnn"])
     assert [own.model for own in answer.answers] == ["cnn"]
     assert not answer.refused and answer.judgement.sentence == "so it is"
     assert [near.image_id for near in answer.neighbours] == [f"image{n}" for n in range(5)]
@@ -130,27 +130,27 @@ def test_the_guard_sees_its_models_features_whatever_was_chosen(run):
     np.testing.assert_allclose(features, own.features[0], atol=1e-5)
     np.testing.assert_allclose(again, own.features[0], atol=1e-5)
     dark = replace(picture(), pixels=np.zeros((96, 96), np.uint8))
-    assert [row.refused for row in answerer.answer_many([picture(), dark])] == [False, True]
+    assert [row.refused for row in predictor.predict_many([picture(), dark])] == [False, True]
     # In a batch each picture is judged by features of its own.
     for features, again in guard.seen:
         np.testing.assert_allclose(features, again, atol=1e-5)
     assert np.abs(guard.seen[-1][0] - guard.seen[-2][0]).max() > 1e-3
-    assert not open_answerer(run).answer(dark).refused  # without a guard nothing is refused
+    assert not open_predictor(run).answer(dark).refused  # without a guard nothing is refused
 
 
 def test_a_model_that_cannot_be_loaded_costs_itself_and_the_mean(run, tmp_path):
     make_run(tmp_path / "artifacts", n=40, images=False, tiny_openvino=True, ensemble=True)
     broken = artifacts.open_run(tmp_path / "artifacts" / "demo")
     (broken.path / "cnn" / "model.bin").write_bytes(b"changed")
-    answerer = open_answerer(broken)
-    answer = answerer.answer(picture())
+    predictor = open_predictor(broken)
+    answer = predictor.answer(picture())
     assert [own.model for own in answer.answers] == ["resnet50", "mobilenetv2"]
     assert list(answer.problems) == ["CNN"] and "hash" in answer.problems["CNN"]
-    warm_up(answerer)
+    warm_up(predictor)
     for name in ("resnet50", "mobilenetv2"):
         (broken.path / name / "model.xml").unlink()
     with pytest.raises(artifacts.ArtifactError, match="hash"):
-        open_answerer(broken)
+        open_predictor(broken)
 
 
 def test_sets_in_words():

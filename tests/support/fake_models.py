@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.inference.ensemble import Panel
+from core.inference.ensemble import ModelGroup
 from core.inference.served_model import Output
 
 CLASSES = ["covid", "normal", "pneumonia"]
@@ -37,8 +37,8 @@ class Rule:
         return Output(shares, np.zeros((n, 1, 1, n_classes)), np.zeros((n, 1)))
 
 
-def panel_of(**models: Rule) -> Panel:
-    return Panel(models, titles={name: name.capitalize() for name in models})
+def panel_of(**models: Rule) -> ModelGroup:
+    return ModelGroup(models, titles={name: name.capitalize() for name in models})
 
 
 def level_of(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from core.models.architectures import build_model
 from core.models.recipes import Recipe, Stage
 from core.training import fit as fitting
 from core.training.callbacks import Recorder
-from core.training.data_loader import Batches, Images
+from core.training.data_loader import Batches, TrainingImages
 from core.training.fit import fit_model
 from core.training.lr_finder import DIVISOR, HIGHEST, LOWEST, pick_rate, search_rate
 
@@ -89,7 +89,14 @@ def test_a_stage_trains_at_the_rate_that_was_found_also_after_an_interruption(
         keras.utils.set_random_seed(0)
         model = build_model("cnn_32_64_128", 32, 3, 0.0)
         return fit_model(
-            model, recipe, Images(pixels, y), Images(pixels, y), 3, tmp_path, seed=0, title="CNN"
+            model,
+            recipe,
+            TrainingImages(pixels, y),
+            TrainingImages(pixels, y),
+            3,
+            tmp_path,
+            seed=0,
+            title="CNN",
         )
 
     assert list(fit()["lr"]) == pytest.approx([0.0042] * 2)
@@ -125,7 +132,7 @@ def test_tracked_metrics_stand_in_the_history(easy, tmp_path):
     pixels, y = easy
     stage = Stage("all", 1, 1e-3, augment=False)
     recipe = Recipe(32, (stage,), batch_size=12, dropout=0.0, track=("precision", "recall"))
-    data = Images(pixels, y)
+    data = TrainingImages(pixels, y)
     model = build_model("model_1", 32, 3, 0.0)
     history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title="M")
     assert {"val_precision", "val_recall", "precision", "recall"} <= set(history.columns)

@@ -19,11 +19,11 @@ from scipy.ndimage import gaussian_filter
 from core.evaluation.shortcut_baselines import (
     THUMBNAIL_PX,
     grey_histograms,
-    score_floor,
+    score_baseline,
     thumbnails,
 )
 from core.imageio.decode import resize_square
-from core.inference.ensemble import Panel, Sample, as_estimate, percent, percent_with_interval
+from core.inference.ensemble import ModelGroup, Sample, as_estimate, percent, percent_with_interval
 from core.metrics.classification import predicted_index
 from core.metrics.confidence import wilson_interval
 
@@ -64,7 +64,7 @@ _FADE = 0.05
 
 
 @dataclass(frozen=True)
-class FloorImages:
+class BaselineImages:
     """What the floors are trained and scored on: all n images of the split, small.
 
     pixels uint8 (n, s, s); manifest: n rows with label, split, patient_id; lungs bool (n, s, s)
@@ -111,14 +111,14 @@ def fill_hidden(
 
 
 def measure_blackout(
-    panel: Panel,
+    model_group: ModelGroup,
     pixels: Mapping[int, np.ndarray],
     sample: Sample,
     *,
     majority: int,
     mean_grey: float,
     lungs: Mapping[int, np.ndarray] | None = None,
-    floors: FloorImages | None = None,
+    floors: BaselineImages | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> dict:
     """The audit's section `blackout`.
@@ -133,11 +133,11 @@ def measure_blackout(
     an estimate with kept{share, low, high} and called{class: n}. See docs/artifacts.md.
     """
     always = np.full(len(sample.y_true), majority) == sample.y_true
-    full = panel.ask(pixels)
+    full = model_group.ask(pixels)
     tick()
-    result = {name: {"full": sample.estimate(full[name])} for name in panel.names}
+    result = {name: {"full": sample.estimate(full[name])} for name in model_group.names}
     for part in PARTS:
-        for name in panel.names:
+        for name in model_group.names:
             result[name][part] = {}
         for fill in FILLS:
 
@@ -145,18 +145,18 @@ def measure_blackout(
                 hidden = _hidden(images.shape[1], part, lungs, rows)
                 return fill_hidden(images, hidden, fill, mean_grey, sample.seed, rows)
 
-            answers = panel.ask(pixels, hide)
-            for name in panel.names:
+            answers = model_group.ask(pixels, hide)
+            for name in model_group.names:
                 called = np.bincount(
                     predicted_index(answers[name]), minlength=len(sample.class_names)
                 )
                 result[name][part][fill] = sample.estimate(answers[name]) | {
-                    "kept": kept_share(sample, answers[name], full[name], always),
+                    "kept": retained_share(sample, answers[name], full[name], always),
                     "called": dict(zip(sample.class_names, called.tolist(), strict=True)),
                 }
             tick()
     for name, row in result.items():
-        row |= _judge(row, panel.title(name))
+        row |= _judge(row, model_group.title(name))
     boxes = [] if lungs else [list(LUNG_BOX)]
     return {
         "region": {
@@ -168,12 +168,12 @@ def measure_blackout(
         "n": len(sample.y_true),
         "fills": FILLS,
         "models": result,
-        "floors": _masked_floors(floors, sample, mean_grey, tick) if floors else {},
+        "floors": _masked_baselines(floors, sample, mean_grey, tick) if floors else {},
         "rule": RULE,
     }
 
 
-def kept_share(
+def retained_share(
     sample: Sample, masked: np.ndarray, full: np.ndarray, always: np.ndarray
 ) -> dict[str, float | None]:
     """{share, low, high} of the gain above the majority rate that masked answers keep.
@@ -246,8 +246,8 @@ def _grain(image: np.ndarray, hidden: np.ndarray) -> float:
     return float(steps.mean() * np.sqrt(np.pi) / 2)
 
 
-def _masked_floors(
-    images: FloorImages, sample: Sample, mean_grey: float, tick: Callable[[], None]
+def _masked_baselines(
+    images: BaselineImages, sample: Sample, mean_grey: float, tick: Callable[[], None]
 ) -> dict:
     """Each fill and part -> floor -> {title} and its figures on the equally masked test part."""
     size = images.pixels.shape[1]
@@ -261,7 +261,7 @@ def _masked_floors(
             masked = fill_hidden(images.pixels, hidden, fill, mean_grey, sample.seed)
             result[fill][part] = {}
             for name, (title, features) in FLOORS.items():
-                figures = score_floor(
+                figures = score_baseline(
                     features(masked), images.manifest, sample.class_names, sample.seed,
                     sample.draws,
                 )  # fmt: skip

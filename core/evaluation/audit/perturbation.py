@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from core.inference.ensemble import Panel, Sample, percent
+from core.inference.ensemble import ModelGroup, Sample, percent
 from core.metrics.confidence import wilson_interval
 
 # Grain is drawn on this grid and enlarged or shrunk, so that it is as coarse at every input size.
@@ -26,7 +26,7 @@ JPEG_PX = 448
 
 
 @dataclass(frozen=True)
-class Kind:
+class Perturbation:
     """One way to alter pictures. alter(image uint8 (s, s), strength, rng) -> the same, altered.
 
     strengths rise; `neutral` is the strength that changes nothing.
@@ -88,29 +88,29 @@ def shift(image: np.ndarray, share: float, _rng=None) -> np.ndarray:
     return image[np.ix_(source, source)]
 
 
-KINDS: dict[str, Kind] = {
-    "brightness": Kind(
+KINDS: dict[str, Perturbation] = {
+    "brightness": Perturbation(
         "Brightness", "grey levels of 255 added", (-60, -40, -20, 20, 40, 60), 0, brighten
     ),
-    "contrast": Kind(
+    "contrast": Perturbation(
         "Contrast", "times, about the picture's own mean", (0.4, 0.6, 0.8, 1.25, 1.7, 2.5), 1,
         change_contrast,
     ),
-    "noise": Kind(
+    "noise": Perturbation(
         "Noise", f"grey levels of standard deviation, grain of 1/{GRAIN_PX} of the side",
         (5, 10, 20, 40), 0, add_noise,
     ),
-    "blur": Kind(
+    "blur": Perturbation(
         "Blur", "standard deviation as a share of the side", (0.005, 0.01, 0.015, 0.02), 0, blur
     ),
-    "jpeg": Kind(
+    "jpeg": Perturbation(
         "JPEG", f"quality, saved at {JPEG_PX} px or more (100: as it is)", (10, 25, 50, 75), 100,
         compress,
     ),
-    "rotation": Kind(
+    "rotation": Perturbation(
         "Rotation", "degrees counterclockwise", (-20, -10, -5, 5, 10, 20), 0, rotate
     ),
-    "shift": Kind(
+    "shift": Perturbation(
         "Shift", "share of the side, right and down", (-0.1, -0.05, -0.025, 0.025, 0.05, 0.1), 0,
         shift,
     ),
@@ -138,7 +138,7 @@ def alter_images(
 
 
 def measure_perturbations(
-    panel: Panel,
+    model_group: ModelGroup,
     pixels: Mapping[int, np.ndarray],
     sample: Sample,
     *,
@@ -151,13 +151,13 @@ def measure_perturbations(
     Returns {kinds{kind: {title, unit, strengths, neutral}}, models{model: {baseline, curves{kind:
     [{strength} + estimate]}, steepest}}}.
     """
-    baseline = panel.ask(pixels)
+    baseline = model_group.ask(pixels)
     tick()
-    right = {name: {} for name in panel.names}
-    curves: dict[str, dict[str, list]] = {name: {} for name in panel.names}
+    right = {name: {} for name in model_group.names}
+    curves: dict[str, dict[str, list]] = {name: {} for name in model_group.names}
     for kind, how in KINDS.items():
         for strength in how.strengths:
-            answers = panel.ask(
+            answers = model_group.ask(
                 pixels,
                 lambda images, rows, kind=kind, strength=strength: alter_images(
                     images, kind, strength, sample.seed, rows
@@ -169,12 +169,12 @@ def measure_perturbations(
                 right[name][kind, strength] = sample.right(y_prob)
             tick()
     models = {}
-    for name in panel.names:
+    for name in model_group.names:
         whole = sample.right(baseline[name])
         models[name] = {
             "baseline": sample.estimate(baseline[name]),
             "curves": curves[name],
-            "steepest": _steepest(sample, whole, right[name], panel.title(name)),
+            "steepest": _steepest(sample, whole, right[name], model_group.title(name)),
         }
     kinds = {
         kind: {
@@ -186,7 +186,7 @@ def measure_perturbations(
     return {"kinds": kinds, "models": models}
 
 
-def _steps(kind: Kind) -> list[tuple[float, float]]:
+def _steps(kind: Perturbation) -> list[tuple[float, float]]:
     """Neighbouring strengths, the milder first, from neutral outwards on each side."""
     below = [s for s in reversed(kind.strengths) if s < kind.neutral]
     above = [s for s in kind.strengths if s > kind.neutral]
@@ -237,7 +237,7 @@ def _steepest(
     }  # fmt: skip
 
 
-def _strength(kind: Kind, value: float) -> str:
+def _strength(kind: Perturbation, value: float) -> str:
     return f"{value:+g}" if kind.strengths[0] < 0 and value else f"{value:g}"
 
 

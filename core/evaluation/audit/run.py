@@ -19,14 +19,14 @@ from core.console import progress
 from core.datasets.folder import load_table
 from core.datasets.leakage import find_leaks
 from core.datasets.registry import DatasetError, describe_folder
-from core.evaluation.audit.blackout import FILLS, PARTS, FloorImages, measure_blackout
+from core.evaluation.audit.blackout import FILLS, PARTS, BaselineImages, measure_blackout
 from core.evaluation.audit.images import RunImages, find_images, find_masks, read_images, read_masks
 from core.evaluation.audit.perturbation import count_questions, measure_perturbations
-from core.evaluation.audit.source_probe import Known, ask_probe
+from core.evaluation.audit.source_probe import Known, predict_probe
 from core.evaluation.audit.source_probe_images import Probe, load_probe
 from core.evaluation.audit.subgroups import compute_subgroups
 from core.inference.answers import open_models
-from core.inference.ensemble import AuditError, Panel, Sample
+from core.inference.ensemble import AuditError, ModelGroup, Sample
 from core.metrics.classification import COVID
 from core.reporting.scorecard.base import NO_BOX
 from core.runs import artifacts
@@ -65,10 +65,10 @@ def audit_run(
     mask_files = find_masks(masks, manifest) if masks is not None else None
     found = find_images(manifest, root)
     # Without images and probe there is nothing to ask, so the model files need not be here either.
-    panel = open_panel(run, precision) if found or asked else None
-    images = read_images(run, manifest, root, found, panel.sizes_px) if found else None
+    model_group = open_unmirrored_models(run, precision) if found or asked else None
+    images = read_images(run, manifest, root, found, model_group.sizes_px) if found else None
     predictions = {name: artifacts.load_predictions(run, name) for name in run.models}
-    missing = [left_out_sentence(run)] if panel is not None and left_out(run) else []
+    missing = [left_out_sentence(run)] if model_group is not None and left_out(run) else []
     if images is not None:
         _say_excluded(images, manifest, missing, say)
 
@@ -77,13 +77,13 @@ def audit_run(
     say("Subgroups ...")
     table = _listing(root, missing) if images is not None else None
     subgroups = compute_subgroups(run, table, predictions, int(run.info["seed"]))
-    answered = _probe(asked, panel, run, manifest, images, predictions, missing, say)
+    answered = _probe(asked, model_group, run, manifest, images, predictions, missing, say)
     blackout = perturbation = None
     if images is None:
         missing.append(NO_IMAGES.format(what="blackout and perturbation tests"))
     else:
-        blackout = _blackout(run, panel, images, mask_files, missing, say)
-        perturbation = _perturbation(run, panel, images, say)
+        blackout = _blackout(run, model_group, images, mask_files, missing, say)
+        perturbation = _perturbation(run, model_group, images, say)
     for sentence in missing:
         say(sentence)
     return {
@@ -118,7 +118,7 @@ def _say_excluded(images: RunImages, manifest: pd.DataFrame, missing: list[str],
         )
 
 
-def open_panel(run: artifacts.Run, precision: str) -> Panel:
+def open_unmirrored_models(run: artifacts.Run, precision: str) -> ModelGroup:
     """The models of a run, asked without mirrored copies at that precision.
 
     Raises ArtifactError or InferenceError as core.inference.answers.open_models does.
@@ -146,7 +146,7 @@ def _sample(run: artifacts.Run, rows: pd.DataFrame) -> Sample:
 
 def _blackout(
     run: artifacts.Run,
-    panel: Panel,
+    model_group: ModelGroup,
     images: RunImages,
     masks: dict[str, Path] | None,
     missing: list[str],
@@ -164,21 +164,21 @@ def _blackout(
     mean_grey = float(np.mean([image.mean() for image in images.small[learned]]))
     counts = np.bincount(pd.Index(run.class_names).get_indexer(rows["label"][learned]))
     pixels, lungs, floor_lungs = images.test, None, None
-    floor_rows = np.arange(len(rows))
+    baseline_rows = np.arange(len(rows))
     if masks is not None:
         has = test["image_id"].isin(masks).to_numpy()
-        floor_rows = np.flatnonzero(rows["image_id"].isin(masks))
+        baseline_rows = np.flatnonzero(rows["image_id"].isin(masks))
         test, pixels = test[has].reset_index(drop=True), {s: p[has] for s, p in pixels.items()}
         lungs = {s: read_masks(masks, test["image_id"], s) for s in pixels}
-        floor_ids = rows["image_id"].iloc[floor_rows]
+        floor_ids = rows["image_id"].iloc[baseline_rows]
         floor_lungs = read_masks(masks, floor_ids, images.small.shape[1])
         if not has.all():
             missing.append(
                 f"{int((~has).sum())} of the {len(has)} test images have no mask, so the blackout "
                 "test is made without them."
             )
-    floors = FloorImages(
-        np.asarray(images.small[floor_rows]), rows.iloc[floor_rows].reset_index(drop=True),
+    floors = BaselineImages(
+        np.asarray(images.small[baseline_rows]), rows.iloc[baseline_rows].reset_index(drop=True),
         floor_lungs,
     )  # fmt: skip
     if floors.manifest.loc[floors.manifest["split"] != "test", "label"].nunique() < 2:
@@ -188,26 +188,26 @@ def _blackout(
     say(f"Blackout: {len(test)} images with the lungs hidden and with only the lungs left ...")
     with progress(questions, "Blackout", "step") as bar:
         return measure_blackout(
-            panel, pixels, _sample(run, test), majority=int(counts.argmax()), mean_grey=mean_grey,
-            lungs=lungs, floors=floors, tick=bar.update,
+            model_group, pixels, _sample(run, test), majority=int(counts.argmax()),
+            mean_grey=mean_grey, lungs=lungs, floors=floors, tick=bar.update,
         )  # fmt: skip
 
 
 def _perturbation(
-    run: artifacts.Run, panel: Panel, images: RunImages, say: Callable[[str], None]
+    run: artifacts.Run, model_group: ModelGroup, images: RunImages, say: Callable[[str], None]
 ) -> dict:
     say(
         f"Perturbation: {len(images.test_rows)} images, altered in {count_questions() - 1} ways ..."
     )
     with progress(count_questions(), "Perturbation", "step") as bar:
         return measure_perturbations(
-            panel, images.test, _sample(run, images.test_rows), tick=bar.update
+            model_group, images.test, _sample(run, images.test_rows), tick=bar.update
         )
 
 
 def _probe(
     probe: Probe | None,
-    panel: Panel | None,
+    model_group: ModelGroup | None,
     run: artifacts.Run,
     manifest: pd.DataFrame,
     images: RunImages | None,
@@ -236,7 +236,7 @@ def _probe(
         for name, table in predictions.items()
     }
     try:
-        return ask_probe(panel, probe, run.class_names, known, own)
+        return predict_probe(model_group, probe, run.class_names, known, own)
     except AuditError as error:  # nothing of the probe is left, which costs no other part
         missing.append(str(error))
         return None

@@ -15,7 +15,7 @@ import pandas as pd
 from core.datasets.splits import find_duplicates
 from core.evaluation.audit.source_probe_images import NORMAL, NOT_STATED, Probe
 from core.imageio.decode import ImageError, read_image, resize_square
-from core.inference.ensemble import AuditError, Panel, percent, percent_with_interval
+from core.inference.ensemble import AuditError, ModelGroup, percent, percent_with_interval
 from core.metrics.classification import COVID, predicted_index
 from core.metrics.confidence import wilson_interval
 
@@ -38,8 +38,8 @@ class Known:
     pixels: np.ndarray | None = None
 
 
-def ask_probe(
-    panel: Panel,
+def predict_probe(
+    model_group: ModelGroup,
     probe: Probe,
     class_names: Sequence[str],
     known: Known,
@@ -55,14 +55,14 @@ def ask_probe(
     class_names = list(class_names)
     if COVID not in class_names:
         raise AuditError(f"A source probe needs a run with a class {COVID}.")
-    rows, pixels, excluded = _read(probe, [*panel.sizes_px, _compare_px(known)], known)
+    rows, pixels, excluded = _read(probe, [*model_group.sizes_px, _compare_px(known)], known)
     excluded = probe.excluded + excluded
     if not len(rows) or rows["normal"].all():
         raise AuditError(
             f"No image of the probe {probe.name} is left to ask about "
             f"({excluded[0]['image_id']}: {excluded[0]['reason']})."
         )
-    answers = panel.ask(pixels)
+    answers = model_group.ask(pixels)
     covid = class_names.index(COVID)
     called = {
         name: np.asarray(class_names, dtype=object)[predicted_index(y_prob)]
@@ -71,11 +71,11 @@ def ask_probe(
     disease, healthy = ~rows["normal"].to_numpy(), rows["normal"].to_numpy()
     patients = rows["patient_id"].to_numpy()
     models = {}
-    for name in panel.names:
+    for name in model_group.names:
         models[name] = _count(called[name][disease], patients[disease], class_names)
         models[name]["own"] = _own_share(own.get(name))
         models[name]["sentence"] = _sentence(
-            panel.title(name), models[name], len(set(patients[disease]))
+            model_group.title(name), models[name], len(set(patients[disease]))
         )
     return {
         "name": probe.name,
@@ -90,7 +90,7 @@ def ask_probe(
             "n_patients": len(set(patients[healthy])),
             "models": {
                 name: _count(called[name][healthy], patients[healthy], class_names)
-                for name in panel.names
+                for name in model_group.names
             },
         }
         if healthy.any()
@@ -100,8 +100,8 @@ def ask_probe(
                 "image_id": row.image_id,
                 "finding": row.finding,
                 "patient_id": row.patient_id,
-                "predicted": {name: called[name][i] for name in panel.names},
-                "p_covid": {name: float(answers[name][i, covid]) for name in panel.names},
+                "predicted": {name: called[name][i] for name in model_group.names},
+                "p_covid": {name: float(answers[name][i, covid]) for name in model_group.names},
             }
             for i, row in enumerate(rows.itertuples())
         ],

@@ -72,7 +72,7 @@ def compute_subgroups(
             reason = f"all test images are in one group ({values[0]})"
             left_out.append({"column": column.name, "reason": reason})
             continue
-        told = tell_classes(column.values, manifest["label"], patients, class_names)
+        told = separate_classes(column.values, manifest["label"], patients, class_names)
         away = {name: share for name, share in told.items() if share >= GIVES_AWAY}
         groups = [
             {"value": value}
@@ -97,7 +97,7 @@ def compute_subgroups(
     return {"min_n": MIN_N, "rule": RULE, "columns": found, "left_out": left_out}
 
 
-def tell_classes(
+def separate_classes(
     values: Sequence, labels: Sequence, patients: Sequence, class_names: Sequence[str]
 ) -> dict[str, float]:
     """How well a column alone tells each class from the others: class -> balanced accuracy.

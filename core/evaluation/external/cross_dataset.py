@@ -113,10 +113,10 @@ def _build(runs: Sequence[Run], model: str, documents: Mapping[str, Mapping[str,
     for row, run in rows.items():
         for column in columns:
             if column == data_name(run):
-                cells[row, column] = _home_cell(run, model, row)
+                cells[row, column] = _in_domain_cell(run, model, row)
             else:
                 document = documents[run.name].get(column)
-                cells[row, column] = _away_cell(
+                cells[row, column] = _out_of_domain_cell(
                     run, model, row, column, document, modalities.get(column, run.modality)
                 )
     title = next((run.title(model) for run in rows.values()), model)
@@ -127,7 +127,7 @@ def _build(runs: Sequence[Run], model: str, documents: Mapping[str, Mapping[str,
 # ------------------------------------------------------------------------------ cells
 
 
-def _home_cell(run: Run, model: str, row: str) -> Cell:
+def _in_domain_cell(run: Run, model: str, row: str) -> Cell:
     """A run's own test part."""
     try:
         metrics = artifacts.load_metrics(run, model)
@@ -152,7 +152,7 @@ def _home_cell(run: Run, model: str, row: str) -> Cell:
     )
 
 
-def _away_cell(
+def _out_of_domain_cell(
     run: Run, model: str, row: str, column: str, document: dict | str | None, modality: str
 ) -> Cell:
     """A result on images from elsewhere, or why there is none."""
@@ -222,7 +222,7 @@ def _intervals(figures: Mapping[str, Any], classes: Sequence[str]) -> dict[str, 
 
 
 def _why_missing(run: Run, model: str, column: str) -> str:
-    if model not in run.answering:
+    if model not in run.usable_models:
         return (
             f"Not done, and the weights of {run.title(model)} were not kept in run {run.name}: "
             "train it again first."

@@ -137,7 +137,7 @@ def leave_out_classes(
     return table[known].reset_index(drop=True), entries, dict(Counter(others["label"]))
 
 
-def second_copies(table: pd.DataFrame) -> list[dict[str, Any]]:
+def duplicate_files(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Entries of files that come again, byte for byte; of all where their labels disagree."""
     entries = []
     for _, group in table.groupby("sha256", sort=False):

@@ -28,24 +28,24 @@ from core.evaluation.external.overlap import (
     DUPLICATE,
     LEARNED,
     METHOD_FILES,
-    METHOD_PICTURES,
+    METHOD_IMAGES,
     SAME_PATIENT,
     TEST,
+    ImageSet,
     Match,
-    Pictures,
     compares_features,
     feature_steps,
     find_overlap,
 )
 from core.evaluation.external.scoring import (
     accuracy_with_overlap,
-    compare_with_home,
+    compare_with_test_split,
     count_findings,
     score_external,
 )
 from core.evaluation.scoring import predictions_table
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
-from core.inference.ensemble import Panel
+from core.inference.ensemble import ModelGroup
 from core.runs import additions, artifacts
 from core.runs.missing_weights import left_out, left_out_sentence
 
@@ -63,7 +63,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Images:
+class _ReadImages:
     """A set that was read and held against the run.
 
     cache: the images that can be read and are of the run's classes, kept (n,) bool those that are
@@ -80,7 +80,7 @@ class _Images:
 
 def evaluate_external(
     run: artifacts.Run,
-    panel: Panel,
+    model_group: ModelGroup,
     dataset: Dataset,
     root: Path,
     *,
@@ -95,9 +95,9 @@ def evaluate_external(
     Raises ExternalError where no image is left to score, and what reading the set raises.
     """
     manifest = artifacts.load_manifest(run)
-    images = _sort_out(run, manifest, panel, dataset, root, own_root, cache_dir, name)
+    images = _sort_out(run, manifest, model_group, dataset, root, own_root, cache_dir, name)
     usable = images.cache.table
-    everything = _ask(run, panel, images.cache)
+    everything = _ask(run, model_group, images.cache)
     rows = usable[images.kept].reset_index(drop=True)
     predictions = {
         model: table[images.kept].reset_index(drop=True) for model, table in everything.items()
@@ -109,7 +109,9 @@ def evaluate_external(
     for model, table in predictions.items():
         models[model] = score_external(table, patients, names, present, seed=seed)
         home = artifacts.load_predictions(run, model)
-        drop[model] = compare_with_home(home, at_home, table, patients, names, present, seed=seed)
+        drop[model] = compare_with_test_split(
+            home, at_home, table, patients, names, present, seed=seed
+        )
     with_overlap = {}
     if len(present) > 1 and images.learned:
         who = usable["patient_id"][images.once].tolist()
@@ -148,13 +150,13 @@ def evaluate_external(
 def _sort_out(
     run: artifacts.Run,
     manifest: pd.DataFrame,
-    panel: Panel,
+    model_group: ModelGroup,
     dataset: Dataset,
     root: Path,
     own_root: Path,
     cache_dir: Path,
     name: str | None,
-) -> _Images:
+) -> _ReadImages:
     """Read the set and tell what of it is scored."""
     table = external_set.read_set(run, dataset, root)
     attrs, n_found = table.attrs, len(table)
@@ -163,7 +165,7 @@ def _sort_out(
     extra: dict[str, int] = {}
     if labelled:
         table, excluded, extra = external_set.leave_out_classes(run, table, root)
-    cache = _read_pixels(table, root, cache_dir, [*panel.sizes_px, SIDE_PX], "Reading images")
+    cache = _read_pixels(table, root, cache_dir, [*model_group.sizes_px, SIDE_PX], "Reading images")
     ids = dict(zip(table["path"], table["image_id"], strict=True))
     unreadable = [
         external_set.entry(ids.get(row.path, row.path), row.reason, UNREADABLE)
@@ -177,7 +179,7 @@ def _sort_out(
         )
     if name is not None:
         external_set.check_name(run, name, usable)
-    second = external_set.second_copies(usable)
+    second = external_set.duplicate_files(usable)
     matches, compared = _check_overlap(manifest, cache, own_root, cache_dir)
     twice = {entry["image_id"] for entry in second}
     learned = [m for m in matches if m.part == LEARNED and m.image_id not in twice]
@@ -209,7 +211,7 @@ def _sort_out(
             **compared,
         },
     }
-    return _Images(cache, kept, once, labelled, learned, facts)
+    return _ReadImages(cache, kept, once, labelled, learned, facts)
 
 
 def _read_pixels(
@@ -242,16 +244,16 @@ def _check_overlap(
     by_features = compares_features(n_theirs, n_ours)
     with progress(feature_steps(n_theirs, n_ours), "Looking for copies", "step") as bar:
         matches = find_overlap(manifest, cache.table, _pictures(cache), ours, bar.update)
-    words = METHOD_FILES + (f" {METHOD_PICTURES}" if n_ours else "")
+    words = METHOD_FILES + (f" {METHOD_IMAGES}" if n_ours else "")
     if n_ours and not by_features:
         words += " These are too many images for local features: whole frames only."
     known = {"own_images": len(manifest), "own_compared": n_ours, "by_features": by_features}
     return matches, known | {"method": words}
 
 
-def _pictures(cache: PixelCache) -> Pictures:
+def _pictures(cache: PixelCache) -> ImageSet:
     table = cache.table
-    return Pictures(
+    return ImageSet(
         table["image_id"].tolist(),
         cache.pixels(SIDE_PX),
         table["width"].tolist(),
@@ -259,20 +261,20 @@ def _pictures(cache: PixelCache) -> Pictures:
     )
 
 
-def _ask(run: artifacts.Run, panel: Panel, cache: PixelCache) -> dict[str, pd.DataFrame]:
+def _ask(run: artifacts.Run, model_group: ModelGroup, cache: PixelCache) -> dict[str, pd.DataFrame]:
     """Predictions of every model of the panel, in the run's order, for every image of the cache."""
     rows = cache.table.assign(split=SPLIT, fold="")
     parts = []
     with progress(len(rows), "Asking the models", "image") as bar:
         for start in range(0, len(rows), _BATCH):
             batch = slice(start, start + _BATCH)
-            pixels = {size: np.array(cache.pixels(size)[batch]) for size in panel.sizes_px}
-            parts.append(panel.ask(pixels))
+            pixels = {size: np.array(cache.pixels(size)[batch]) for size in model_group.sizes_px}
+            parts.append(model_group.ask(pixels))
             bar.update(len(rows.iloc[batch]))
     return {
         model: predictions_table(
             rows, np.concatenate([part[model] for part in parts]), run.class_names
         )
         for model in run.models
-        if model in panel.names
+        if model in model_group.names
     }

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from core.datasets.image_matching import SAME_PICTURE, Picture, describe_picture, find_copies
+from core.datasets.image_matching import (
+    SAME_IMAGE,
+    MatchableImage,
+    describe_image,
+    find_matching_images,
+)
 from core.datasets.splits import find_duplicates
 
 LEARNED, TEST = "train or val", "test"
@@ -23,15 +28,15 @@ MOST_PAIRS = 3_000_000
 _UNKNOWN_PATIENT = "image:"
 
 METHOD_FILES = "Same files by sha256; same patients by patient_id."
-METHOD_PICTURES = (
+METHOD_IMAGES = (
     "Same pictures by their pixels, whole frames as in a run's own duplicates, and cropped, "
     "scaled, turned or mirrored copies by local features, laid over each other and taken for the "
-    f"same where their detail correlates above {SAME_PICTURE:.2f}."
+    f"same where their detail correlates above {SAME_IMAGE:.2f}."
 )
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSet:
     """Images whose pixels are at hand: ids, uint8 (n, s, s) stretched to squares, sizes in px."""
 
     image_ids: Sequence[str]
@@ -58,8 +63,8 @@ class Match:
 def find_overlap(
     manifest: pd.DataFrame,
     table: pd.DataFrame,
-    theirs: Pictures,
-    ours: Pictures | None,
+    theirs: ImageSet,
+    ours: ImageSet | None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Match]:
     """At most one match an image and part: a copy before the same patient, the most alike first.
@@ -88,7 +93,7 @@ def find_overlap(
             other = by_hash.get((row.sha256, part))
             if row.sha256 and other:
                 note(Match(row.image_id, part, DUPLICATE, other, 1.0))
-    for image_id, other, correlation in _same_pictures(theirs, ours, progress):
+    for image_id, other, correlation in _same_images(theirs, ours, progress):
         note(Match(image_id, part_of[other], DUPLICATE, other, correlation))
     patients: dict[str, set[str]] = {LEARNED: set(), TEST: set()}
     for row in manifest.itertuples():
@@ -100,8 +105,8 @@ def find_overlap(
     return list(found.values())
 
 
-def _same_pictures(
-    theirs: Pictures, ours: Pictures | None, progress: Callable[[int], None] | None
+def _same_images(
+    theirs: ImageSet, ours: ImageSet | None, progress: Callable[[int], None] | None
 ) -> list[tuple[str, str, float]]:
     """(image from elsewhere, image of the run, correlation), the most alike first."""
     if ours is None or not len(ours.image_ids) or not len(theirs.image_ids):
@@ -123,16 +128,16 @@ def _same_pictures(
         pictures = [_describe(side, progress) for side in (theirs, ours)]
         found += [
             (theirs.image_ids[copy.a], ours.image_ids[copy.b], copy.correlation)
-            for copy in find_copies(*pictures, progress)
+            for copy in find_matching_images(*pictures, progress)
         ]
     return sorted(found, key=lambda match: -match[2])
 
 
-def _describe(side: Pictures, progress: Callable[[int], None] | None) -> list[Picture]:
+def _describe(side: ImageSet, progress: Callable[[int], None] | None) -> list[MatchableImage]:
     """The patches of every picture."""
     pictures = []
     for row in zip(side.pixels, side.widths, side.heights, strict=True):
-        pictures.append(describe_picture(*row))
+        pictures.append(describe_image(*row))
         if progress is not None:
             progress(1)
     return pictures

@@ -27,7 +27,7 @@ MEANS = {"macro_f1": "f1", "macro_precision": "precision", "macro_recall": "reca
 COMPARED = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
-def count_called(predictions: pd.DataFrame, class_names: Sequence[str]) -> dict[str, int]:
+def count_predicted(predictions: pd.DataFrame, class_names: Sequence[str]) -> dict[str, int]:
     """How many images were called what."""
     return {name: int((predictions["predicted"] == name).sum()) for name in class_names}
 
@@ -48,7 +48,7 @@ def score_external(
     the macro means are about these classes (a call of another class is an error), and intervals
     likewise. `called` {class: n} is always there.
     """
-    called = count_called(predictions, class_names)
+    called = count_predicted(predictions, class_names)
     head = {"n": len(predictions), "n_patients": len(set(groups)), "called": called}
     if not present:
         return head
@@ -103,7 +103,7 @@ def _mean_interval(
     return {**whole, "low": low, "high": high, "method": "percentile", "draws": used}
 
 
-def compare_with_home(
+def compare_with_test_split(
     home: pd.DataFrame,
     home_groups: Mapping[str, str],
     away: pd.DataFrame,
@@ -197,7 +197,7 @@ def count_findings(
             "labels": {k: int(v) for k, v in pd.Series(labels[findings == finding])
                        .value_counts().items()},
             "called": {
-                model: count_called(table[findings == finding], class_names)
+                model: count_predicted(table[findings == finding], class_names)
                 for model, table in predictions.items()
             },
         }

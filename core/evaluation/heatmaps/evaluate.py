@@ -18,7 +18,13 @@ import pandas as pd
 from core.console import progress
 from core.datasets.phantom.generate import DRAWING_VERSION, class_names
 from core.evaluation.heatmaps.describe import ALL, describe_learning, describe_model
-from core.evaluation.heatmaps.phantoms import Asked, Drawn, ask_all, ask_model, draw_phantoms
+from core.evaluation.heatmaps.phantoms import (
+    Asked,
+    Drawn,
+    draw_phantoms,
+    predict_all,
+    predict_with_model,
+)
 from core.evaluation.heatmaps.pointing_game import (
     BASELINES,
     SCORES,
@@ -96,7 +102,7 @@ def measure_maps(
     labels = [label for label in run.class_names if label in class_names]
     say(f"Drawing {per_class} phantoms of each of {', '.join(labels)} ...")
     drawn = draw_phantoms(labels, per_class, size_px, sizes)
-    asked = ask_all(run, models, drawn)
+    asked = predict_all(run, models, drawn)
     table = _score_all(run, asked, drawn)
     seed = int(run.info["seed"])
     figures = {
@@ -107,7 +113,7 @@ def measure_maps(
             "pointing": summarise_table(table[table["model"] == name], seed),
             "sanity": None,
         }
-        for name in run.answering
+        for name in run.usable_models
     }
     with progress(len(models) * len(KINDS) * SHUFFLES, "Shuffling weights", "model") as bar:
         for name in models:
@@ -154,7 +160,7 @@ def _score_all(run: Run, asked: dict[str, Asked], drawn: Drawn) -> pd.DataFrame:
     rows = []
     lesions = [i for i, target in enumerate(drawn.targets) if target is not None]
     with progress(len(asked) * len(lesions), "Scoring the maps", "phantom") as bar:
-        for name in run.answering:
+        for name in run.usable_models:
             for i in lesions:
                 rows += _score_phantom(run, name, asked[name], drawn, i)
                 bar.update(1)
@@ -249,7 +255,7 @@ def check_sanity(
         shuffled = []
         for seed in range(SHUFFLES):
             altered = load_model(run, name, alter=shuffle_weights(kind, seed))
-            answers = ask_model(altered, drawn, rows, lambda _: None)
+            answers = predict_with_model(altered, drawn, rows, lambda _: None)
             shuffled.append([answers.evidence(i, k) for i, k in enumerate(classes)])
             tick(1)
         kinds[kind] = compare_maps(before, shuffled)

@@ -10,7 +10,7 @@ import numpy as np
 
 from core.console import progress
 from core.datasets.phantom.generate import make_phantom
-from core.evaluation.heatmaps.pointing_game import Target, prepare_target
+from core.evaluation.heatmaps.pointing_game import LesionTarget, prepare_target
 from core.imageio.decode import resize_square
 from core.inference.class_activation import (
     MEAN_OF_MEMBERS,
@@ -35,7 +35,7 @@ class Drawn:
     labels: list[str]
     patients: list[int]
     pixels: dict[int, np.ndarray]
-    targets: list[Target | None]
+    targets: list[LesionTarget | None]
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,21 @@ def draw_phantoms(labels: Sequence[str], per_class: int, size_px: int, sizes_px:
     return Drawn([label for label, _ in numbers], patients, pixels, targets)
 
 
-def ask_all(run: Run, models: dict[str, ServedModel], drawn: Drawn) -> dict[str, Asked]:
+def predict_all(run: Run, models: dict[str, ServedModel], drawn: Drawn) -> dict[str, Asked]:
     rows = np.arange(len(drawn.labels))
     with progress(len(models) * len(rows), "Asking the models", "phantom") as bar:
-        asked = {name: ask_model(model, drawn, rows, bar.update) for name, model in models.items()}
-    for name in run.answering:
+        asked = {
+            name: predict_with_model(model, drawn, rows, bar.update)
+            for name, model in models.items()
+        }
+    for name in run.usable_models:
         members = [asked[member] for member in run.members(name)]
         if members:
             asked[name] = _mean_of(members)
     return asked
 
 
-def ask_model(
+def predict_with_model(
     model: ServedModel, drawn: Drawn, rows: np.ndarray, tick: Callable[[int], object]
 ) -> Asked:
     """A model's answers and maps of some phantoms; heat(i, k) counts within `rows`."""

@@ -34,7 +34,7 @@ BETTER, SAME, WORSE = "better than", "no difference shown from", "worse than"
 
 
 @dataclass(frozen=True)
-class Target:
+class LesionTarget:
     """One phantom's lesion, ready to be pointed at.
 
     mask, near, lungs: bool (H, W); near is the mask with the tolerance around it. baselines:
@@ -46,13 +46,13 @@ class Target:
     baselines: dict[str, dict[str, float]]
 
 
-def prepare_target(mask: np.ndarray, lungs: np.ndarray) -> Target:
+def prepare_target(mask: np.ndarray, lungs: np.ndarray) -> LesionTarget:
     """mask, lungs: bool (H, W), the lesion and the lung fields; the lesion must not be empty."""
     mask, lungs = np.asarray(mask, bool), np.asarray(lungs, bool)
     if not mask.any() or not lungs.any():
         raise ValueError("A lesion and lungs with at least one pixel were expected.")
     near = distance_transform_edt(~mask) <= TOLERANCE_SHARE * max(mask.shape)
-    return Target(mask, near, score_baselines(mask, near, lungs))
+    return LesionTarget(mask, near, score_baselines(mask, near, lungs))
 
 
 def score_baselines(
@@ -76,7 +76,7 @@ def score_baselines(
     }  # fmt: skip
 
 
-def score_map(surface: np.ndarray, target: Target) -> dict[str, float]:
+def score_map(surface: np.ndarray, target: LesionTarget) -> dict[str, float]:
     """{hit, hit_exact (0 or 1), mass (0 to 1)} of a heat map over the picture, (H, W), >= 0.
 
     A map without any heat points nowhere and has no mass: 0 in all three.

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.reporting.leaderboard.ranking import (
-    Answers,
     Entry,
     Protocol,
-    load_answers,
+    TestPredictions,
+    load_test_predictions,
     paired_difference,
 )
 from core.runs import artifacts
@@ -79,12 +79,12 @@ class ClaimResult:
     high: float | None = None
 
 
-def judge_claims(protocol: Protocol, answers: Answers | None = None) -> list[ClaimResult]:
+def judge_claims(protocol: Protocol, answers: TestPredictions | None = None) -> list[ClaimResult]:
     """Every claim on every model it is about, those that were not trained included.
 
-    Raises what core.reporting.leaderboard.ranking.load_answers raises.
+    Raises what core.reporting.leaderboard.ranking.load_test_predictions raises.
     """
-    answers = answers or load_answers(protocol)
+    answers = answers or load_test_predictions(protocol)
     results = []
     for claim in CLAIMS:
         for models in claim.models:
@@ -125,7 +125,9 @@ def _find(protocol: Protocol, models: tuple[str, ...]) -> list[tuple[Entry, ...]
     return [tuple(each)] if all(each) else []
 
 
-def _judge_half(protocol: Protocol, answers: Answers, claim: Claim, entry: Entry) -> ClaimResult:
+def _judge_half(
+    protocol: Protocol, answers: TestPredictions, claim: Claim, entry: Entry
+) -> ClaimResult:
     run = protocol.run(entry[0])
     metrics = artifacts.load_metrics(run, entry[1])
     bounds = metrics["intervals"].get("accuracy") or {}
@@ -156,7 +158,7 @@ def _chance_words(protocol: Protocol, truth: np.ndarray) -> str:
 
 
 def _judge_difference(
-    protocol: Protocol, answers: Answers, claim: Claim, without: Entry, with_it: Entry
+    protocol: Protocol, answers: TestPredictions, claim: Claim, without: Entry, with_it: Entry
 ) -> ClaimResult:
     change, low, high, _ = paired_difference(answers, without, with_it, "macro_f1")
     each = [

@@ -58,9 +58,9 @@ def headline(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> str:
     return text
 
 
-def floors_words(protocol: Protocol, ranking: pd.DataFrame) -> str:
+def baselines_text(protocol: Protocol, ranking: pd.DataFrame) -> str:
     """Which models do not beat every shortcut floor; "" where the runs have no floors."""
-    highest = verdict.highest_floors(floors(protocol))
+    highest = verdict.highest_baselines(floors(protocol))
     if not highest:
         return ""
     lost = [row.label for row in ranking.itertuples() if row.floors_lost]

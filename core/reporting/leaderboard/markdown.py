@@ -37,7 +37,7 @@ def zoo_to_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for protocol in zoo.find_protocols(runs):
         if not protocol.has_zoo:
             continue
-        answers = zoo.load_answers(protocol)
+        answers = zoo.load_test_predictions(protocol)
         ranking = zoo.rank(protocol, METRIC, answers)
         claims = judge_claims(protocol, answers)
         documents.append(
@@ -58,7 +58,7 @@ def zoo_to_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _protocol_text(protocol: Protocol) -> str:
-    answers = zoo.load_answers(protocol)
+    answers = zoo.load_test_predictions(protocol)
     ranking = zoo.rank(protocol, METRIC, answers)
     rows = [_row(row) for row in ranking.to_dict("records")]
     claims = [_claim_line(claim) for claim in judge_claims(protocol, answers)]
@@ -67,7 +67,7 @@ def _protocol_text(protocol: Protocol) -> str:
             f"**{leaderboard_describe.headline(protocol, ranking, METRIC)}**",
             f"{leaderboard_describe.protocol_words(protocol)}.",
             "\n".join([_line(HEAD), _line(["---"] * len(HEAD)), *map(_line, rows)]),
-            leaderboard_describe.floors_words(protocol, ranking),
+            leaderboard_describe.baselines_text(protocol, ranking),
             "\n".join(claims),
         ]
     )

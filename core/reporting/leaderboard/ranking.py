@@ -154,7 +154,7 @@ def _leaks(run: Run) -> str:
 
 
 @dataclass(frozen=True)
-class Answers:
+class TestPredictions:
     """What every model said of the same test images.
 
     drawn: metric -> (models, draws) under the same draws of whole patients; place: entry -> row.
@@ -167,7 +167,9 @@ class Answers:
     place: dict[Entry, int]
 
 
-def load_answers(protocol: Protocol, *, draws: int = DRAWS, seed: int = 0) -> Answers:
+def load_test_predictions(
+    protocol: Protocol, *, draws: int = DRAWS, seed: int = 0
+) -> TestPredictions:
     """Read every model's test predictions and draw the patients once for all of them.
 
     Raises ArtifactError or MetricsError; ZooError where a model answered for other images.
@@ -197,7 +199,7 @@ def load_answers(protocol: Protocol, *, draws: int = DRAWS, seed: int = 0) -> An
     whole = stacked.sum(axis=1).reshape(*shape, 1)
     rates = [rates_from_confusion(as_matrices(own, len(classes))) for own in sums]
     points = [rates_from_confusion(as_matrices(own, len(classes))) for own in whole]
-    return Answers(
+    return TestPredictions(
         truth,
         {key: np.stack([own[key] for own in rates]) for key in METRICS},
         {key: np.array([own[key][0] for own in points]) for key in METRICS},
@@ -206,7 +208,7 @@ def load_answers(protocol: Protocol, *, draws: int = DRAWS, seed: int = 0) -> An
 
 
 def paired_difference(
-    answers: Answers, a: Entry, b: Entry, metric: str, level: float = 0.95
+    answers: TestPredictions, a: Entry, b: Entry, metric: str, level: float = 0.95
 ) -> tuple[float, float, float, float]:
     """(a less b, low, high, two-sided p) of a metric over the same drawn patients.
 
@@ -226,7 +228,7 @@ def paired_difference(
 
 
 def rank(
-    protocol: Protocol, metric: str = "macro_f1", answers: Answers | None = None
+    protocol: Protocol, metric: str = "macro_f1", answers: TestPredictions | None = None
 ) -> pd.DataFrame:
     """One row a model, the highest first; all figures are fractions.
 
@@ -240,9 +242,9 @@ def rank(
     """
     if metric not in METRICS:
         raise ZooError(f"Unknown metric {metric!r}. Known metrics: {', '.join(METRICS)}.")
-    answers = answers or load_answers(protocol)
-    known_floors = floors(protocol)
-    rows = [_row(protocol, entry, known_floors) for entry in protocol.entries]
+    answers = answers or load_test_predictions(protocol)
+    known_baselines = floors(protocol)
+    rows = [_row(protocol, entry, known_baselines) for entry in protocol.entries]
     table = pd.DataFrame(rows).sort_values(
         [metric, "label"], ascending=[False, True], ignore_index=True
     )
@@ -266,7 +268,7 @@ def floors(protocol: Protocol) -> dict[str, dict]:
     return found
 
 
-def _row(protocol: Protocol, entry: Entry, known_floors: dict[str, dict]) -> dict[str, Any]:
+def _row(protocol: Protocol, entry: Entry, known_baselines: dict[str, dict]) -> dict[str, Any]:
     name, model = entry
     run = protocol.run(name)
     metrics = artifacts.load_metrics(run, model)
@@ -290,8 +292,8 @@ def _row(protocol: Protocol, entry: Entry, known_floors: dict[str, dict]) -> dic
     if row["train_s"] is None and len(history):
         row["train_s"] = float(history["seconds"].sum())
     row["epochs"] = len(history) or None
-    row["weights"] = artifacts.KEPT if model in run.answering else artifacts.NOT_KEPT
-    row["floors_lost"] = verdict.lost_floors(metrics, known_floors)
+    row["weights"] = artifacts.KEPT if model in run.usable_models else artifacts.NOT_KEPT
+    row["floors_lost"] = verdict.unbeaten_baselines(metrics, known_baselines)
     numbers = [*(f"{key}{end}" for key in SHOWN for end in ("", "_low", "_high")), *COSTS, "epochs"]
     return row | {key: np.nan if row[key] is None else float(row[key]) for key in numbers}
 

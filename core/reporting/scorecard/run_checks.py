@@ -137,19 +137,19 @@ def _calibration_lead(evidence: Evidence) -> str:
     return f"Expected calibration error on {n} test images (0 is perfect)"
 
 
-def check_floors(evidence: Evidence) -> Check:
+def check_baselines(evidence: Evidence) -> Check:
     floors = evidence.run.info.get("floors") or {}
     found = {}
     for model, metrics in evidence.metrics.items():
         above = [
             _lower_end(metrics, key) > floor[key]
-            for key in verdict.FLOOR_METRICS
+            for key in verdict.BASELINE_METRICS
             for floor in floors.values()
             if floor.get(key) is not None
         ]
         words = ", ".join(
             f"{word} {with_interval(metrics[key], metrics['intervals'].get(key))}"
-            for key, word in verdict.FLOOR_METRICS.items()
+            for key, word in verdict.BASELINE_METRICS.items()
         )
         found[model] = (shown(all(above)), words)
     title, rule = "Shortcut floors", (
@@ -162,7 +162,7 @@ def check_floors(evidence: Evidence) -> Check:
             "floors", title, NOT_DONE, "No shortcut was measured on this run's split.", rule,
             "trust", "", command=folds_command(evidence),
         )  # fmt: skip
-    lead = f"The best shortcuts reach {verdict.highest_floors(floors)}"
+    lead = f"The best shortcuts reach {verdict.highest_baselines(floors)}"
     return Check(
         "floors",
         title,
@@ -201,7 +201,7 @@ def check_operating(evidence: Evidence) -> Check:
 
 def _threshold_on_test(evidence: Evidence, model: str, target: str) -> tuple[str, str]:
     run = evidence.run
-    part = artifacts.calibration_part(run, model)
+    part = artifacts.calibration_split(run, model)
     if part is None:
         return NOT_DONE, "no images but those on test to choose on"
     chosen = _scores(evidence, model, part, target)

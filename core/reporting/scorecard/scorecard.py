@@ -32,9 +32,9 @@ from core.reporting.scorecard.base import (
 from core.reporting.scorecard.external_checks import check_external
 from core.reporting.scorecard.guard_checks import check_guard
 from core.reporting.scorecard.run_checks import (
+    check_baselines,
     check_calibration,
     check_cross_validation,
-    check_floors,
     check_intervals,
     check_operating,
     check_patient_split,
@@ -47,7 +47,7 @@ CHECKS = {
     "patient_split": check_patient_split,
     "blackout": check_blackout,
     "probe": check_probe,
-    "floors": check_floors,
+    "floors": check_baselines,
     "external": check_external,
     "cross_validation": check_cross_validation,
     "intervals": check_intervals,

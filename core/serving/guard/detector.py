@@ -26,7 +26,13 @@ from core.imageio.decode import Decoded, resize_square
 from core.runs import additions_guard
 from core.runs.artifacts import ArtifactError, Run
 from core.runs.missing_weights import left_out
-from core.serving.guard.messages import Look, explain_facts, looks_like, refusal, synthetic_sentence
+from core.serving.guard.messages import (
+    GuardMeasurement,
+    explain_facts,
+    looks_like,
+    refusal,
+    synthetic_sentence,
+)
 
 CELLS = 8  # of a layout, a side
 FEWEST_GREYS = 8.0  # spread of a layout below which it is not stretched further: a blank stays one
@@ -124,14 +130,14 @@ class Guard:
         own, others = measure_layouts(self.layout, layouts)
         return own / bound, others / bound
 
-    def look(self, features: np.ndarray, decoded: Decoded) -> Look:
+    def look(self, features: np.ndarray, decoded: Decoded) -> GuardMeasurement:
         """All that is measured of one picture; features (D,)."""
         own, others = self.layout_distances(read_layout(decoded.pixels)[None])
         return look_at(
             decoded,
             float(self.distance(features[None])[0]),
             float(own[0]),
-            float(turned_ratio(own, others)[0]),
+            float(rotated_ratio(own, others)[0]),
             explain_facts(decoded, self.modality),
         )
 
@@ -178,7 +184,7 @@ class Guard:
         variants = np.ascontiguousarray(vary(square[None])[0])
         distances = self.distance(ask(variants))
         own, others = self.layout_distances(np.stack([read_layout(one) for one in variants]))
-        worst = np.maximum.reduce([distances, own, turned_ratio(own, others)])
+        worst = np.maximum.reduce([distances, own, rotated_ratio(own, others)])
         best = int(worst.argmin())
         return VARIANTS[best] if worst[best] <= self.threshold else ""
 
@@ -194,7 +200,7 @@ def measure_layouts(space: Space, layouts: np.ndarray) -> tuple[np.ndarray, np.n
     return far[:, 0], far[:, 1:]
 
 
-def turned_ratio(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+def rotated_ratio(own: np.ndarray, others: np.ndarray) -> np.ndarray:
     """own (n,) over the smallest of others (n, 4)."""
     return own / np.maximum(others.min(axis=1), 1e-9)
 
@@ -231,7 +237,7 @@ def chords(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def look_at(
     decoded: Decoded, features: float, layout: float, turned: float, facts: tuple[str, ...]
-) -> Look:
+) -> GuardMeasurement:
     """The measured distances with what the pixels alone tell.
 
     Blank: 98% of the pixels within MIN_SPREAD grey levels. Noise: pixels side by side correlate
@@ -241,7 +247,7 @@ def look_at(
     step = max(1, min(pixels.shape) // 256)
     counts = np.bincount(pixels[::step, ::step].ravel(), minlength=256)
     low, high = np.searchsorted(np.cumsum(counts) / counts.sum(), [0.01, 0.99])
-    return Look(
+    return GuardMeasurement(
         features=features,
         layout=layout,
         turned=turned,

@@ -24,12 +24,12 @@ from core.runs import artifacts
 from core.runs.artifacts import Run
 from core.serving.guard.detector import Guard, chords
 from core.serving.guard.fit import REPORT_SEED
-from core.serving.guard.messages import Look
+from core.serving.guard.messages import GuardMeasurement
 from core.serving.guard.negatives import Setting, Trial, TrialError, kinds_for, read_table
 
 MOST_NAMED = 20  # pictures of other kinds that pass, named
 NEAREST = 5
-ELSEWHERE_NOTE = (
+EXTERNAL_NOTE = (
     "Every image as it is; copies of images that the run knows are counted like the others."
 )
 
@@ -52,15 +52,15 @@ def measure_guard(
     if test.empty:
         missing.append("acceptance on test: none of the run's test images is here")
     else:
-        kept, features, test = _ask_about_table(guard, model, root, test, "Test images")
+        kept, features, test = _run_guard_on_table(guard, model, root, test, "Test images")
         acceptance = {
             "test": {
-                "all": kept_rate(kept, test["patient_id"]),
+                "all": acceptance_rate(kept, test["patient_id"]),
                 "classes": by_value(kept, test["label"], test["patient_id"]),
                 "columns": _by_column(kept, test, root, missing),
                 "refused": test["image_id"][~kept].tolist(),
             },
-            "elsewhere": _elsewhere(run, guard, model, data_root),
+            "elsewhere": _external_rows(run, guard, model, data_root),
         }
         if not acceptance["elsewhere"]:
             missing.append("acceptance elsewhere: no other known data set of its kind is here")
@@ -70,7 +70,7 @@ def measure_guard(
     for name, kind in kinds_for(run.modality).items():
         try:
             trials = kind.make(setting)
-            row = refused_rate(_ask_about(guard, model, trials, kind.title))
+            row = refused_rate(_run_guard(guard, model, trials, kind.title))
         except (TrialError, DatasetError) as error:
             row = str(error).rstrip(".")
         if not isinstance(row, dict) or row["n"] == 0:
@@ -91,9 +91,9 @@ def measure_guard(
 # ------------------------------------------------------------------------------ asking
 
 
-def _ask_about(
+def _run_guard(
     guard: Guard, model: ServedModel, trials: Iterable[Trial], title: str
-) -> list[tuple[str, Look]]:
+) -> list[tuple[str, GuardMeasurement]]:
     """(picture, what is measured of it) of every trial; only a few are in memory at a time."""
     found = []
     with progress(None, title, "picture") as bar:
@@ -103,13 +103,13 @@ def _ask_about(
     return found
 
 
-def _look(guard: Guard, model: ServedModel, trial: Trial) -> tuple[np.ndarray, Look]:
+def _look(guard: Guard, model: ServedModel, trial: Trial) -> tuple[np.ndarray, GuardMeasurement]:
     square = resize_square(trial.decoded.pixels, model.input_size_px)
     features = model.predict(square[None]).features[0]
     return features, guard.look(features, trial.decoded)
 
 
-def _ask_about_table(
+def _run_guard_on_table(
     guard: Guard, model: ServedModel, root: Path, table: pd.DataFrame, title: str
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Which images of a table pass (n,), their features (n, D), and the rows that can be read."""
@@ -151,7 +151,7 @@ def _by_column(
     }
 
 
-def _elsewhere(
+def _external_rows(
     run: Run, guard: Guard, model: ServedModel, data_root: Path
 ) -> dict[str, dict[str, Any]]:
     """Acceptance on the known data sets of the run's modality that it was not trained on.
@@ -164,14 +164,14 @@ def _elsewhere(
         same = dataset.modality == run.modality and name != run.info["dataset"]["name"]
         if not same or not root.is_dir():
             continue
-        kept, _, table = _ask_about_table(
+        kept, _, table = _run_guard_on_table(
             guard, model, root, load_table(dataset, root), dataset.title
         )
         if len(table):
             found[name] = {
                 "title": dataset.title,
-                "note": ELSEWHERE_NOTE,
-                "all": kept_rate(kept, table["patient_id"]),
+                "note": EXTERNAL_NOTE,
+                "all": acceptance_rate(kept, table["patient_id"]),
                 "classes": by_value(kept, table["label"], table["patient_id"]),
             }
     return found
@@ -180,7 +180,7 @@ def _elsewhere(
 # ------------------------------------------------------------------------------ counting
 
 
-def kept_rate(kept: np.ndarray, patients: pd.Series) -> dict[str, Any]:
+def acceptance_rate(kept: np.ndarray, patients: pd.Series) -> dict[str, Any]:
     """{n, n_patients, share, low, high} of images kept (n,) bool; Wilson over the patients."""
     n_patients = int(patients.nunique())
     share = float(np.mean(kept))
@@ -189,14 +189,14 @@ def kept_rate(kept: np.ndarray, patients: pd.Series) -> dict[str, Any]:
 
 
 def by_value(kept: np.ndarray, values: pd.Series, patients: pd.Series) -> dict[str, Any]:
-    """kept_rate of the images of each value, the most frequent first."""
+    """acceptance_rate of the images of each value, the most frequent first."""
     return {
-        str(value): kept_rate(kept[(values == value).to_numpy()], patients[values == value])
+        str(value): acceptance_rate(kept[(values == value).to_numpy()], patients[values == value])
         for value in values.value_counts().index
     }
 
 
-def refused_rate(found: list[tuple[str, Look]]) -> dict[str, Any]:
+def refused_rate(found: list[tuple[str, GuardMeasurement]]) -> dict[str, Any]:
     """{n, pictures, refused, share, low, high, passed[]} of a kind; Wilson over the pictures.
 
     n: all that was tried, cuts of one picture included. passed: which got through, the first few.

@@ -75,7 +75,7 @@ def see_trials(model: ServedModel, trials: Sequence[Trial]) -> Seen:
     return Seen(np.concatenate(parts).astype(np.float64), layouts)
 
 
-def look_at_others(
+def look_at_negatives(
     model: ServedModel, setting: Setting, names: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, Seen]:
     """The kinds of pictures that a guard is chosen on, as far as they are here."""

@@ -35,9 +35,9 @@ from core.serving.guard.detector import (
     Space,
     even_out,
     measure_layouts,
-    turned_ratio,
+    rotated_ratio,
 )
-from core.serving.guard.features import GuardError, Seen, look_at_others, see_images
+from core.serving.guard.features import GuardError, Seen, look_at_negatives, see_images
 from core.serving.guard.messages import SUBJECTS
 from core.serving.guard.negatives import LOOKED_AT, Setting
 
@@ -99,7 +99,7 @@ def fit_guard(
         model = load_model(run, name)
         rows, seen = see_images(model, learned, root, f"Training images, {run.title(name)}")
         val = rows[rows["split"] == "val"]
-        looked = look_at_others(
+        looked = look_at_negatives(
             model, Setting(run, val, root, data_root, DEVELOPMENT_SEED), LOOKED_AT, say
         )
         n_train = int((rows["split"] == "train").sum())
@@ -184,7 +184,7 @@ def fit_parts(
 def measure(guard: Guard, seen: Seen) -> np.ndarray:
     """features, layout and turned of pictures, not divided by any bound but 1: (n, 3)."""
     own, others = measure_layouts(guard.layout, seen.layouts)
-    columns = [guard.features.mahalanobis(seen.features), own, turned_ratio(own, others)]
+    columns = [guard.features.mahalanobis(seen.features), own, rotated_ratio(own, others)]
     return np.stack(columns, axis=1)
 
 

@@ -47,7 +47,7 @@ PARTS = frozenset(_PARTS.split())
 
 
 @dataclass(frozen=True)
-class Look:
+class GuardMeasurement:
     """What was measured of one picture; the numbers are divided by their bounds.
 
     features, layout, turned: see core.serving.guard.detector. facts: what its header says that
@@ -144,7 +144,7 @@ def explain_facts(decoded: Decoded, modality: str) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def looks_like(subject: str, look: Look, level: float) -> str:
+def looks_like(subject: str, look: GuardMeasurement, level: float) -> str:
     """The sentence about a picture that passes."""
     return (
         f"It looks like {subject} (distance {look.distance:.2f} of the 1.0 that "
@@ -157,7 +157,7 @@ def refusal(subject: str, reasons: tuple[str, ...]) -> str:
     return f"This does not look like {subject}: {'; '.join(reasons)}."
 
 
-def synthetic_sentence(subject: str, look: Look) -> str:
+def synthetic_sentence(subject: str, look: GuardMeasurement) -> str:
     """The sentence about a picture that says of itself that it is drawn."""
     measured = (
         f"it would pass as {subject} too" if look.passes else f"it does not pass as {subject}"

@@ -36,7 +36,7 @@ PICTURES = (
     *("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"),
     *("motorcycle_left.png", "motorcycle_right.png"),
 )
-GREY_PICTURES = ("camera.png", "clock_motion.png", "coins.png", "horse.png")
+GREY_IMAGES = ("camera.png", "clock_motion.png", "coins.png", "horse.png")
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
 DOCUMENTS = ("page.png", "text.png")
 SKIES = ("moon.png", "hubble_deep_field.jpg")
@@ -64,7 +64,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Kind:
+class NegativeKind:
     """Pictures of one kind. make(setting) yields them or raises TrialError.
 
     looked_at: which pictures of the kind were looked at when the guard was chosen, "" for none.
@@ -162,7 +162,7 @@ def _colour_photos(_: Setting) -> Iterator[Trial]:
 def _grey_photos(_: Setting) -> Iterator[Trial]:
     grey = ((name, np.array(Image.fromarray(p).convert("L"))) for name, p in _photos())
     yield from _cut(grey)
-    yield from _cut(_shipped(GREY_PICTURES))
+    yield from _cut(_shipped(GREY_IMAGES))
 
 
 def _faces(_: Setting) -> Iterator[Trial]:
@@ -272,32 +272,36 @@ def _other_sets(modality: str) -> Callable[[Setting], Iterator[Trial]]:
 
 INVERTED, TURNED = "inverted", "turned"
 OTHER_MODALITY = {
-    "ct": Kind("CT slices", _other_sets("ct")),
-    "xray": Kind("Chest X-rays", _other_sets("xray")),
+    "ct": NegativeKind("CT slices", _other_sets("ct")),
+    "xray": NegativeKind("Chest X-rays", _other_sets("xray")),
 }
-KINDS: dict[str, Kind] = {
-    "photos_colour": Kind("Photos in colour", _colour_photos, "the same pictures in grey"),
-    "photos_grey": Kind("Photos in grey", _grey_photos, "these pictures"),
-    "faces": Kind("Faces and patches of photos, 25 px scaled up", _faces),
-    "sky": Kind("The moon and galaxies", _skies),
-    "documents": Kind("Pages of text and tables (most drawn)", _documents),
-    "screens": Kind("Charts and screenshots (drawn)", drawn(draw_chart, draw_screenshot)),
-    "noise": Kind("Noise of seven kinds", drawn(draw_noise), "other draws"),
-    "blank": Kind("Blank pictures and slopes of grey", drawn(draw_blank), "other draws"),
-    "textures": Kind("Textures (photographed and drawn)", _textures),
-    "hands": Kind("Hands (SYNTHETIC: drawn X-rays)", drawn(draw_hand)),
-    "medical": Kind("Other medical pictures, without their headers", _medical),
+KINDS: dict[str, NegativeKind] = {
+    "photos_colour": NegativeKind("Photos in colour", _colour_photos, "the same pictures in grey"),
+    "photos_grey": NegativeKind("Photos in grey", _grey_photos, "these pictures"),
+    "faces": NegativeKind("Faces and patches of photos, 25 px scaled up", _faces),
+    "sky": NegativeKind("The moon and galaxies", _skies),
+    "documents": NegativeKind("Pages of text and tables (most drawn)", _documents),
+    "screens": NegativeKind("Charts and screenshots (drawn)", drawn(draw_chart, draw_screenshot)),
+    "noise": NegativeKind("Noise of seven kinds", drawn(draw_noise), "other draws"),
+    "blank": NegativeKind("Blank pictures and slopes of grey", drawn(draw_blank), "other draws"),
+    "textures": NegativeKind("Textures (photographed and drawn)", _textures),
+    "hands": NegativeKind("Hands (SYNTHETIC: drawn X-rays)", drawn(draw_hand)),
+    "medical": NegativeKind("Other medical pictures, without their headers", _medical),
     **OTHER_MODALITY,
-    INVERTED: Kind("The run's own images as negatives", _changed(lambda p: 255 - p), "validation"),
-    TURNED: Kind("The run's own images turned by 90, 180, 270 degrees", _turned, "validation"),
-    "framed": Kind("The run's own images within a screenshot", _framed),
-    "paired": Kind("Two of the run's own images side by side", _paired),
+    INVERTED: NegativeKind(
+        "The run's own images as negatives", _changed(lambda p: 255 - p), "validation"
+    ),
+    TURNED: NegativeKind(
+        "The run's own images turned by 90, 180, 270 degrees", _turned, "validation"
+    ),
+    "framed": NegativeKind("The run's own images within a screenshot", _framed),
+    "paired": NegativeKind("Two of the run's own images side by side", _paired),
 }
 # What a guard is chosen on: other draws than are reported, images of val in place of test.
 LOOKED_AT = ("photos_grey", "noise", "blank", INVERTED, TURNED)
 
 
-def kinds_for(modality: str) -> dict[str, Kind]:
+def kinds_for(modality: str) -> dict[str, NegativeKind]:
     """The kinds that are no such picture: all but data sets of the same modality."""
     same = {modality} if modality != "phantom" else set()
     return {name: kind for name, kind in KINDS.items() if name not in same}

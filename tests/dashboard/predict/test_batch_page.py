@@ -17,7 +17,7 @@ from core.datasets.phantom.generate import make_phantom
 from core.imageio import decode as images
 from dashboard.components import batch as sections_batch
 from dashboard.predict import batch as batches
-from dashboard.predict.batch import Progress
+from dashboard.predict.batch import BatchProgress
 
 
 def page() -> None:
@@ -29,14 +29,14 @@ def page() -> None:
     from dashboard.data import runs as run_data
 
     selection = ui.page_frame("Predict", ":material/upload_file:")
-    answerer = run_data.load_answerer(selection.run)
+    predictor = run_data.load_predictor(selection.run)
     guard = st.session_state.get("test_guard")
     if guard is not None:
-        answerer = guard(answerer)
+        predictor = guard(predictor)
     files = st.session_state.pop("test_files", None) if "test_files" in st.session_state else None
     if files:
-        sections_batch.put_batch(files, selection, answerer)
-    st.session_state["test_chosen"] = sections_batch.show_batch(selection, answerer)
+        sections_batch.put_batch(files, selection, predictor)
+    st.session_state["test_chosen"] = sections_batch.show_batch(selection, predictor)
     st.session_state["test_has"] = sections_batch.has_batch()
 
 
@@ -85,7 +85,7 @@ def finished(app: AppTest) -> AppTest:
     return app
 
 
-def guarded(answerer):
+def guarded(predictor):
     """The answerer with a guard that refuses the picture of 90 px."""
     from dataclasses import replace
 
@@ -99,7 +99,7 @@ def guarded(answerer):
                 return Judgement(False, 2.0, 1.0, "No: a cat.", ("it is a cat",))
             return Judgement(True, 0.5, 1.0, "It does.")
 
-    return replace(answerer, guard=Guard())
+    return replace(predictor, guard=Guard())
 
 
 def test_nothing_dropped_shows_nothing(demo_app: Path) -> None:
@@ -237,11 +237,11 @@ def test_another_run_does_not_show_these_answers(demo_app: Path) -> None:
 
 def test_progress_in_words() -> None:
     words = sections_batch.progress_words
-    assert words(Progress("running", 500, 100, 5.0, "Asking")) == (
+    assert words(BatchProgress("running", 500, 100, 5.0, "Asking")) == (
         "Asking: 100 of 500 files done, 20.0 a second, about 20 s left"
     )
-    assert "about 3 min left" in words(Progress("running", 200, 20, 20.0, "Asking"))
-    assert words(Progress("running", 3, 0, 1.0, "Reading")) == "Reading: 0 of 3 files done"
+    assert "about 3 min left" in words(BatchProgress("running", 200, 20, 20.0, "Asking"))
+    assert words(BatchProgress("running", 3, 0, 1.0, "Reading")) == "Reading: 0 of 3 files done"
 
 
 def test_sessions_do_not_wait_for_each_other(demo_app: Path, monkeypatch) -> None:

@@ -13,15 +13,15 @@ from core.evaluation.audit.blackout import (
     BOX_RULE,
     FILLS,
     PARTS,
-    FloorImages,
+    BaselineImages,
     fill_hidden,
-    kept_share,
     lung_box,
     measure_blackout,
+    retained_share,
     shrink_mask,
 )
-from core.evaluation.shortcut_baselines import blackout_mask, compute_floors
-from core.inference.ensemble import Panel, Sample
+from core.evaluation.shortcut_baselines import blackout_mask, compute_baselines
+from core.inference.ensemble import ModelGroup, Sample
 from core.metrics.bootstrap import draw_weights
 from tests.support.fake_models import CLASSES, Rule, level_of, panel_of
 
@@ -62,10 +62,10 @@ def reads_lungs(pixels):
     return level_of(pixels[:, 24:40, 24:40].mean(axis=(1, 2)))
 
 
-def blackout(panel, pixels, y_true, groups, **options):
+def blackout(model_group, pixels, y_true, groups, **options):
     sample = Sample(y_true, groups, CLASSES, seed=0, draws=400)
     options = {"majority": NORMAL, "mean_grey": 125.0} | options
-    return measure_blackout(panel, {SIZE: pixels}, sample, **options)
+    return measure_blackout(model_group, {SIZE: pixels}, sample, **options)
 
 
 def test_a_marker_in_the_corner_is_flagged_and_a_lesion_in_the_lungs_is_not():
@@ -108,7 +108,7 @@ def test_floors_on_the_masked_images_know_of_the_marker_too():
     test = np.arange(80, 120)
     result = blackout(
         panel_of(corner=Rule(reads_corner)), pixels[test], y_true[test], groups[test],
-        floors=FloorImages(pixels, manifest),
+        floors=BaselineImages(pixels, manifest),
     )  # fmt: skip
     assert set(result["floors"]) == set(FILLS)
     for fill in FILLS:
@@ -117,7 +117,7 @@ def test_floors_on_the_masked_images_know_of_the_marker_too():
         assert floor["accuracy"] == 1 and floor["low"] < 1
         assert floor["title"] == "32×32 thumbnail"
         assert result["floors"][fill]["lungs_only"]["thumbnail"]["accuracy"] < 0.8
-    border = compute_floors(pixels, manifest, CLASSES, 0, draws=50)["border"]
+    border = compute_baselines(pixels, manifest, CLASSES, 0, draws=50)["border"]
     assert border["accuracy"] == 1  # the floor beside the models says so as well
 
 
@@ -161,7 +161,7 @@ def test_the_share_kept_is_the_gain_left_over_the_gain():
     full = answers(np.arange(20) != 3, y_true)  # 19 of 20 right
     masked = answers(np.arange(20) >= 7, y_true)  # 13 of 20 right
     always = y_true == NORMAL  # 10 of 20
-    kept = kept_share(sample, masked, full, always)
+    kept = retained_share(sample, masked, full, always)
     assert kept["share"] == pytest.approx((13 - 10) / (19 - 10))
     assert kept["low"] < 1 / 3 < kept["high"]
 
@@ -187,7 +187,7 @@ def test_the_interval_of_the_share_draws_the_same_patients_above_and_below():
         majority = always[rows].mean()
         right = [(y_prob.argmax(axis=1) == y_true)[rows].mean() for y_prob in (masked, full)]
         shares.append((right[0] - majority) / (right[1] - majority))
-    kept = kept_share(sample, masked, full, always)
+    kept = retained_share(sample, masked, full, always)
     low, high = np.quantile(shares, [0.025, 0.975])
     assert (kept["low"], kept["high"]) == pytest.approx((low, high))
 
@@ -197,7 +197,7 @@ def test_a_gain_that_may_be_none_has_no_interval():
     sample = Sample(y_true, np.arange(40), CLASSES, draws=400)
     always = y_true == NORMAL
     full = answers(always | (np.arange(40) < 2), y_true)
-    kept = kept_share(sample, np.eye(3)[np.full(40, NORMAL)], full, always)
+    kept = retained_share(sample, np.eye(3)[np.full(40, NORMAL)], full, always)
     assert kept == {"share": 0, "low": None, "high": None}
 
 
@@ -256,13 +256,13 @@ def test_masks_that_are_given_take_the_place_of_the_box():
     put_lesion(pixels, y_true)
     pixels[:, 10:13, 10:13] = LEVELS[y_true][:, None, None]  # in the box, not in the lungs
     beside = Rule(lambda images: level_of(images[:, 10:13, 10:13].mean(axis=(1, 2))))
-    panel = panel_of(beside=beside, lungs=Rule(reads_lungs))
+    model_group = panel_of(beside=beside, lungs=Rule(reads_lungs))
     masks = np.zeros(pixels.shape, dtype=bool)
     masks[:, 20:44, 20:44] = True
-    result = blackout(panel, pixels, y_true, groups, lungs={SIZE: masks})
+    result = blackout(model_group, pixels, y_true, groups, lungs={SIZE: masks})
     assert result["region"]["kind"] == "masks" and result["region"]["boxes"] == []
     assert result["models"]["beside"]["flagged"] and not result["models"]["lungs"]["flagged"]
-    boxed = blackout(panel, pixels, y_true, groups)
+    boxed = blackout(model_group, pixels, y_true, groups)
     assert boxed["region"] == {
         "rule": BOX_RULE, "kind": "box", "boxes": [[0.05, 0.05, 0.9, 0.95]],
     }  # fmt: skip
@@ -282,8 +282,8 @@ def test_an_ensemble_is_asked_as_the_mean_of_its_models():
     put_marker(pixels, y_true)
     put_lesion(pixels, y_true)
     models = {"corner": Rule(reads_corner, sure=0.95), "lungs": Rule(reads_lungs, sure=0.6)}
-    panel = Panel(models, {"ensemble": ["corner", "lungs"]})
-    rows = blackout(panel, pixels, y_true, groups)["models"]
+    model_group = ModelGroup(models, {"ensemble": ["corner", "lungs"]})
+    rows = blackout(model_group, pixels, y_true, groups)["models"]
     assert list(rows) == ["corner", "lungs", "ensemble"]
     assert rows["ensemble"]["flagged"]  # the surer of the two decides
     assert models["corner"].asked == 1 + len(FILLS) * len(PARTS)
@@ -294,16 +294,16 @@ def test_the_size_of_a_batch_does_not_matter(monkeypatch):
     pixels, y_true, groups = pictures(20)
     masks = np.zeros(pixels.shape, dtype=bool)
     masks[:, 20:44, 20:44] = np.arange(20)[:, None, None] % 2 == 0
-    panel = panel_of(one=Rule(lambda images: images[:, 30, 30].astype(int) % 3))
-    whole = blackout(panel, pixels, y_true, groups, lungs={SIZE: masks})
+    model_group = panel_of(one=Rule(lambda images: images[:, 30, 30].astype(int) % 3))
+    whole = blackout(model_group, pixels, y_true, groups, lungs={SIZE: masks})
     monkeypatch.setattr("core.inference.ensemble.BATCH", 7)
-    assert blackout(panel, pixels, y_true, groups, lungs={SIZE: masks}) == whole
+    assert blackout(model_group, pixels, y_true, groups, lungs={SIZE: masks}) == whole
 
 
 def test_the_same_seed_gives_the_same_result_and_ticks_are_counted():
     pixels, y_true, groups = pictures()
     put_marker(pixels, y_true)
-    panel, ticks = panel_of(corner=Rule(reads_corner)), []
-    first = blackout(panel, pixels, y_true, groups, tick=lambda: ticks.append(1))
-    assert first == blackout(panel, pixels, y_true, groups)
+    model_group, ticks = panel_of(corner=Rule(reads_corner)), []
+    first = blackout(model_group, pixels, y_true, groups, tick=lambda: ticks.append(1))
+    assert first == blackout(model_group, pixels, y_true, groups)
     assert len(ticks) == 1 + len(FILLS) * len(PARTS)

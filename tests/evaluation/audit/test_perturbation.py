@@ -51,8 +51,10 @@ def threshold(pixels):
 
 def test_a_model_that_thresholds_brightness_is_found_out():
     pixels, sample = dark_and_bright()
-    panel, ticks = panel_of(threshold=Rule(threshold)), []
-    result = measure_perturbations(panel, {SIZE: pixels}, sample, tick=lambda: ticks.append(1))
+    model_group, ticks = panel_of(threshold=Rule(threshold)), []
+    result = measure_perturbations(
+        model_group, {SIZE: pixels}, sample, tick=lambda: ticks.append(1)
+    )
     row = result["models"]["threshold"]
     assert row["baseline"]["accuracy"] == 1
     curve = {point["strength"]: point for point in row["curves"]["brightness"]}
@@ -68,7 +70,7 @@ def test_a_model_that_thresholds_brightness_is_found_out():
     assert steepest["drop"] == 0.5 and steepest["low"] < 0.5 < steepest["high"]
     assert "Threshold loses most where brightness goes from -20 to -40" in steepest["sentence"]
     assert "50.0 points" in steepest["sentence"]
-    assert len(ticks) == count_questions() == panel.models["threshold"].asked
+    assert len(ticks) == count_questions() == model_group.models["threshold"].asked
 
 
 def test_the_steepest_step_is_between_neighbours_and_not_from_the_whole_image():
@@ -108,10 +110,10 @@ def test_a_model_that_loses_nothing_has_no_steepest_step():
 def test_the_size_of_a_batch_does_not_matter(monkeypatch):
     """An image keeps its own grain, whichever images it is asked about with."""
     pixels, sample = dark_and_bright(20)
-    panel = panel_of(one=Rule(lambda images: images[:, 3, 5].astype(int) % 3))
-    whole = measure_perturbations(panel, {SIZE: pixels}, sample)
+    model_group = panel_of(one=Rule(lambda images: images[:, 3, 5].astype(int) % 3))
+    whole = measure_perturbations(model_group, {SIZE: pixels}, sample)
     monkeypatch.setattr("core.inference.ensemble.BATCH", 7)
-    assert measure_perturbations(panel, {SIZE: pixels}, sample) == whole
+    assert measure_perturbations(model_group, {SIZE: pixels}, sample) == whole
 
 
 def test_kinds_are_described_for_the_charts():

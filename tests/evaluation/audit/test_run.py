@@ -12,8 +12,8 @@ from PIL import Image
 
 from core.__main__ import main
 from core.evaluation.audit.perturbation import KINDS
-from core.evaluation.audit.run import open_panel
-from core.inference.ensemble import Panel, Sample, percent_with_interval
+from core.evaluation.audit.run import open_unmirrored_models
+from core.inference.ensemble import ModelGroup, Sample, percent_with_interval
 from core.metrics.confidence import bootstrap_intervals
 from core.reporting.scorecard.scorecard import NOT_DONE, build_scorecard
 from core.runs import artifacts, schema, schema_additions
@@ -121,11 +121,11 @@ def test_an_audit_that_breaks_off_leaves_the_earlier_one(audit, root, monkeypatc
 def test_models_are_asked_without_mirrored_copies_at_the_precision_that_is_named(root):
     run = run_of(root)
     run = artifacts.Run(run.path, run.info | {"tta": "flip"})
-    panel = open_panel(run, "f32")
-    assert [model.tta for model in panel.models.values()] == ["none", "none"]
-    assert [model.precision for model in panel.models.values()] == ["f32", "f32"]
-    assert {m.precision for m in open_panel(run, "bf16").models.values()} == {"bf16"}
-    assert run.info["tta"] == "flip" and panel.sizes_px == [64]
+    model_group = open_unmirrored_models(run, "f32")
+    assert [model.tta for model in model_group.models.values()] == ["none", "none"]
+    assert [model.precision for model in model_group.models.values()] == ["f32", "f32"]
+    assert {m.precision for m in open_unmirrored_models(run, "bf16").models.values()} == {"bf16"}
+    assert run.info["tta"] == "flip" and model_group.sizes_px == [64]
 
 
 def test_another_precision_marks_the_audit(audit):
@@ -324,9 +324,11 @@ def test_a_panel_asks_each_size_once_and_an_ensemble_is_the_mean():
     small = Rule(lambda images: (images[:, 0, 0] > 1).astype(int), size_px=32, sure=0.8)
     other = Rule(lambda images: np.ones(len(images), int), size_px=32, sure=0.6)
     large = Rule(lambda images: np.full(len(images), 2), size_px=64)
-    panel = Panel({"a": small, "b": large, "c": other}, {"e": ["a", "c"]}, {"a": "Model A"})
-    assert (panel.names, panel.sizes_px) == (["a", "b", "c", "e"], [32, 64])
-    assert (panel.title("a"), panel.title("b")) == ("Model A", "b")
+    model_group = ModelGroup(
+        {"a": small, "b": large, "c": other}, {"e": ["a", "c"]}, {"a": "Model A"}
+    )
+    assert (model_group.names, model_group.sizes_px) == (["a", "b", "c", "e"], [32, 64])
+    assert (model_group.title("a"), model_group.title("b")) == ("Model A", "b")
     asked = []
 
     def alter(images, rows):
@@ -334,13 +336,13 @@ def test_a_panel_asks_each_size_once_and_an_ensemble_is_the_mean():
         return images + (rows % 3).astype(np.uint8)[:, None, None]
 
     pixels = {size: np.zeros((70, size, size), np.uint8) for size in (32, 64)}
-    answers = panel.ask(pixels, alter)
+    answers = model_group.ask(pixels, alter)
     assert asked == [(32, 0, 63), (32, 64, 69), (64, 0, 63), (64, 64, 69)]
-    assert list(answers) == panel.names
+    assert list(answers) == model_group.names
     assert answers["a"].argmax(axis=1).tolist() == [0, 0, 1] * 23 + [0]
     assert answers["e"] == pytest.approx((answers["a"] + answers["c"]) / 2)
     assert answers["e"].sum(axis=1) == pytest.approx(np.ones(70), abs=1e-12)
-    assert panel.ask(pixels)["a"].argmax(axis=1).sum() == 0
+    assert model_group.ask(pixels)["a"].argmax(axis=1).sum() == 0
 
 
 def test_words_for_shares():

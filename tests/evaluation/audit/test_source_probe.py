@@ -13,7 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from core.config import data_root
 from core.datasets.registry import DatasetError
-from core.evaluation.audit.source_probe import Known, ask_probe, share_on_patients
+from core.evaluation.audit.source_probe import Known, predict_probe, share_on_patients
 from core.evaluation.audit.source_probe_images import default_probe, load_probe
 from core.inference.ensemble import AuditError
 from tests.support.fake_models import CLASSES, Rule, panel_of
@@ -83,8 +83,8 @@ def test_how_many_are_called_covid_with_patients_as_the_unit(tmp_path):
             "patient_id": [f"q{k}" for k in range(12)],
         }
     )
-    panel = panel_of(fooled=Rule(calls_covid), wise=Rule(lambda i: np.full(len(i), 2)))
-    result = ask_probe(panel, probe, CLASSES, nothing_known(), {"fooled": own})
+    model_group = panel_of(fooled=Rule(calls_covid), wise=Rule(lambda i: np.full(len(i), 2)))
+    result = predict_probe(model_group, probe, CLASSES, nothing_known(), {"fooled": own})
     assert (result["n"], result["n_patients"], result["name"]) == (4, 3, "set")
     fooled = result["models"]["fooled"]
     assert fooled["called"] == {"covid": 4, "normal": 0, "pneumonia": 0}
@@ -126,7 +126,7 @@ def test_pictures_that_were_learned_from_are_excluded(tmp_path):
         ["w", "x", "y", "z"],
         learned,
     )
-    result = ask_probe(
+    result = predict_probe(
         panel_of(one=Rule(calls_covid)), load_probe(folder), CLASSES, known, {}
     )  # fmt: skip
     excluded = {entry["image_id"]: entry["reason"] for entry in result["excluded"]}
@@ -148,7 +148,7 @@ def test_answers_stay_with_their_images(tmp_path):
     (folder / "b.png").write_bytes(b"no image")
     shutil.copy(folder / "a.png", folder / "c.png")
     bright = Rule(lambda images: np.where(images.mean(axis=(1, 2)) > 128, 2, 0))
-    result = ask_probe(panel_of(one=bright), load_probe(folder), CLASSES, nothing_known(), {})
+    result = predict_probe(panel_of(one=bright), load_probe(folder), CLASSES, nothing_known(), {})
     called = {row["image_id"]: row["predicted"]["one"] for row in result["images"]}
     assert called == {
         "a": "covid", "d": "pneumonia", "e": "covid", "f": "pneumonia",
@@ -165,7 +165,7 @@ def test_a_folder_of_classes_and_a_folder_without(tmp_path):
     probe = load_probe(tmp_path / "loose")
     assert list(probe.table["image_id"]) == ["x", "y.jpg", "y.png"]
     assert set(probe.table["finding"]) == {"not stated"}
-    answer = ask_probe(panel_of(one=Rule(calls_covid)), probe, CLASSES, nothing_known(), {})
+    answer = predict_probe(panel_of(one=Rule(calls_covid)), probe, CLASSES, nothing_known(), {})
     assert "not stated" in answer["question"]
 
 
@@ -218,16 +218,16 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(tmp_path):
         load_probe(only_covid)
     probe = load_probe(write_probe(tmp_path / "one", [("a", "SARS", "p1")]))
     with pytest.raises(AuditError, match="a class covid"):
-        ask_probe(panel_of(one=Rule(calls_covid)), probe, ["flu", "none"], nothing_known(), {})
+        predict_probe(panel_of(one=Rule(calls_covid)), probe, ["flu", "none"], nothing_known(), {})
     (tmp_path / "one" / "a.png").write_bytes(b"no image")
     with pytest.raises(AuditError, match=r"No image of the probe one is left .* \(a: "):
-        ask_probe(panel_of(one=Rule(calls_covid)), probe, CLASSES, nothing_known(), {})
+        predict_probe(panel_of(one=Rule(calls_covid)), probe, CLASSES, nothing_known(), {})
 
 
 def test_two_classes_leave_no_right_answer_and_the_question_says_so(tmp_path):
     probe = load_probe(write_probe(tmp_path / "set", ROWS))
-    panel = panel_of(one=Rule(calls_covid, n_classes=2))
-    answer = ask_probe(panel, probe, ["covid", "normal"], nothing_known(), {})
+    model_group = panel_of(one=Rule(calls_covid, n_classes=2))
+    answer = predict_probe(model_group, probe, ["covid", "normal"], nothing_known(), {})
     assert "no answer is right" in answer["question"]
     assert answer["models"]["one"]["called"] == {"covid": 4, "normal": 0}
 

@@ -18,7 +18,7 @@ from core.evaluation.audit.subgroups import (
     GIVES_AWAY,
     SubgroupsError,
     compute_subgroups,
-    tell_classes,
+    separate_classes,
 )
 from core.metrics.confidence import bootstrap_intervals, wilson_interval
 from core.runs import artifacts
@@ -400,7 +400,7 @@ def told_by_leaving_out(values, labels, patients, name) -> float:
 )
 def test_telling_classes_agrees_with_leaving_each_patient_out(rows, random):
     values, labels, patients = (np.array(list(side)) for side in zip(*rows, strict=True))
-    told = tell_classes(values, labels, patients, CLASS_NAMES)
+    told = separate_classes(values, labels, patients, CLASS_NAMES)
     present = set(labels)
     assert set(told) == (present if len(present) > 1 else set())
     if len(set(patients)) > 1:
@@ -409,7 +409,7 @@ def test_telling_classes_agrees_with_leaving_each_patient_out(rows, random):
             assert share == pytest.approx(expected)
     order = list(range(len(rows)))
     random.shuffle(order)
-    again = tell_classes(values[order], labels[order], patients[order], CLASS_NAMES)
+    again = separate_classes(values[order], labels[order], patients[order], CLASS_NAMES)
     assert again == pytest.approx(told)
 
 
@@ -418,7 +418,7 @@ def test_telling_classes_agrees_with_leaving_each_patient_out(rows, random):
 def test_a_column_drawn_by_lot_gives_nothing_away(seed, n_values):
     rng = np.random.default_rng(seed)
     labels = rng.choice(CLASS_NAMES, 300, p=[0.1, 0.45, 0.45])
-    told = tell_classes(rng.integers(0, n_values, 300), labels, np.arange(300), CLASS_NAMES)
+    told = separate_classes(rng.integers(0, n_values, 300), labels, np.arange(300), CLASS_NAMES)
     assert max(told.values()) < GIVES_AWAY
 
 
@@ -426,9 +426,9 @@ def test_a_patients_own_images_do_not_speak_for_each_other():
     """Each patient has a value of his own: it would tell all within patients, and tells nothing."""
     patients = np.repeat(np.arange(12), 5)
     labels = np.array(["covid", "normal"])[patients % 2]
-    told = tell_classes(patients, labels, patients, ["covid", "normal"])
+    told = separate_classes(patients, labels, patients, ["covid", "normal"])
     assert told == {"covid": 0.5, "normal": 0.5}
-    told = tell_classes(labels, labels, patients, ["covid", "normal", "pneumonia"])
+    told = separate_classes(labels, labels, patients, ["covid", "normal", "pneumonia"])
     assert told == {"covid": 1, "normal": 1}
 
 
@@ -480,6 +480,6 @@ def test_darkcovidnet_gives_covid_away_in_every_column():
     ]  # fmt: skip
     assert {row["column"] for row in left_out} == {"original_file", "license", "doi"}
     for column in columns:
-        told = tell_classes(column.values, table["label"], table["patient_id"], CLASS_NAMES)
+        told = separate_classes(column.values, table["label"], table["patient_id"], CLASS_NAMES)
         assert told["covid"] > 0.8
         assert max(told["normal"], told["pneumonia"]) < 0.65

@@ -15,7 +15,7 @@ from core.cli import cross
 from core.cli.cross import cell_text
 from core.evaluation.external.cross_dataset import build_matrices, build_matrix
 from core.evaluation.external.cross_dataset_rows import choose_runs, row_name
-from core.evaluation.external.scoring import compare_with_home, score_external
+from core.evaluation.external.scoring import compare_with_test_split, score_external
 from core.runs import additions, artifacts
 from core.runs.artifacts import NOT_KEPT, Run, open_run
 from tests.support.audit import add_external, change_json
@@ -153,7 +153,9 @@ def keep_external(run: Run, name: str, answers: list[tuple[str, str]], excluded=
         ],
         "models": {"cnn": score_external(table, patients, CLASS_NAMES, present, draws=50)},
         "drop": {
-            "cnn": compare_with_home(own, home, table, patients, CLASS_NAMES, present, draws=50)
+            "cnn": compare_with_test_split(
+                own, home, table, patients, CLASS_NAMES, present, draws=50
+            )
         },
         "with_overlap": {}, "findings": {},
     }  # fmt: skip

@@ -33,7 +33,7 @@ from core.evaluation.external.overlap import (
 )
 from core.evaluation.external.scoring import (
     accuracy_with_overlap,
-    compare_with_home,
+    compare_with_test_split,
     count_findings,
     score_external,
 )
@@ -263,7 +263,7 @@ def home_and_away(seed=0, skill_away=0.2):
 
 def test_difference_is_elsewhere_less_home_with_both_sides_drawn():
     home, at_home, away, groups = home_and_away()
-    rows = compare_with_home(home, at_home, away, groups, NAMES, NAMES)
+    rows = compare_with_test_split(home, at_home, away, groups, NAMES, NAMES)
     assert list(rows) == [
         "accuracy", "balanced_accuracy", "macro_f1",
         "recall.covid", "recall.normal", "recall.pneumonia",
@@ -299,7 +299,7 @@ def test_the_two_sides_are_drawn_independently():
     """The same images on both sides: drawn in step, every difference would be 0."""
     home, at_home, _, _ = home_and_away()
     groups = list(at_home.values())
-    row = compare_with_home(home, at_home, home, groups, NAMES, NAMES)["accuracy"]
+    row = compare_with_test_split(home, at_home, home, groups, NAMES, NAMES)["accuracy"]
     assert row["difference"] == 0
     assert row["low"] < -0.03 and row["high"] > 0.03
 
@@ -308,7 +308,7 @@ def test_home_counts_the_classes_that_are_there():
     home, at_home, _, _ = home_and_away()
     away, groups = two_of_three()
     present = ["covid", "pneumonia"]
-    row = compare_with_home(home, at_home, away, groups, NAMES, present)["accuracy"]
+    row = compare_with_test_split(home, at_home, away, groups, NAMES, present)["accuracy"]
     part = home[home["label"].isin(present)]
     assert row["internal"] == pytest.approx((part["label"] == part["predicted"]).mean())
 
@@ -316,15 +316,15 @@ def test_home_counts_the_classes_that_are_there():
 def test_of_one_class_only_its_sensitivity_is_compared():
     home, at_home, away, groups = home_and_away()
     kept = (away["label"] == "covid").to_numpy()
-    rows = compare_with_home(home, at_home, away[kept], groups[kept], NAMES, ["covid"])
+    rows = compare_with_test_split(home, at_home, away[kept], groups[kept], NAMES, ["covid"])
     assert list(rows) == ["recall.covid"]
 
 
 def test_nothing_to_compare_with():
     home, at_home, away, groups = home_and_away()
-    assert compare_with_home(home, at_home, away, groups, NAMES, []) == {}
+    assert compare_with_test_split(home, at_home, away, groups, NAMES, []) == {}
     home = home[home["label"] != "covid"]
-    assert compare_with_home(home, at_home, away, groups, NAMES, NAMES) == {}
+    assert compare_with_test_split(home, at_home, away, groups, NAMES, NAMES) == {}
 
 
 def test_difference_from_a_perfect_score_is_newcombes():
@@ -333,13 +333,13 @@ def test_difference_from_a_perfect_score_is_newcombes():
     home = table_of([0] * 20, np.array([right] * 20))
     away = table_of([0] * 24, np.array([right] * 24))
     at_home = {name: name for name in home["image_id"]}
-    row = compare_with_home(home, at_home, away, away["image_id"], NAMES, ["covid"])
+    row = compare_with_test_split(home, at_home, away, away["image_id"], NAMES, ["covid"])
     row = row["recall.covid"]
     low, high = confint_proportions_2indep(24, 24, 20, 20, method="newcomb", compare="diff")
     assert row["difference"] == 0
     assert (row["low"], row["high"]) == pytest.approx((low, high))
     away = table_of([0] * 24, np.array([right] * 15 + [wrong] * 9))
-    row = compare_with_home(home, at_home, away, away["image_id"], NAMES, ["covid"])
+    row = compare_with_test_split(home, at_home, away, away["image_id"], NAMES, ["covid"])
     row = row["recall.covid"]
     low, high = confint_proportions_2indep(15, 24, 20, 20, method="newcomb", compare="diff")
     # Elsewhere the bootstrap stands in for Wilson, which is near for single images.
@@ -439,7 +439,7 @@ def test_too_many_pairs_are_compared_as_whole_frames(monkeypatch):
     theirs = Pictures(table["image_id"].tolist(), pixels, [224] * 5, [224] * 5)
     monkeypatch.setattr("core.evaluation.external.overlap.MOST_PAIRS", 19)
     monkeypatch.setattr(
-        "core.evaluation.external.overlap.find_copies", None
+        "core.evaluation.external.overlap.find_matching_images", None
     )  # would fail when called
     found = find_overlap(manifest, table, theirs, ours)
     assert [(m.part, m.other) for m in found if m.image_id == "a"] == [(LEARNED, "a")]

@@ -148,7 +148,7 @@ def test_a_model_without_maps_is_asked_by_occlusion(run):
 
     drawn = draw_phantoms(["covid"], 2, 64, {32})
     drawn.pixels[32][:, 20, 20] = 255
-    asked = evaluate.ask_model(Blind(), drawn, np.arange(2), lambda n: None)
+    asked = evaluate.predict_with_model(Blind(), drawn, np.arange(2), lambda n: None)
     assert asked.method == "occlusion"
     assert predicted_index(asked.probabilities).tolist() == [0, 0]
     assert np.unravel_index(asked.heat(1, 0).argmax(), (8, 8)) in ((4, 4), (4, 5), (5, 4), (5, 5))

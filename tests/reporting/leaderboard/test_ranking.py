@@ -118,10 +118,10 @@ def test_leaking_and_random_runs_stand_apart_and_last(copied, keys, words):
 # ------------------------------------------------------------------------------ paired draws
 
 
-def answers_of(**drawn: list[float]) -> zoo.Answers:
+def answers_of(**drawn: list[float]) -> zoo.TestPredictions:
     values = np.array(list(drawn.values()))
     place = {("run", model): row for row, model in enumerate(drawn)}
-    return zoo.Answers(
+    return zoo.TestPredictions(
         np.zeros(1, int), {"accuracy": values}, {"accuracy": values.mean(axis=1)}, place
     )
 
@@ -147,7 +147,7 @@ def test_p_counts_the_draws_beyond_zero(a, b, p):
 
 def test_difference_and_interval_are_those_of_the_comparisons(zoo_root):
     protocol = only_protocol(zoo_root)
-    answers = zoo.load_answers(protocol)
+    answers = zoo.load_test_predictions(protocol)
     run, other = protocol.runs
     a, b = ("release", "mobilenetv2"), ("zoo-phantom", "fnn")
     tables = [
@@ -181,7 +181,7 @@ def test_ranking_is_sorted_and_holds_the_figures_of_metrics_json(zoo_root, metri
             bounds = stored["intervals"][key]
             found = [getattr(row, f"{key}{end}") for end in ("", "_low", "_high")]
             assert found == pytest.approx([stored[key], bounds["low"], bounds["high"]])
-        assert row.floors_lost == verdict.lost_floors(stored, protocol.first.info["floors"])
+        assert row.floors_lost == verdict.unbeaten_baselines(stored, protocol.first.info["floors"])
         if row.model != "ensemble":
             assert [row.params, row.train_s] == [stored["cost"][k] for k in ("params", "train_s")]
             assert row.epochs == 10
@@ -190,7 +190,7 @@ def test_ranking_is_sorted_and_holds_the_figures_of_metrics_json(zoo_root, metri
 
 def test_holm_is_over_all_models_held_against_the_first(zoo_root):
     protocol = only_protocol(zoo_root)
-    answers = zoo.load_answers(protocol)
+    answers = zoo.load_test_predictions(protocol)
     table = zoo.rank(protocol, answers=answers)
     first, *others = zip(table["run"], table["model"], strict=True)
     p = [zoo.paired_difference(answers, first, other, "macro_f1")[3] for other in others]
@@ -242,8 +242,10 @@ def test_classes_in_another_order_are_the_same_answers(zoo_root):
     first, second = only_protocol(zoo_root).runs
     turned = artifacts.Run(second.path, second.info | {"class_names": second.class_names[::-1]})
     both = zoo.find_protocols([first, turned])[0]
-    plain = zoo.load_answers(zoo.find_protocols([first, second])[0])
-    assert zoo.load_answers(both).drawn["macro_f1"] == pytest.approx(plain.drawn["macro_f1"])
+    plain = zoo.load_test_predictions(zoo.find_protocols([first, second])[0])
+    assert zoo.load_test_predictions(both).drawn["macro_f1"] == pytest.approx(
+        plain.drawn["macro_f1"]
+    )
 
 
 def test_kept_epochs_are_the_lowest_loss_of_a_phase_or_its_last(zoo_root):
@@ -308,7 +310,7 @@ def test_headline_of_a_leaking_run_begins_with_that(copied):
 )
 def test_floors_words(zoo_root, lost, words):
     protocol = only_protocol(zoo_root)
-    said = leaderboard_describe.floors_words(protocol, ranking([True, True], lost))
+    said = leaderboard_describe.baselines_text(protocol, ranking([True, True], lost))
     assert said.startswith(words) and "accuracy 55.0" in said
     assert ("Not above: Model B." in said) == (lost == [[], ["x"]])
 

@@ -21,7 +21,7 @@ from core.runs.artifacts import ArtifactError
 from core.serving.guard import detector, fit
 from core.serving.guard.detector import CELLS, VARIANTS, Space, load_guard
 from core.serving.guard.fit import set_bounds
-from core.serving.guard.messages import Look, explain_facts
+from core.serving.guard.messages import GuardMeasurement, explain_facts
 from core.serving.guard.negatives import as_decoded
 from tests.support.guard import add_guard
 from tests.support.runs import make_run
@@ -301,15 +301,15 @@ def test_a_drawn_picture_passes_visibly_whatever_it_shows(judging, xray) -> None
 
 
 def test_far_pictures_say_how_far() -> None:
-    far = Look(features=3.24, layout=9.0, turned=0.5)
+    far = GuardMeasurement(features=3.24, layout=9.0, turned=0.5)
     (reason,) = far.reasons("", VARIANTS[0])
     assert reason == "its features lie 3.2 times as far from the training images as the bound"
-    (reason,) = Look(0.5, 2.0, 0.5).reasons("", VARIANTS[0])
+    (reason,) = GuardMeasurement(0.5, 2.0, 0.5).reasons("", VARIANTS[0])
     assert "light and dark areas lie elsewhere: they are 2.0 times as far" in reason
-    (reason,) = Look(0.5, 0.5, 1.2).reasons("", VARIANTS[1])
+    (reason,) = GuardMeasurement(0.5, 0.5, 1.2).reasons("", VARIANTS[1])
     assert "turned by 180 degrees than as it is" in reason
-    assert Look(1.0, 1.0, 1.0).passes and not Look(1.01, 0, 0).passes
-    assert "over 100 times" in Look(1e9, 0, 0).reasons("", VARIANTS[0])[0]
+    assert GuardMeasurement(1.0, 1.0, 1.0).passes and not GuardMeasurement(1.01, 0, 0).passes
+    assert "over 100 times" in GuardMeasurement(1e9, 0, 0).reasons("", VARIANTS[0])[0]
 
 
 def test_the_nearest_are_of_the_training_part_and_a_training_image_finds_itself(whole) -> None:

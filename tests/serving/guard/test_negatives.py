@@ -19,10 +19,10 @@ from core.runs.additions import verify_additions
 from core.serving.guard import fit as guard_fit
 from core.serving.guard import negatives, synthetic_negatives
 from core.serving.guard.detector import CELLS, load_guard
-from core.serving.guard.evaluate import by_value, kept_rate, refused_rate
+from core.serving.guard.evaluate import acceptance_rate, by_value, refused_rate
 from core.serving.guard.features import Seen
 from core.serving.guard.fit import directions_to_try, fit_guard, group_folds, models_to_try
-from core.serving.guard.messages import Look
+from core.serving.guard.messages import GuardMeasurement
 from core.serving.guard.negatives import (
     KINDS,
     LOOKED_AT,
@@ -122,8 +122,8 @@ def test_every_modality_is_tried_on_the_others() -> None:
 
 
 def test_what_is_refused_is_counted_over_pictures_and_not_over_their_cuts() -> None:
-    far, near = Look(2, 0, 0), Look(0.5, 0.5, 0.5)
-    colour = Look(0.1, 0.1, 0.1, colour=True)
+    far, near = GuardMeasurement(2, 0, 0), GuardMeasurement(0.5, 0.5, 0.5)
+    colour = GuardMeasurement(0.1, 0.1, 0.1, colour=True)
     row = refused_rate([("a", far), ("a", far), ("b", colour), ("b", near)])
     assert (row["n"], row["pictures"], row["refused"], row["share"]) == (4, 2, 3, 0.75)
     assert (row["low"], row["high"]) == pytest.approx(proportion_confint(1.5, 2, method="wilson"))
@@ -134,7 +134,7 @@ def test_what_is_refused_is_counted_over_pictures_and_not_over_their_cuts() -> N
 def test_what_is_kept_is_counted_over_patients() -> None:
     kept = np.array([True, True, False, True])
     patients = pd.Series(["p", "p", "q", "r"])
-    row = kept_rate(kept, patients)
+    row = acceptance_rate(kept, patients)
     assert (row["n"], row["n_patients"], row["share"]) == (4, 3, 0.75)
     assert (row["low"], row["high"]) == pytest.approx(proportion_confint(2.25, 3, method="wilson"))
     by = by_value(kept, pd.Series(["a", "a", "b", "a"]), patients)
