@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from core.bench.measurement import BenchError
 from core.cli.audit import add_audit_parser
 from core.cli.bench import add_bench_parser
 from core.cli.cross import add_cross_parser
@@ -17,27 +16,8 @@ from core.cli.slim import add_slim_parser
 from core.cli.train import add_train_parser
 from core.cli.use import add_use_parsers
 from core.cli.zoo import add_zoo_parser
-from core.config import ConfigError
 from core.console import fail
-from core.datasets.leakage import LeakageError
-from core.datasets.phantom.generate import PhantomError
-from core.datasets.registry import DatasetError
-from core.datasets.splits import ManifestError
-from core.datasets.subgroup_columns import GroupingError
-from core.evaluation.audit.subgroups import SubgroupsError
-from core.evaluation.external.cross_dataset import CrossError
-from core.evaluation.heatmaps.evaluate import MapsError
-from core.evaluation.heatmaps.sanity_checks import SanityError
-from core.evaluation.shortcut_baselines import BaselineError
-from core.imageio.decode import ImageError
-from core.inference.class_activation import ExplainError
-from core.inference.ensemble import AuditError
-from core.inference.occlusion import OcclusionError
-from core.inference.served_model import InferenceError
-from core.metrics.classification import MetricsError
-from core.reporting.leaderboard.ranking import ZooError
-from core.runs.artifacts import ArtifactError
-from core.serving.guard.features import GuardError
+from core.errors import UserError
 
 EXAMPLES = """examples:
   python -m core data darkcovidnet                          fetch and check a data set
@@ -47,18 +27,13 @@ EXAMPLES = """examples:
 """
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """Words that the command line does not take; the message is one sentence."""
 
 
 # FloatingPointError: a training whose loss is no longer a number. OSError: a disk that is full, a
 # folder that cannot be written.
-USER_ERRORS = (
-    ArtifactError, AuditError, BenchError, ConfigError, CrossError, DatasetError, ExplainError,
-    FloatingPointError, BaselineError, GroupingError, GuardError, ImageError, InferenceError,
-    LeakageError, ManifestError, MapsError, MetricsError, OcclusionError, OSError, PhantomError,
-    SanityError, SubgroupsError, UsageError, ZooError,
-)  # fmt: skip
+USER_ERRORS = (UserError, FloatingPointError, OSError)
 
 
 class Parser(argparse.ArgumentParser):

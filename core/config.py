@@ -6,10 +6,12 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from core.errors import UserError
+
 MAX_SEED = 2**32 - 1  # numpy and scikit-learn take no larger one
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting that cannot be used; the message is one sentence a person can act on."""
 
 

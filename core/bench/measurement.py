@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from core.config import artifacts_root
+from core.errors import UserError
 from core.runs import artifacts
 
 SECONDS = "s"
 
 
-class BenchError(ValueError):
+class BenchError(UserError):
     """A measurement that is not known; the message is one sentence."""
 
 

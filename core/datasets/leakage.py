@@ -13,6 +13,7 @@ import pandas as pd
 
 from core.datasets.duplicate_pairs import DuplicatePair, find_pairs, linked_sets, spell_out
 from core.datasets.splits import NEAR_COARSE, NEAR_DETAIL
+from core.errors import UserError
 
 SPLITS = ("train", "val", "test")
 CROSSINGS = (("train", "test"), ("train", "val"), ("val", "test"))
@@ -31,7 +32,7 @@ MIRROR_LEFT_OUT = "Mirrored, turned or strongly cropped copies are not looked fo
 PAIRS_GIVEN = " The pairs were not looked for anew but taken as they had been found before."
 
 
-class LeakageError(ValueError):
+class LeakageError(UserError):
     """A split that cannot be checked; the message is one sentence a person can act on."""
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from core.errors import UserError
+
 CLASS_ORDER = ("covid", "normal", "pneumonia")
 SYNONYMS = {
     "covid": "covid",
@@ -31,7 +33,7 @@ SYNONYMS = {
 SOURCES = Path(__file__).parent / "sources"
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """A data set that cannot be found or read; the message is one sentence a person can act on."""
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.model_selection import StratifiedGroupKFold
 
+from core.errors import UserError
 from core.imageio.pixel_cache import forget_array
 from core.runs.artifacts import MANIFEST_COLUMNS
 
@@ -33,7 +34,7 @@ _DETAIL_PX = 64
 _DETAIL_SIGMA_PX = 4
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError):
     """A table that cannot be split; the message is one sentence a person can act on."""
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from core.errors import UserError
+
 MOST_VALUES = 12
 UNKNOWN = "not recorded"
 SIZE_BANDS = {512: "up to 512 px", 1024: "513 to 1024 px", 2048: "1025 to 2048 px"}
@@ -33,7 +35,7 @@ _OURS = frozenset(
 )
 
 
-class GroupingError(ValueError):
+class GroupingError(UserError):
     """A table that cannot be grouped; the message is one sentence a person can act on."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 
+from core.errors import UserError
 from core.imageio.decode import resize_square
 from core.metrics.classification import compute_metrics
 from core.metrics.confidence import bootstrap_intervals
@@ -27,7 +28,7 @@ FILE_COLUMNS = ("width", "height", "format", "mode")
 ORIGINAL_COLUMNS = ("original_width", "original_height", "original_format", "original_mode")
 
 
-class BaselineError(ValueError):
+class BaselineError(UserError):
     """Floors that cannot be computed; the message is one sentence a person can act on."""
 
 

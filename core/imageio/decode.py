@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
+from core.errors import UserError
 from core.imageio.file_type import DICOM, PICTURES, detect_file_type, second_file_type, webp_size
 
 MAX_SIDE_PX = 20_000
@@ -44,7 +45,7 @@ _TIFF_PHOTOMETRIC = 262
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A picture that cannot be used; the message is one sentence a person can act on."""
 
 

@@ -15,11 +15,13 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 
+from core.errors import UserError
+
 MAX_TILES = 65_535
 MAX_SCANS = 200
 
 
-class PixelError(ValueError):
+class PixelError(UserError):
     """Pixel data that cannot be decoded; one sentence without any word of the header."""
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
+from core.errors import UserError
+
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _BLOCK_PX = 2**20
 
 
-class ShadeError(ValueError):
+class ShadeError(UserError):
     """A table or window of the header that cannot be used; one sentence."""
 
 

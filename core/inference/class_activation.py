@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from core.errors import UserError
 from core.inference.occlusion import occlusion_maps
 from core.inference.served_model import Output
 
@@ -34,7 +35,7 @@ _SCALE = np.array(
 )  # fmt: skip
 
 
-class ExplainError(ValueError):
+class ExplainError(UserError):
     """A map that cannot be drawn; the message is one plain sentence."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from core.errors import UserError
 from core.metrics.classification import check_predictions, compute_metrics, predicted_index
 from core.metrics.confidence import bootstrap_intervals, draw_weights, patient_index
 
@@ -18,7 +19,7 @@ DRAWS = 2000
 BATCH = 64  # images altered and asked about at once, so that memory stays flat
 
 
-class AuditError(ValueError):
+class AuditError(UserError):
     """An audit that cannot be made; the message is one sentence a person can act on."""
 
 

@@ -11,13 +11,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from core.errors import UserError
+
 CELLS = 8
 BATCH = 32
 # Shares below it are told apart by rounding only: a float32 softmax has 7 digits.
 SMALLEST_SHARE = 1e-7
 
 
-class OcclusionError(ValueError):
+class OcclusionError(UserError):
     """A picture that cannot be asked about; the message is one plain sentence."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from core.backend import import_openvino
+from core.errors import UserError
 from core.inference.receptive_field import Places, align_maps, find_places
 from core.runs.artifacts import ArtifactError, Run, model_files
 from core.runs.missing_weights import retrain_command
@@ -20,7 +21,7 @@ from core.runs.missing_weights import retrain_command
 PRECISIONS = ("f32", "bf16", "f16")
 
 
-class InferenceError(ValueError):
+class InferenceError(UserError):
     """A model that cannot be loaded or fed; the message is one sentence."""
 
 

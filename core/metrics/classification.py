@@ -12,13 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from core.errors import UserError
+
 COVID = "covid"
 ECE_BINS = 15
 # The contract of predictions.csv; float32 softmaxes written with 9 digits stay within 2e-7.
 SUM_TOLERANCE = 1e-5
 
 
-class MetricsError(ValueError):
+class MetricsError(UserError):
     """Predictions that cannot be scored; the message is one sentence a person can act on."""
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.errors import UserError
 
-class ArtifactError(ValueError):
+
+class ArtifactError(UserError):
     """A run that cannot be read or written; the message is one sentence a person can act on."""
 
 

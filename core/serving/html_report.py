@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from core.datasets.phantom.generate import NOTICE
+from core.errors import UserError
 from core.imageio.decode import Decoded
 from core.reporting import verdict
 from core.reporting.answer_reliability import agreement_sentence, answer_reliability, votes
@@ -58,7 +59,7 @@ LIMITS = (
 PREDICTED_WITH = {"openvino": "OpenVINO", "numpy": "NumPy", "pillow": "Pillow"}
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """A report that cannot be made; the message is one plain sentence."""
 
 

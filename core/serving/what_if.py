@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from core.errors import UserError
+
 FILLS = ("mean", "black")
 MIN_VISIBLE = 0.1  # share of each side that a crop has to leave
 
 
-class AlteringError(ValueError):
+class AlteringError(UserError):
     """Changes that cannot be made; the message is one sentence."""
 
 

@@ -27,6 +27,8 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
+from core.errors import UserError
+
 PEOPLE, SECONDS = 20, 60.0
 BOUNDARY = "boundary-of-a-tab-without-a-browser"
 # Stands in every model's card, or else in the guard's refusal: the page has its answer.
@@ -34,7 +36,7 @@ ANSWERED = ("Not ruled out", "not calibrated", "This does not look like")
 LONGEST_S = 60.0
 
 
-class LoadError(ValueError):
+class LoadError(UserError):
     """A page that did not come, or came without an answer; one sentence."""
 
 

@@ -33,6 +33,7 @@ from scipy.ndimage import gaussian_filter
 from core.datasets.phantom.anatomy import Anatomy, View, draw_patient, draw_view
 from core.datasets.phantom.chest import Frame, draw_frame
 from core.datasets.phantom.lesions import LESIONS
+from core.errors import UserError
 
 class_names = ("covid", "normal", "pneumonia")
 DRAWING_VERSION = 1
@@ -40,7 +41,7 @@ MIN_SIZE_PX, MAX_SIZE_PX = 32, 1024
 NOTICE = "SYNTHETIC: a drawn phantom, not an image of a person"
 
 
-class PhantomError(ValueError):
+class PhantomError(UserError):
     """A phantom that cannot be drawn or written; the message is one plain sentence."""
 
 

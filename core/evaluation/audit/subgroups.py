@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from core.datasets.subgroup_columns import UNKNOWN, list_columns
+from core.errors import UserError
 from core.metrics.classification import arrays_from_predictions, predicted_index
 from core.metrics.confidence import draw_weights, patient_index, wilson_interval
 from core.runs.artifacts import Run, load_manifest
@@ -29,7 +30,7 @@ RULE = (
 )
 
 
-class SubgroupsError(ValueError):
+class SubgroupsError(UserError):
     """Subgroups that cannot be computed; the message is one sentence a person can act on."""
 
 

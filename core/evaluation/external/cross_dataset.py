@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.datasets.registry import KNOWN
+from core.errors import UserError
 from core.evaluation.external.cross_dataset_rows import choose_runs, data_name
 from core.evaluation.external.dataset import MODALITY_WORDS
 from core.runs import additions, artifacts, schema, schema_additions
@@ -26,7 +27,7 @@ COMMAND = "python -m core cross"
 Interval = tuple[float | None, float | None]
 
 
-class CrossError(ValueError):
+class CrossError(UserError):
     """Runs or models that cannot be crossed; the message is one sentence a person can act on."""
 
 

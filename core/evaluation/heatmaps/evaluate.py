@@ -17,6 +17,7 @@ import pandas as pd
 
 from core.console import progress
 from core.datasets.phantom.generate import DRAWING_VERSION, class_names
+from core.errors import UserError
 from core.evaluation.heatmaps.describe import ALL, describe_learning, describe_model
 from core.evaluation.heatmaps.phantoms import (
     Asked,
@@ -64,7 +65,7 @@ MAPS = {
 }
 
 
-class MapsError(ValueError):
+class MapsError(UserError):
     """Maps that cannot be measured; the message is one plain sentence."""
 
 

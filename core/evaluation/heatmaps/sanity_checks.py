@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import spearmanr
 
+from core.errors import UserError
 from core.inference.class_activation import heat_map, stretch_heat
 
 KINDS = {"last_layer": "the last layer", "all_layers": "all layers"}
@@ -30,7 +31,7 @@ _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 _AFTER_LAYERS = ("Add", "Multiply")  # biases, and scales that were not folded into kernels
 
 
-class SanityError(ValueError):
+class SanityError(UserError):
     """A check that cannot be made; the message is one plain sentence."""
 
 

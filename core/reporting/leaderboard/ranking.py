@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.errors import UserError
 from core.metrics.bootstrap import DRAWS, draw_sums, patient_index
 from core.metrics.classification import arrays_from_predictions, rates_from_confusion
 from core.metrics.confidence import as_matrices, patient_confusion
@@ -38,7 +39,7 @@ COSTS = ("params", "size_mb", "train_s", "latency_ms")
 Entry = tuple[str, str]  # run, model
 
 
-class ZooError(ValueError):
+class ZooError(UserError):
     """A ranking that cannot be made; the message is one sentence."""
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from core.console import progress
 from core.datasets.folder import find_image
+from core.errors import UserError
 from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference.served_model import ServedModel
 from core.serving.guard.detector import read_layout
@@ -19,7 +20,7 @@ from core.serving.guard.negatives import KINDS, Setting, Trial, TrialError
 BATCH = 16
 
 
-class GuardError(ValueError):
+class GuardError(UserError):
     """A guard that cannot be fitted; the message is one sentence a person can act on."""
 
 
