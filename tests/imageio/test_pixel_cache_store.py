@@ -145,11 +145,11 @@ BUILD = """
 import sys, time
 import pandas as pd
 from core.imageio import decode
-decode = images.decode_image
+right = decode.decode_image
 def slow(data):
     time.sleep(0.01)
-    return decode(data)
-images.decode_image = slow
+    return right(data)
+decode.decode_image = slow
 root, folder, step = sys.argv[1:]
 from core.imageio.pixel_cache import build_pixel_cache
 paths = [f"class {i % 2}/image_{i:02d}.png" for i in range(40)]

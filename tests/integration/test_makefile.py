@@ -319,7 +319,7 @@ from core.inference import served_model
 from core.runs import artifacts
 run = artifacts.open_run(pathlib.Path({str(demo_root / "artifacts" / "demo")!r}))
 for name in run.models:
-    model = inference.load_model(run, name)
+    model = served_model.load_model(run, name)
     size = model.input_size_px
     answer = model.predict(np.zeros((2, size, size), np.uint8))
     assert answer.probabilities.shape == (2, 3), answer.probabilities.shape

@@ -27,7 +27,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MAIN = """
 import sys
 from dashboard.server import upload_retention
-keeping.EXPIRE_EVERY_S = 0.3
+upload_retention.EXPIRE_EVERY_S = 0.3
 import dashboard.__main__ as start
 from streamlit.web import cli
 right = cli.main
