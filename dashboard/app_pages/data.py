@@ -44,7 +44,7 @@ def show_samples(selection: ui.Selection, manifest: pd.DataFrame) -> None:
                     show_image(pictures, row, synthetic=selection.run.synthetic)
 
 
-def show_image(pictures: run_data.Pictures, row, *, synthetic: bool) -> None:
+def show_image(pictures: run_data.ImageFiles, row, *, synthetic: bool) -> None:
     caption = f"{SPLIT_NAMES.get(row.split, row.split)}, {row.image_id.rsplit('/', 1)[-1]}"
     path = pictures.find(row.image_id)
     if path is None:

@@ -50,7 +50,7 @@ def draw_phantom(label: str, seed: int) -> None:
     st.session_state["predict_seed"] = seed + 1
 
 
-def take_test_image(pictures: run_data.Pictures, labels: dict[str, str], synthetic: bool) -> None:
+def take_test_image(pictures: run_data.ImageFiles, labels: dict[str, str], synthetic: bool) -> None:
     image_id = st.session_state.get(TEST_IMAGE)
     path = pictures.find(image_id) if image_id else None
     if path is None:

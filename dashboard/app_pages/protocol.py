@@ -28,7 +28,7 @@ def train_command(run: Run, name: str, *, split: str = "group", k: int = FOLDS) 
 
 
 def say_headline(
-    selection: ui.Selection, rows: pd.DataFrame, target: published_protocol.Target
+    selection: ui.Selection, rows: pd.DataFrame, target: published_protocol.PublishedTarget
 ) -> None:
     run, own = (
         selection.run,
@@ -155,7 +155,7 @@ def show_split_comparison(selection: ui.Selection) -> None:
         st.caption(split_comparison.METHOD)
 
 
-def show_published(selection: ui.Selection, rows: list[published_protocol.Row]) -> None:
+def show_published(selection: ui.Selection, rows: list[published_protocol.ProtocolRow]) -> None:
     run = selection.run
     shown = [row for row in rows if row.model is None or row.model in selection.models]
     if not any(row.model for row in shown):
@@ -189,13 +189,13 @@ def show_published(selection: ui.Selection, rows: list[published_protocol.Row]) 
     st.caption(published_protocol.table_note(run))
 
 
-def source_cell(selection: ui.Selection, row: published_protocol.Row) -> str:
+def source_cell(selection: ui.Selection, row: published_protocol.ProtocolRow) -> str:
     if row.model:
         return f"**{ui.model_cell(selection.run, row.model)}**"
     return f"{ui.escape(row.label)} :gray[{ui.escape(row.reference)}]"
 
 
-def cells(row: published_protocol.Row) -> list[str]:
+def cells(row: published_protocol.ProtocolRow) -> list[str]:
     """Figures as on every page: the interval lighter."""
     return [
         f"{number} :gray[{rest[:-1]}]" if rest else number
@@ -205,7 +205,7 @@ def cells(row: published_protocol.Row) -> list[str]:
     ]
 
 
-def csv_rows(rows: list[published_protocol.Row]) -> pd.DataFrame:
+def csv_rows(rows: list[published_protocol.ProtocolRow]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -223,7 +223,7 @@ def csv_rows(rows: list[published_protocol.Row]) -> pd.DataFrame:
     )
 
 
-def show_target(target: published_protocol.Target) -> None:
+def show_target(target: published_protocol.PublishedTarget) -> None:
     st.subheader("Target", anchor=False)
     icons = {"reached": ":material/check_circle:", "not reached": ":material/cancel:"}
     icon = icons.get(target.status, ":material/pending:")

@@ -34,7 +34,7 @@ def show(
     selection: ui.Selection,
     answers: pd.DataFrame,
     image_ids: Sequence[str],
-    pictures: run_data.Pictures,
+    pictures: run_data.ImageFiles,
     key: str,
 ) -> None:
     """Draw the images as cards, PAGE_SIZE a page, in the order given.
@@ -62,12 +62,12 @@ def show(
         large_view(selection, by_image, list(image_ids), pictures)
 
 
-def find_image_files(run: Run) -> run_data.Pictures:
+def find_image_files(run: Run) -> run_data.ImageFiles:
     """The run's pictures in the folder that a person pointed to, or else in the data folder."""
     return run_data.find_image_files(run, _folder())
 
 
-def ask_for_folder(run: Run, pictures: run_data.Pictures) -> None:
+def ask_for_folder(run: Run, pictures: run_data.ImageFiles) -> None:
     """Say which pictures are missing and take a folder that holds them; it counts on all pages."""
     folder, n_found = _folder(), len(pictures.found)
     if folder:
@@ -123,7 +123,7 @@ def _choose_page(n_pages: int, key: str) -> int:
 def _card(
     selection: ui.Selection,
     rows: pd.DataFrame,
-    pictures: run_data.Pictures,
+    pictures: run_data.ImageFiles,
     image_id: str,
     place: int,
     key: str,
@@ -161,7 +161,7 @@ def _said(selection: ui.Selection, row) -> str:
 
 
 def square_thumbnail(
-    run: Run, pictures: run_data.Pictures, image_id: str
+    run: Run, pictures: run_data.ImageFiles, image_id: str
 ) -> tuple[np.ndarray | None, str]:
     """A square picture, letterboxed for an even grid, or None and why."""
     path = pictures.find(image_id)
@@ -200,7 +200,7 @@ def large_view(
     selection: ui.Selection,
     by_image: dict[str, pd.DataFrame],
     image_ids: list[str],
-    pictures: run_data.Pictures,
+    pictures: run_data.ImageFiles,
 ) -> None:
     """One image with every model's probabilities and heat map; steps through image_ids."""
     place = min(st.session_state.get(_AT, 0), len(image_ids) - 1)
@@ -240,7 +240,7 @@ def large_view(
         st.plotly_chart(figure, key="large_bars", config={"displayModeBar": False}, alt=alt)
 
 
-def _large_image(selection: ui.Selection, pictures: run_data.Pictures, image_id: str) -> None:
+def _large_image(selection: ui.Selection, pictures: run_data.ImageFiles, image_id: str) -> None:
     path = pictures.find(image_id)
     if path is None:
         st.caption(f":material/hide_image: {how_to_fetch(selection.run)}")

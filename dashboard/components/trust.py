@@ -29,10 +29,10 @@ COLUMN_KEY, WHAT_KEY = "trust_column", "trust_what"
 Metrics = Mapping[str, dict[str, Any]]
 
 
-def look(selection: ui.Selection) -> charts.Look:
+def look(selection: ui.Selection) -> charts.ChartFrame:
     """The models chosen in the sidebar, in the run's order."""
     labels = {model: selection.title(model) for model in selection.run.models}
-    return charts.Look(selection.models, labels)
+    return charts.ChartFrame(selection.models, labels)
 
 
 def show_dots(selection: ui.Selection, name: str, points: Callable[[], tuple], **words) -> None:
@@ -136,7 +136,7 @@ def show_pairs(selection: ui.Selection, pairs: list[dict[str, Any]]) -> None:
                 show_pair(selection, pair, pictures)
 
 
-def show_pair(selection: ui.Selection, pair: dict[str, Any], pictures: run_data.Pictures) -> None:
+def show_pair(selection: ui.Selection, pair: dict[str, Any], pictures: run_data.ImageFiles) -> None:
     alike = pair["correlation"]
     words = f"{pair['kind']} copy" + (f", correlation {alike:.3f}" if alike is not None else "")
     words += ", mirrored" if pair.get("mirrored") else ""
@@ -148,7 +148,7 @@ def show_pair(selection: ui.Selection, pair: dict[str, Any], pictures: run_data.
 
 
 def show_image(
-    selection: ui.Selection, image_id: str, part: str, pictures: run_data.Pictures
+    selection: ui.Selection, image_id: str, part: str, pictures: run_data.ImageFiles
 ) -> None:
     caption = f"{part}: {ui.shorten(image_id, 34)}"
     path = pictures.find(image_id)

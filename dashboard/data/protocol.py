@@ -36,13 +36,13 @@ def load_fold_table(run: Run) -> pd.DataFrame:
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner="Reading the folds …", max_entries=10)
-def load_table_rows(run: Run) -> list[published_protocol.Row]:
+def load_table_rows(run: Run) -> list[published_protocol.ProtocolRow]:
     """core.evaluation.published_protocol.table_rows. Raises ArtifactError, MetricsError."""
     return published_protocol.table_rows(run)
 
 
 @st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=10)
-def load_target(run: Run) -> published_protocol.Target:
+def load_target(run: Run) -> published_protocol.PublishedTarget:
     """core.evaluation.published_protocol.judge_target. Raises ArtifactError, MetricsError."""
     return published_protocol.judge_target(run)
 

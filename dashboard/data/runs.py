@@ -9,7 +9,7 @@ copies that a page may change.
     load_prediction_table(run, model, part) -> DataFrame   predictions + patient, path, confidence
     load_metrics(run, model, part) -> dict                  metrics.json, or computed for that part
     load_comparisons(run, part) -> list[dict]                every pair of models
-    find_image_files(run, folder="") -> Pictures               .find(image_id) -> Path | None
+    find_image_files(run, folder="") -> ImageFiles               .find(image_id) -> Path | None
     read_thumbnail(path, size_px) -> uint8 (h, w)           raises core.imageio.decode.ImageError
     load_model(run, model) -> core.inference.served_model.ServedModel    raises ArtifactError,
     InferenceError load_guard_document(run), load_maps(run) -> dict | None figures of guard/ and

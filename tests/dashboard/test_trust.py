@@ -366,7 +366,7 @@ def test_text_from_files_is_text(run_dir: Path) -> None:
         assert "<b>b</b>" not in element.value and ":red[a]" not in element.value
     figure = trust_charts.plot_dot_rows(
         trust_tables.points([(NASTY, "cnn", 0.5, 0.4, 0.6, False, False, NASTY)]),
-        trust_charts.Look(["cnn"], {"cnn": NASTY}),
+        trust_charts.ChartFrame(["cnn"], {"cnn": NASTY}),
         title=NASTY,
         axis="percent",
     ).figure
@@ -377,8 +377,8 @@ def test_text_from_files_is_text(run_dir: Path) -> None:
 # ------------------------------------------------------------------------------ charts
 
 
-def look() -> trust_charts.Look:
-    return trust_charts.Look(list(MODELS), {"cnn": "CNN", "mobilenetv2": "MobileNetV2"})
+def look() -> trust_charts.ChartFrame:
+    return trust_charts.ChartFrame(list(MODELS), {"cnn": "CNN", "mobilenetv2": "MobileNetV2"})
 
 
 def traces(figure, name: str) -> list:
