@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.components import page as ui
+from dashboard.components.sidebar import draw_sidebar
 from dashboard.server import upload_retention
 
 # A file: a Material icon in the tab would be fetched from the network.
@@ -36,5 +36,5 @@ page = st.navigation(
         for name, (title, icon) in PAGES.items()
     ]
 )
-ui.draw_sidebar()
+draw_sidebar()
 page.run()

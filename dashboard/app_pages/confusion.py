@@ -7,7 +7,9 @@ import streamlit as st
 from core.runs.artifacts import ArtifactError
 from dashboard.charts.confusion import describe_confusion, plot_confusion, scale_top
 from dashboard.components import gallery, live_answers
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence
+from dashboard.components.page import empty_state, page_frame
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.tables.predictions import (
     NORMALISE,
@@ -36,17 +38,17 @@ def set_cell(cell: tuple[str, str, str] | None) -> None:
         st.session_state[name] = value
 
 
-def worst_line(counts: dict, selection: ui.Selection) -> str:
+def worst_line(counts: dict, selection: Selection) -> str:
     """The page's answer in words: each model's most frequent mistake."""
     names = selection.run.class_names
     parts = []
     for model, matrix in counts.items():
         off = [(int(matrix[i, j]), i, j) for i in range(len(names)) for j in range(len(names))]
         n, i, j = max((cell for cell in off if cell[1] != cell[2]), default=(0, 0, 0))
-        title = ui.escape(selection.title(model))
+        title = escape(selection.title(model))
         if n:
             parts.append(
-                f"**{title}** most often takes {ui.escape(names[i])} for {ui.escape(names[j])} "
+                f"**{title}** most often takes {escape(names[i])} for {escape(names[j])} "
                 f"({n} of {int(matrix[i].sum())})"
             )
         else:
@@ -54,14 +56,14 @@ def worst_line(counts: dict, selection: ui.Selection) -> str:
     return "; ".join(parts) + "."
 
 
-selection = ui.page_frame("Confusion", ":material/grid_on:")
+selection = page_frame("Confusion", ":material/grid_on:")
 run, names = selection.run, selection.run.class_names
 try:
     tables = {m: run_data.load_prediction_table(run, m, selection.part) for m in selection.models}
     answers = join_predictions(tables, names)
     pictures = gallery.find_image_files(run)
 except ArtifactError as error:
-    ui.empty_state(ui.sentence(str(error)))
+    empty_state(escape_sentence(str(error)))
 counts = {model: count_cells(answers, model, names) for model in selection.models}
 
 st.markdown(worst_line(counts, selection))
@@ -132,7 +134,7 @@ model, true, predicted = cell
 said = f"{true} predicted as {predicted}"
 plural = "image" if len(rows) == 1 else "images"
 st.button(
-    f"{ui.escape(said)}, {ui.escape(selection.title(model))}, {len(rows)} {plural}",
+    f"{escape(said)}, {escape(selection.title(model))}, {len(rows)} {plural}",
     icon=":material/close:",
     icon_position="right",
     help="Clear the choice",

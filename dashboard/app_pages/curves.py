@@ -9,24 +9,32 @@ from core.metrics.classification import MetricsError
 from core.metrics.curves import MACRO
 from core.runs.artifacts import ArtifactError
 from dashboard.charts import curves as curve_charts
-from dashboard.components import page as ui
 from dashboard.components.calibration import show_calibration, show_sets
-from dashboard.components.common import choose, explain, mark, offer_tables, safe_titles, titles_of
+from dashboard.components.markdown import escape, escape_sentence, model_cell, with_interval
 from dashboard.components.operating_point import show_operating
+from dashboard.components.page import (
+    choose,
+    empty_state,
+    explain,
+    offer_tables,
+    page_frame,
+    show_chart,
+)
+from dashboard.components.sidebar import Selection
 from dashboard.data import curves as curve_data
 from dashboard.tables import curves as curve_tables
 
 
-def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | None) -> None:
+def show_separation(selection: Selection, curves: dict, comparisons: dict | None) -> None:
     run, split_name = selection.run, selection.split_name
     options = [MACRO, *run.class_names]
     name = choose("One class against the rest", options, "curves_class", {MACRO: "mean of all"})
     shown = {model: kinds for model, kinds in curves.items() if name in kinds["roc"]}
     if not shown:
-        all_or_none = f"of {ui.escape(name)}: either none or all of the {split_name} images are it"
+        all_or_none = f"of {escape(name)}: either none or all of the {split_name} images are it"
         st.info(f"There is no curve {all_or_none}.", icon=":material/info:")
         return
-    titles = titles_of(selection)
+    titles = selection.titles
     first = next(iter(shown.values()))["roc"][name]
     n_text = f"{first.n_positive} {name} among n = {first.n} {split_name} images"
     if name == MACRO:
@@ -35,8 +43,8 @@ def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | N
         sentence = curve_tables.area_sentence(
             {model: kinds["roc"][name] for model, kinds in shown.items()},
             comparisons and comparisons[name],
-            safe_titles(selection),
-            of=f"{ui.escape(name)} from the rest",
+            selection.safe_titles,
+            of=f"{escape(name)} from the rest",
         )
         st.markdown(sentence)
     for column, kind in zip(st.columns(2, gap="medium"), ("roc", "pr"), strict=True):
@@ -48,14 +56,14 @@ def show_separation(selection: ui.Selection, curves: dict, comparisons: dict | N
                 labels=titles,
                 n_text=n_text,
             )
-            ui.show_chart(chart, key=f"curves_{kind}")
+            show_chart(chart, key=f"curves_{kind}")
     rows = []
     for model, kinds in shown.items():
-        row = {"Model": mark(selection, model)}
+        row = {"Model": model_cell(selection.run, model)}
         for kind, area in (("roc", "AUC"), ("pr", "Average precision")):
             curve = kinds[kind][name]
             interval = {"low": curve.area_low, "high": curve.area_high}
-            row[area] = ui.with_interval(curve.area, interval)
+            row[area] = with_interval(curve.area, interval)
         rows.append(row)
     st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
     offer_tables(
@@ -86,7 +94,7 @@ SECTIONS = {
     "operating": "Operating point",
 }
 
-selection = ui.page_frame("Curves", ":material/stacked_line_chart:")
+selection = page_frame("Curves", ":material/stacked_line_chart:")
 try:
     curves = {
         model: curve_data.load_curves(selection.run, model, selection.part)
@@ -95,7 +103,7 @@ try:
     comparisons = curve_data.load_area_comparisons(selection.run, selection.part)
     roc = {m: kinds["roc"][MACRO] for m, kinds in curves.items() if MACRO in kinds["roc"]}
     sentence = curve_tables.area_sentence(
-        roc, comparisons and comparisons[MACRO], safe_titles(selection), of="the classes"
+        roc, comparisons and comparisons[MACRO], selection.safe_titles, of="the classes"
     )
     if selection.run.synthetic:
         sentence = f"SYNTHETIC: drawn phantoms say nothing about patients. {sentence}"
@@ -110,4 +118,4 @@ try:
     else:
         show_operating(selection)
 except (ArtifactError, MetricsError) as error:
-    ui.empty_state(ui.sentence(str(error)))
+    empty_state(escape_sentence(str(error)))

@@ -8,7 +8,9 @@ from core.imageio.decode import ImageError
 from core.runs.artifacts import ArtifactError
 from dashboard.charts import training as training_charts
 from dashboard.components import gallery
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence, shorten
+from dashboard.components.page import empty_state, page_frame, show_chart, synthetic_badge
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.tables import metrics as metric_tables
 
@@ -22,14 +24,14 @@ def draw_again() -> None:
     st.session_state[DRAW_KEY] = st.session_state.get(DRAW_KEY, 0) + 1
 
 
-def show_samples(selection: ui.Selection, manifest: pd.DataFrame) -> None:
+def show_samples(selection: Selection, manifest: pd.DataFrame) -> None:
     """PER_CLASS random images a class; the draw is seeded, so it stays until it is asked anew."""
     seed = st.session_state.get(DRAW_KEY, 0)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(f"{PER_CLASS} random images a class", anchor=False, width="content")
         st.button("Draw others", icon=":material/casino:", on_click=draw_again)
         if selection.run.synthetic:
-            ui.synthetic_badge()
+            synthetic_badge()
     pictures = gallery.find_image_files(selection.run)
     gallery.ask_for_folder(selection.run, pictures)
     if not pictures.found:
@@ -37,7 +39,7 @@ def show_samples(selection: ui.Selection, manifest: pd.DataFrame) -> None:
     for place, name in enumerate(selection.run.class_names):
         rows = manifest[manifest["label"] == name]
         rows = rows.sample(min(PER_CLASS, len(rows)), random_state=100 * seed + place)
-        st.markdown(f"**{ui.escape(name)}** · {int((manifest['label'] == name).sum())} images")
+        st.markdown(f"**{escape(name)}** · {int((manifest['label'] == name).sum())} images")
         with st.grid(PER_CLASS, min_column_width=150, gap="small"):
             for row in rows.itertuples():
                 with st.container():
@@ -48,28 +50,28 @@ def show_image(pictures: run_data.ImageFiles, row, *, synthetic: bool) -> None:
     caption = f"{SPLIT_NAMES.get(row.split, row.split)}, {row.image_id.rsplit('/', 1)[-1]}"
     path = pictures.find(row.image_id)
     if path is None:
-        st.caption(f":material/hide_image: not on this machine  \n{ui.escape(caption)}")
+        st.caption(f":material/hide_image: not on this machine  \n{escape(caption)}")
         return
     try:
         pixels = run_data.read_thumbnail(path, THUMBNAIL_PX)
     except ImageError as error:
-        st.caption(f":material/broken_image: {ui.sentence(str(error))}")
+        st.caption(f":material/broken_image: {escape_sentence(str(error))}")
         return
     kind = "Drawn phantom, SYNTHETIC," if synthetic else "X-ray"
     st.image(
         label_synthetic(pixels) if synthetic else pixels,
-        caption=ui.escape(ui.shorten(caption, 40)),
+        caption=escape(shorten(caption, 40)),
         width="stretch",
         alt=f"{kind} of class {row.label}, {caption}",
     )
 
 
-def show_splits(selection: ui.Selection, manifest: pd.DataFrame) -> None:
+def show_splits(selection: Selection, manifest: pd.DataFrame) -> None:
     counts = metric_tables.split_counts(manifest, selection.run.class_names)
     counts["split"] = counts["split"].map(SPLIT_NAMES)
     left, right = st.columns(2, gap="medium", vertical_alignment="center")
     with left:
-        ui.show_chart(training_charts.plot_class_balance(manifest, selection.run.class_names))
+        show_chart(training_charts.plot_class_balance(manifest, selection.run.class_names))
     with right:
         st.dataframe(counts, hide_index=True, alt="Images a class and patients in each split")
         shared = int(manifest.groupby("patient_id")["split"].nunique().gt(1).sum())
@@ -87,23 +89,23 @@ def show_rules(info: dict) -> None:
     policy = {"group": "by group: what belongs together stays on one side"}
     policy |= {"random": "at random, groups ignored (leaks where a patient has several images)"}
     split = str(info.get("split_policy", "not stated"))
-    st.markdown(f"**Split** {ui.escape(policy.get(split, split))}.")
-    st.markdown(f"**Grouping rule** {ui.escape(str(info.get('grouping', 'not stated')))}")
+    st.markdown(f"**Split** {escape(policy.get(split, split))}.")
+    st.markdown(f"**Grouping rule** {escape(str(info.get('grouping', 'not stated')))}")
     caveats = [str(caveat) for caveat in info["dataset"].get("caveats", [])]
     if caveats:
         st.markdown("**What to know about these images**")
-        st.markdown("\n".join(f"- {ui.escape(caveat)}" for caveat in caveats))
+        st.markdown("\n".join(f"- {escape(caveat)}" for caveat in caveats))
 
 
-selection = ui.page_frame("Data", ":material/folder_open:")
+selection = page_frame("Data", ":material/folder_open:")
 run = selection.run
 try:
     manifest, skipped = run_data.load_manifest(run), run_data.load_skipped(run)
 except ArtifactError as error:
-    ui.empty_state(ui.sentence(str(error)))
+    empty_state(escape_sentence(str(error)))
 
 dataset = run.info["dataset"]
-title = ui.escape(str(dataset.get("title") or dataset.get("name", "an unnamed data set")))
+title = escape(str(dataset.get("title") or dataset.get("name", "an unnamed data set")))
 unit = "drawn patients" if run.synthetic else "patients"
 st.markdown(
     f"#### {len(manifest)} images of {manifest['patient_id'].nunique()} {unit} in "
@@ -119,7 +121,7 @@ show_samples(selection, manifest)
 st.subheader("Image sizes", anchor=False)
 left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
 with left:
-    ui.show_chart(training_charts.plot_image_sizes(manifest, run.class_names))
+    show_chart(training_charts.plot_image_sizes(manifest, run.class_names))
 with right:
     st.dataframe(
         metric_tables.size_table(manifest, run.class_names),

@@ -7,7 +7,9 @@ import streamlit as st
 
 from core.runs.artifacts import ArtifactError
 from dashboard.components import gallery
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence, with_interval
+from dashboard.components.page import empty_state, page_frame
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.tables.metrics import csv_download
 from dashboard.tables.predictions import MISSED_BY, export_table, join_predictions, wrong_images
@@ -19,7 +21,7 @@ ANY = "any"
 KEPT = {"persist_state": "session"}  # filters outlive a visit to another page
 
 
-def error_line(selection: ui.Selection, answers: pd.DataFrame, model: str) -> str:
+def error_line(selection: Selection, answers: pd.DataFrame, model: str) -> str:
     """Markdown: "ResNet50: 31 of 225 wrong, 13.8 % (9.5 to 18.5)"."""
     own = answers[answers["model"] == model]
     n, wrong = len(own), int((~own["right"].astype(bool)).sum())
@@ -28,11 +30,11 @@ def error_line(selection: ui.Selection, answers: pd.DataFrame, model: str) -> st
     interval = None
     if accuracy and accuracy.get("low") is not None:
         interval = {"low": 1 - accuracy["high"], "high": 1 - accuracy["low"]}
-    share = ui.with_interval(wrong / n if n else None, interval)
-    return f"**{ui.escape(selection.label(model))}**: {wrong} of {n} wrong, {share}"
+    share = with_interval(wrong / n if n else None, interval)
+    return f"**{escape(selection.label(model))}**: {wrong} of {n} wrong, {share}"
 
 
-def filters(selection: ui.Selection) -> dict:
+def filters(selection: Selection) -> dict:
     """One row of filters; returns the arguments of wrong_images."""
     names = selection.run.class_names
     models = list(selection.models)
@@ -71,7 +73,7 @@ def reset_filters() -> None:
     st.session_state[CONFIDENCE] = (0, 100)
 
 
-selection = ui.page_frame("Errors", ":material/image_search:")
+selection = page_frame("Errors", ":material/image_search:")
 run, part = selection.run, selection.part
 try:
     tables = {m: run_data.load_prediction_table(run, m, part) for m in selection.models}
@@ -80,7 +82,7 @@ try:
     pictures = gallery.find_image_files(run)
     manifest = run_data.load_manifest(run)
 except ArtifactError as error:
-    ui.empty_state(ui.sentence(str(error)))
+    empty_state(escape_sentence(str(error)))
 
 st.markdown("  \n".join(lines))
 st.caption(

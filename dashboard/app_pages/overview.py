@@ -9,54 +9,65 @@ from core.reporting.model_card_training import tried_where
 from core.runs.artifacts import ArtifactError, load_card
 from dashboard.charts import base as base_charts
 from dashboard.components import overview as overview_parts
-from dashboard.components import page as ui
+from dashboard.components.markdown import (
+    escape,
+    escape_sentence,
+    interval_text,
+    model_cell,
+    model_mark,
+    number,
+    percent,
+    with_interval,
+)
+from dashboard.components.page import empty_state, page_frame, show_chart
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.tables import metrics as metric_tables
 
 COVID = "covid"
 
 
-def show_cards(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+def show_cards(selection: Selection, metrics: dict[str, dict]) -> None:
     with st.grid(min(len(selection.models), 5), min_column_width=230, border=True):
         for model in selection.models:
             with st.container():
                 show_card(selection, model, metrics[model])
 
 
-def show_card(selection: ui.Selection, model: str, figures: dict) -> None:
+def show_card(selection: Selection, model: str, figures: dict) -> None:
     intervals = figures.get("intervals", {})
-    title = ui.escape(selection.title(model))
-    st.markdown(f"**{ui.model_mark(selection.run, model)} {title}**")
+    title = escape(selection.title(model))
+    st.markdown(f"**{model_mark(selection.run, model)} {title}**")
     init = selection.init(model)
     if init:
-        st.badge(ui.escape(init), color="yellow" if init == "random init" else "gray")
+        st.badge(escape(init), color="yellow" if init == "random init" else "gray")
     st.metric(
         "Macro-F1, 95% interval",
-        ui.percent(figures["macro_f1"]),
-        ui.interval_text(intervals.get("macro_f1")),
+        percent(figures["macro_f1"]),
+        interval_text(intervals.get("macro_f1")),
         delta_color="off",
         delta_arrow="off",
     )
-    accuracy = ui.with_interval(figures["accuracy"], intervals.get("accuracy"))
+    accuracy = with_interval(figures["accuracy"], intervals.get("accuracy"))
     cost = figures.get("cost") or {}
     st.markdown(
         f"Accuracy {accuracy}  \n"
-        f"**{ui.number(cost.get('latency_ms'), 1)}** ms an image  \n"
-        f"**{ui.number(cost.get('size_mb'), 1)}** MB"
+        f"**{number(cost.get('latency_ms'), 1)}** ms an image  \n"
+        f"**{number(cost.get('size_mb'), 1)}** MB"
     )
 
 
-def show_report(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+def show_report(selection: Selection, metrics: dict[str, dict]) -> None:
     st.subheader("Classification report", anchor=False)
     first = metrics[selection.models[0]]
     for name in selection.run.class_names:
         support = first["per_class"][name]["support"]
-        st.markdown(f"**{ui.escape(name)}** · {support} of {first['n']} images")
+        st.markdown(f"**{escape(name)}** · {support} of {first['n']} images")
         report = pd.DataFrame(
             [
-                {"Model": ui.model_cell(selection.run, model)}
+                {"Model": model_cell(selection.run, model)}
                 | {
-                    text: ui.with_interval(
+                    text: with_interval(
                         metrics[model]["per_class"][name][key],
                         metrics[model].get("intervals", {}).get(f"{key}.{name}"),
                     )
@@ -68,20 +79,20 @@ def show_report(selection: ui.Selection, metrics: dict[str, dict]) -> None:
         st.table(report, hide_index=True, border="horizontal")
 
 
-def show_binary(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+def show_binary(selection: Selection, metrics: dict[str, dict]) -> None:
     st.subheader("COVID-19 or not", anchor=False)
     place = selection.run.class_names.index(COVID)
     found, alarms, rows = [], [], []
     for model, figures in metrics.items():
         matrix = figures["confusion_matrix"]
         hits, called = matrix[place][place], sum(row[place] for row in matrix)
-        found.append(f"{ui.escape(selection.title(model))} **{hits}**")
-        alarms.append(f"{ui.escape(selection.title(model))} **{called - hits}**")
+        found.append(f"{escape(selection.title(model))} **{hits}**")
+        alarms.append(f"{escape(selection.title(model))} **{called - hits}**")
         intervals = figures.get("intervals", {})
         rows.append(
-            {"Model": ui.model_cell(selection.run, model)}
+            {"Model": model_cell(selection.run, model)}
             | {
-                text: ui.with_interval(
+                text: with_interval(
                     figures["binary"][metric_tables.BINARY_TASK][key],
                     intervals.get(f"binary.{metric_tables.BINARY_TASK}.{key}"),
                 )
@@ -98,7 +109,7 @@ def show_binary(selection: ui.Selection, metrics: dict[str, dict]) -> None:
 
 
 def show_all_metrics(
-    selection: ui.Selection, metrics: dict[str, dict], rows: pd.DataFrame, labels: dict[str, str]
+    selection: Selection, metrics: dict[str, dict], rows: pd.DataFrame, labels: dict[str, str]
 ) -> None:
     st.subheader("All figures", anchor=False)
     n = metrics[selection.models[0]]["n"]
@@ -147,7 +158,7 @@ def show_baselines(
     text = f"**Floors.** Shortcuts without any network reach, on the same test images, {highest}. "
     lost = {m: verdict.unbeaten_baselines(figures, floors) for m, figures in metrics.items()}
     below = [
-        f"**{ui.escape(labels[model])}** ({ui.escape('; '.join(names))})"
+        f"**{escape(labels[model])}** ({escape('; '.join(names))})"
         for model, names in lost.items()
         if names
     ]
@@ -155,39 +166,39 @@ def show_baselines(
     st.markdown(text)
 
 
-def show_conditions(selection: ui.Selection) -> None:
+def show_conditions(selection: Selection) -> None:
     info = selection.run.info
     sizes = info.get("model_input_size_px", {})
     size_px = ", ".join(
-        f"{ui.escape(selection.title(m))} {sizes.get(m, info.get('input_size_px', '?'))} px"
+        f"{escape(selection.title(m))} {sizes.get(m, info.get('input_size_px', '?'))} px"
         for m in selection.models
         if not selection.run.members(m)
     )
     st.markdown(
         f"**Measured on the model that is served**: precision "
-        f"{ui.escape(info.get('precision', 'not stated'))}, set explicitly; images made square by "
-        f"{ui.escape(info.get('resize', 'not stated'))} ({size_px}); test-time copies: "
-        f"{ui.escape(str(info.get('tta') or 'none'))}. "
+        f"{escape(info.get('precision', 'not stated'))}, set explicitly; images made square by "
+        f"{escape(info.get('resize', 'not stated'))} ({size_px}); test-time copies: "
+        f"{escape(str(info.get('tta') or 'none'))}. "
         f"Recipes tried on validation: {_recipes_tried(selection)}."
         f" Times were taken on: "
-        f"{ui.escape(metric_tables.plain(info.get('hardware') or 'not stated'))}."
+        f"{escape(metric_tables.plain(info.get('hardware') or 'not stated'))}."
     )
     missing = overview_parts.not_done_yet(selection)
     if missing:
         st.markdown(f":material/pending: **Not done yet**: {'; '.join(missing)}.")
 
 
-def _recipes_tried(selection: ui.Selection) -> str:
+def _recipes_tried(selection: Selection) -> str:
     info = selection.run.info
     tried = info.get("recipes_tried")
     if not isinstance(tried, dict):
-        return ui.escape(str(tried or "not stated"))
+        return escape(str(tried or "not stated"))
     known = {m: tried[m] for m in selection.models if m in tried}
     words = ", ".join(f"{selection.title(m)} {n}" for m, n in known.items()) or "not stated"
-    return ui.escape(words + tried_where(info, max(known.values(), default=0)))
+    return escape(words + tried_where(info, max(known.values(), default=0)))
 
 
-def show_model_cards(selection: ui.Selection) -> None:
+def show_model_cards(selection: Selection) -> None:
     with st.expander("Model cards: intended use, data, licence, limits", icon=":material/badge:"):
         tabs = st.tabs([selection.title(model) for model in selection.models])
         for tab, model in zip(tabs, selection.models, strict=True):
@@ -195,13 +206,13 @@ def show_model_cards(selection: ui.Selection) -> None:
             tab.markdown(card or "This run holds no card of this model.", anchors=False)
 
 
-selection = ui.page_frame("Overview", ":material/leaderboard:")
+selection = page_frame("Overview", ":material/leaderboard:")
 run, models, part = selection.run, selection.models, selection.part
 try:
     metrics = {model: run_data.load_metrics(run, model, part) for model in models}
     comparisons = run_data.load_comparisons(run, part)
 except (ArtifactError, MetricsError) as error:
-    ui.empty_state(ui.sentence(str(error)))
+    empty_state(escape_sentence(str(error)))
 labels = {model: selection.label(model) for model in run.models}
 titles = {model: selection.title(model) for model in run.models}
 rows = metric_tables.metric_rows(metrics, run.class_names, labels)
@@ -210,13 +221,13 @@ n_text = f"n = {metrics[models[0]]['n']} {selection.split_name} images"
 said = verdict.leader_sentence(
     metrics, comparisons, titles, synthetic=run.synthetic, part=selection.split_name
 )
-st.markdown(f"#### {ui.escape(said.sentence)}")
-st.markdown(f"{ui.escape(said.cost)} :gray[{ui.escape(said.basis)}]")
+st.markdown(f"#### {escape(said.sentence)}")
+st.markdown(f"{escape(said.cost)} :gray[{escape(said.basis)}]")
 inits = {m: run.info.get("init", {}).get(m) for m in models if not run.members(m)}
 note = verdict.initialisation_note(inits, titles)
 overview_parts.show_links(selection)
 if note:
-    st.info(ui.escape(note), icon=":material/compare_arrows:")
+    st.info(escape(note), icon=":material/compare_arrows:")
 
 show_cards(selection, metrics)
 
@@ -226,7 +237,7 @@ floors = metric_tables.baseline_rows(known_baselines)
 left, right = st.columns([3, 2], gap="medium")
 with left:
     shown = rows[rows["metric"].isin(metric_tables.SHARES)]
-    ui.show_chart(
+    show_chart(
         base_charts.plot_metric_dots(
             shown, models=models, labels=labels, n_text=n_text, floors=floors
         )
@@ -236,9 +247,7 @@ with right:
     for key in ("latency_ms", "size_mb"):
         costs = {m: (metrics[m].get("cost") or {}).get(key) for m in models}
         quality[key] = quality["model"].map(costs).astype(float)
-    ui.show_chart(
-        base_charts.plot_quality_cost(quality, models=models, labels=titles, n_text=n_text)
-    )
+    show_chart(base_charts.plot_quality_cost(quality, models=models, labels=titles, n_text=n_text))
 show_baselines(known_baselines, metrics, labels)
 overview_parts.show_pairs(selection, comparisons)
 show_conditions(selection)

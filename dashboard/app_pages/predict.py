@@ -12,8 +12,10 @@ from core.runs.artifacts import ArtifactError, Run
 from core.runs.missing_weights import retrain_command
 from dashboard.components import answers as said
 from dashboard.components import batch, evidence, gallery, live_answers
-from dashboard.components import page as ui
 from dashboard.components.guard import show_guard
+from dashboard.components.markdown import escape, escape_sentence
+from dashboard.components.page import empty_state, page_frame, synthetic_badge
+from dashboard.components.sidebar import Selection
 from dashboard.components.what_if import show_what_if
 from dashboard.data import runs as run_data
 from dashboard.predict import uploads
@@ -67,7 +69,7 @@ def take_test_image(pictures: run_data.ImageFiles, labels: dict[str, str], synth
 # ------------------------------------------------------------------------------ what goes in
 
 
-def choose_image(selection: ui.Selection) -> None:
+def choose_image(selection: Selection) -> None:
     """Upload, phantom or test image; each puts its picture into the session."""
     left, right = st.columns([1, 1.7], gap="medium")
     source = left.segmented_control(
@@ -115,7 +117,7 @@ def choose_phantom() -> None:
             )
 
 
-def choose_test_image(selection: ui.Selection) -> None:
+def choose_test_image(selection: Selection) -> None:
     run = selection.run
     manifest = run_data.load_manifest(run)
     test = manifest[manifest["split"] == "test"]
@@ -139,7 +141,7 @@ def choose_test_image(selection: ui.Selection) -> None:
         )
 
 
-def read_waiting(selection: ui.Selection) -> None:
+def read_waiting(selection: Selection) -> None:
     """What was dropped: one picture is looked at, several or a zip make a table."""
     with st.spinner("Reading the file …"):
         files = uploads.waiting_files()
@@ -157,7 +159,7 @@ def read_waiting(selection: ui.Selection) -> None:
 # ------------------------------------------------------------------------------ what comes out
 
 
-def show_batch(selection: ui.Selection) -> bool:
+def show_batch(selection: Selection) -> bool:
     """The table; True where another row was chosen in it, so that the page has to be drawn anew."""
     chosen = batch.show_batch(selection, run_data.load_predictor(selection.run))
     # A row stays chosen while another picture is on the page: only a new choice counts.
@@ -174,14 +176,14 @@ def show_batch(selection: ui.Selection) -> bool:
     return False
 
 
-def show_image(selection: ui.Selection, upload: uploads.Upload) -> None:
+def show_image(selection: Selection, upload: uploads.Upload) -> None:
     with st.spinner("Asking the models …"):
         predictor = run_data.load_predictor(selection.run)
         answer = live_answers.predict_models(selection, upload)
     with st.container(horizontal=True, vertical_alignment="center"):
         evidence.show_file(upload)
         if upload.decoded.synthetic and not selection.run.synthetic:
-            ui.synthetic_badge()
+            synthetic_badge()
         if st.session_state.get(FROM_BATCH):
             st.button("Back to the table", icon=":material/arrow_back:", on_click=clear)
         else:
@@ -220,33 +222,33 @@ def show_no_weights(run: Run) -> None:
     """The empty state of a run whose weights were not kept."""
     others = run_data.list_usable_models(run.name)
     sentence = (
-        f"The weights of run **{ui.escape(run.name)}** were not kept, so its models cannot look at "
+        f"The weights of run **{escape(run.name)}** were not kept, so its models cannot look at "
         "new pictures; every other page shows the run as it was measured. "
     )
     if others:
-        listed = " or ".join(f"**{ui.escape(name)}**" for name in others[:3])
+        listed = " or ".join(f"**{escape(name)}**" for name in others[:3])
         sentence += f"To ask models about a picture, choose the run {listed} in the sidebar; "
     else:
         sentence += "No other run here can be asked either; "
-    ui.empty_state(f"{sentence}this command trains its models again:", retrain_command(run.info))
+    empty_state(f"{sentence}this command trains its models again:", retrain_command(run.info))
 
 
 def draw_page() -> None:
     """The page. In a function: Streamlit keeps a script's globals with its buttons' callbacks, and
     a picture among them would outlive Clear."""
-    selection = ui.page_frame("Predict", ":material/upload_file:")
+    selection = page_frame("Predict", ":material/upload_file:")
     if not selection.run.served:
         show_no_weights(selection.run)
     try:
         choose_image(selection)
     except ArtifactError as error:
-        ui.empty_state(ui.sentence(str(error)))
+        empty_state(escape_sentence(str(error)))
     if uploads.any_waiting():
         read_waiting(selection)
         st.rerun()
     problem = uploads.take_problem()
     if problem:
-        st.error(ui.sentence(problem), icon=":material/error:")
+        st.error(escape_sentence(problem), icon=":material/error:")
     from_batch = st.session_state.get(FROM_BATCH)
     if batch.has_batch() and (uploads.current() is None or from_batch):
         show_batch(selection)

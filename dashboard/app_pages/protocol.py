@@ -10,7 +10,16 @@ from core.evaluation.published_results import FIGURES, TASKS
 from core.metrics.classification import MetricsError
 from core.runs.artifacts import ArtifactError, Run
 from dashboard.charts import protocol as protocol_charts
-from dashboard.components import page as ui
+from dashboard.components.markdown import (
+    escape,
+    escape_sentence,
+    interval_text,
+    model_cell,
+    percent,
+    with_interval,
+)
+from dashboard.components.page import empty_state, page_frame, show_chart
+from dashboard.components.sidebar import Selection
 from dashboard.data import protocol as protocol_data
 from dashboard.tables import metrics as metric_tables
 
@@ -28,7 +37,7 @@ def train_command(run: Run, name: str, *, split: str = "group", k: int = FOLDS) 
 
 
 def say_headline(
-    selection: ui.Selection, rows: pd.DataFrame, target: published_protocol.PublishedTarget
+    selection: Selection, rows: pd.DataFrame, target: published_protocol.PublishedTarget
 ) -> None:
     run, own = (
         selection.run,
@@ -42,16 +51,16 @@ def say_headline(
         else ", which have images of one patient on both sides,"
     )
     synthetic = "SYNTHETIC: measured on drawn phantoms. " if run.synthetic else ""
-    interval = ui.interval_text({"low": best["low"], "high": best["high"]})
+    interval = interval_text({"low": best["low"], "high": best["high"]})
     st.markdown(
         f"#### {synthetic}Pooled over {cross_validation.fold_count(run)} {dealt} folds{flatter} "
-        f"{ui.escape(selection.title(best['model']))} is right on {ui.percent(best['value'])} "
+        f"{escape(selection.title(best['model']))} is right on {percent(best['value'])} "
         f"({interval}) of {int(best['n']):,} images."
     )
-    st.markdown(f"**{ui.escape(target.sentence)}** :gray[{ALWAYS_POOLED}]")
+    st.markdown(f"**{escape(target.sentence)}** :gray[{ALWAYS_POOLED}]")
 
 
-def show_folds(selection: ui.Selection, rows: pd.DataFrame, models: list[str]) -> None:
+def show_folds(selection: Selection, rows: pd.DataFrame, models: list[str]) -> None:
     run = selection.run
     labels = {model: selection.title(model) for model in run.models}
     n = int(rows["n"].max())
@@ -62,7 +71,7 @@ def show_folds(selection: ui.Selection, rows: pd.DataFrame, models: list[str]) -
     ):
         target = metric == "accuracy" and three and published_protocol.is_published_set(run)
         with column:
-            ui.show_chart(
+            show_chart(
                 protocol_charts.plot_folds(
                     rows, metric, models=models, labels=labels, target=target,
                     n_text=f"n = {n:,} out-of-fold images",
@@ -73,16 +82,16 @@ def show_folds(selection: ui.Selection, rows: pd.DataFrame, models: list[str]) -
     show_not_done(selection)
 
 
-def fold_summary(selection: ui.Selection, rows: pd.DataFrame, models: list[str]) -> pd.DataFrame:
+def fold_summary(selection: Selection, rows: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     """A row a model: pooled with interval, mean and standard deviation over folds, the range."""
     table = []
     for model in models:
-        row = {"Model": ui.model_cell(selection.run, model)}
+        row = {"Model": model_cell(selection.run, model)}
         for metric, name in cross_validation.FOLD_METRICS.items():
             own = rows[(rows["model"] == model) & (rows["metric"] == metric)]
             whole = own[own["fold"] == cross_validation.POOLED].iloc[0]
             folds = 100 * own.loc[own["fold"] != cross_validation.POOLED, "value"]
-            row[f"{name}, pooled"] = ui.with_interval(whole["value"], dict(whole))
+            row[f"{name}, pooled"] = with_interval(whole["value"], dict(whole))
             spread = f", sd {folds.std(ddof=1):.1f}" if len(folds) > 1 else ""
             row[f"{name}, folds"] = (
                 f"mean {folds.mean():.1f}{spread} :gray[{folds.min():.1f}\u00a0to\u00a0"
@@ -92,15 +101,15 @@ def fold_summary(selection: ui.Selection, rows: pd.DataFrame, models: list[str])
     return pd.DataFrame(table)
 
 
-def show_not_done(selection: ui.Selection) -> None:
+def show_not_done(selection: Selection) -> None:
     for model, reason in cross_validation.folds_not_done(selection.run).items():
         st.markdown(
-            f":material/pending: **{ui.escape(selection.title(model))}: folds not done**, "
-            f"{ui.sentence(reason)}."
+            f":material/pending: **{escape(selection.title(model))}: folds not done**, "
+            f"{escape_sentence(reason)}."
         )
 
 
-def show_split_comparison(selection: ui.Selection) -> None:
+def show_split_comparison(selection: Selection) -> None:
     st.subheader("Random against grouped folds", anchor=False)
     run = selection.run
     counterpart = protocol_data.load_counterpart(run)
@@ -126,7 +135,7 @@ def show_split_comparison(selection: ui.Selection) -> None:
     ]
     if not gaps:
         st.info(
-            f"Run {ui.escape(counterpart.name)} has the same images in other folds, but none of "
+            f"Run {escape(counterpart.name)} has the same images in other folds, but none of "
             "the "
             "chosen models.",
             icon=":material/info:",
@@ -140,22 +149,22 @@ def show_split_comparison(selection: ui.Selection) -> None:
     )
     st.markdown(
         f"The same {gaps[0].n:,} images of {gaps[0].n_patients:,} patients, grouped in run "
-        f"**{ui.escape(names[0])}** and dealt at random in run **{ui.escape(names[1])}**."
+        f"**{escape(names[0])}** and dealt at random in run **{escape(names[1])}**."
     )
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        ui.show_chart(
+        show_chart(
             protocol_charts.plot_optimism(gaps, models=run.models, labels=labels), key="gaps"
         )
     with right:
         lines = [
             split_comparison.optimism_sentence(gap, selection.title(gap.model)) for gap in gaps
         ]
-        st.markdown("\n".join(f"- {ui.escape(line)}." for line in lines))
+        st.markdown("\n".join(f"- {escape(line)}." for line in lines))
         st.caption(split_comparison.METHOD)
 
 
-def show_published(selection: ui.Selection, rows: list[published_protocol.ProtocolRow]) -> None:
+def show_published(selection: Selection, rows: list[published_protocol.ProtocolRow]) -> None:
     run = selection.run
     shown = [row for row in rows if row.model is None or row.model in selection.models]
     if not any(row.model for row in shown):
@@ -165,7 +174,7 @@ def show_published(selection: ui.Selection, rows: list[published_protocol.Protoc
     tasks = [key for key in TASKS if any(row.task.key == key and row.model for row in shown)]
     for column, key in zip(st.columns(len(tasks), gap="medium"), tasks, strict=True):
         with column:
-            ui.show_chart(
+            show_chart(
                 protocol_charts.plot_published(shown, key, models=run.models, labels=labels),
                 key=f"published_{key}",
             )
@@ -173,7 +182,7 @@ def show_published(selection: ui.Selection, rows: list[published_protocol.Protoc
         {"": source_cell(selection, row), "Task": row.task.title}
         | dict(zip((f.capitalize() for f in FIGURES), cells(row), strict=True))
         | {"n": f"{row.n:,}", "Patients grouped": "yes" if row.grouped else "no"}
-        | {"Protocol": ui.escape(row.protocol)}
+        | {"Protocol": escape(row.protocol)}
         for row in shown
     ]
     with st.expander("The table, in percent, with each protocol", icon=":material/table:"):
@@ -189,10 +198,10 @@ def show_published(selection: ui.Selection, rows: list[published_protocol.Protoc
     st.caption(published_protocol.table_note(run))
 
 
-def source_cell(selection: ui.Selection, row: published_protocol.ProtocolRow) -> str:
+def source_cell(selection: Selection, row: published_protocol.ProtocolRow) -> str:
     if row.model:
-        return f"**{ui.model_cell(selection.run, row.model)}**"
-    return f"{ui.escape(row.label)} :gray[{ui.escape(row.reference)}]"
+        return f"**{model_cell(selection.run, row.model)}**"
+    return f"{escape(row.label)} :gray[{escape(row.reference)}]"
 
 
 def cells(row: published_protocol.ProtocolRow) -> list[str]:
@@ -227,20 +236,20 @@ def show_target(target: published_protocol.PublishedTarget) -> None:
     st.subheader("Target", anchor=False)
     icons = {"reached": ":material/check_circle:", "not reached": ":material/cancel:"}
     icon = icons.get(target.status, ":material/pending:")
-    st.markdown(f"{icon} {ui.escape(target.sentence)}")
+    st.markdown(f"{icon} {escape(target.sentence)}")
     if target.tasks:
-        st.markdown("\n".join(f"- {ui.escape(one.sentence)}" for one in target.tasks))
-        st.caption(ui.escape(target.basis))
+        st.markdown("\n".join(f"- {escape(one.sentence)}" for one in target.tasks))
+        st.caption(escape(target.basis))
 
 
-def show_trials(selection: ui.Selection) -> None:
+def show_trials(selection: Selection) -> None:
     run, trials = selection.run, cross_validation.trial_table(selection.run)
     if trials.empty:
         return
     st.subheader("Recipes tried", anchor=False)
     kept, ahead = int(trials["kept"].sum()), cross_validation.trials_on_judged_images(run)
     counted = {m: n for m, n in tried_by_model(run).items() if m in run.models}
-    words = ", ".join(f"{ui.escape(selection.title(m))} {n}" for m, n in counted.items())
+    words = ", ".join(f"{escape(selection.title(m))} {n}" for m, n in counted.items())
     st.markdown(
         f"**{len(trials)} comparisons of recipes, {kept} kept.**"
         + (f" Recipes tried in all: {words}." if words else "")
@@ -248,7 +257,7 @@ def show_trials(selection: ui.Selection) -> None:
         "first of them."
     )
     if ahead:
-        which = "; ".join(f"{ui.escape(t['change'])} ({ui.escape(t['images'])})" for t in ahead)
+        which = "; ".join(f"{escape(t['change'])} ({escape(t['images'])})" for t in ahead)
         st.warning(
             f"{len(ahead)} of them read on images that figures here are judged on, which flatters "
             f"those figures: {which}.",
@@ -298,7 +307,7 @@ def explain(run: Run) -> None:
         rule = str((run.info.get("folds") or {}).get("rule") or "not recorded")
         st.markdown(
             f"**Folds.** Every image is answered for once, by a model that was trained without its "
-            f"fold. {ui.escape(rule)}\n\n"
+            f"fold. {escape(rule)}\n\n"
             "**Pooled** figures take all out-of-fold answers together; their intervals draw whole "
             "patients, 2,000 times. The mean over folds weighs each fold alike, and its standard "
             "deviation says how much the figure moves from one fold to the next; it is not an "
@@ -313,14 +322,14 @@ def explain(run: Run) -> None:
         )
 
 
-selection = ui.page_frame("Protocol", ":material/rule:")
+selection = page_frame("Protocol", ":material/rule:")
 run = selection.run
 try:
     rows = protocol_data.load_fold_table(run)
     table_rows = protocol_data.load_table_rows(run)
     target = protocol_data.load_target(run)
 except (ArtifactError, MetricsError) as error:
-    ui.empty_state(ui.sentence(str(error)))
+    empty_state(escape_sentence(str(error)))
 if rows.empty:
     st.info(
         "This run was trained on one split, without folds: how much its figures depend on that "
@@ -341,7 +350,7 @@ show_folds(selection, rows, chosen)
 try:
     show_split_comparison(selection)
 except (ArtifactError, MetricsError) as error:
-    st.error(ui.sentence(str(error)), icon=":material/error:")
+    st.error(escape_sentence(str(error)), icon=":material/error:")
 show_published(selection, table_rows)
 show_target(target)
 show_trials(selection)

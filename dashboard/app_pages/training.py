@@ -6,7 +6,9 @@ import streamlit as st
 from core.runs.artifacts import ArtifactError
 from dashboard.charts import base as base_charts
 from dashboard.charts import training as training_charts
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence, model_mark
+from dashboard.components.page import empty_state, page_frame, show_chart
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.tables import metrics as metric_tables
 
@@ -19,7 +21,7 @@ def minutes(seconds: float | None) -> str:
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
 
 
-def training_seconds(selection: ui.Selection, model: str, history: pd.DataFrame) -> float | None:
+def training_seconds(selection: Selection, model: str, history: pd.DataFrame) -> float | None:
     """What metrics.json says, else the sum of the epochs; None where neither is known."""
     cost = run_data.load_metrics(selection.run, model).get("cost") or {}
     if cost.get("train_s") is not None:
@@ -27,14 +29,14 @@ def training_seconds(selection: ui.Selection, model: str, history: pd.DataFrame)
     return float(history["seconds"].sum()) if len(history) else None
 
 
-def summary(selection: ui.Selection, histories: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def summary(selection: Selection, histories: dict[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for model, history in histories.items():
         best = history["val_loss"].idxmin() if history["val_loss"].notna().any() else None
         rows.append(
             {
-                "Model": f"{ui.model_mark(selection.run, model)}\u00a0"
-                + ui.escape(selection.label(model)),
+                "Model": f"{model_mark(selection.run, model)}\u00a0"
+                + escape(selection.label(model)),
                 "Epochs": str(len(history)) if len(history) else "–",
                 "Lowest validation loss": "–"
                 if best is None
@@ -46,14 +48,14 @@ def summary(selection: ui.Selection, histories: dict[str, pd.DataFrame]) -> pd.D
     return pd.DataFrame(rows)
 
 
-def image_side(selection: ui.Selection, model: str) -> object:
+def image_side(selection: Selection, model: str) -> object:
     info = selection.run.info
     return info.get("model_input_size_px", {}).get(model, info.get("input_size_px", "?"))
 
 
-def show_curves(selection: ui.Selection, model: str, history: pd.DataFrame, n_text: str) -> None:
+def show_curves(selection: Selection, model: str, history: pd.DataFrame, n_text: str) -> None:
     st.subheader(
-        f"{ui.model_mark(selection.run, model)} {ui.escape(selection.label(model))}", anchor=False
+        f"{model_mark(selection.run, model)} {escape(selection.label(model))}", anchor=False
     )
     if not len(history):
         st.caption("This model was not trained in epochs, so there are no curves.")
@@ -67,7 +69,7 @@ def show_curves(selection: ui.Selection, model: str, history: pd.DataFrame, n_te
             chart = training_charts.plot_learning_curve(
                 history, what, label=selection.title(model), colour=colour, n_text=n_text
             )
-            ui.show_chart(chart, key=f"curve_{model}_{what}")
+            show_chart(chart, key=f"curve_{model}_{what}")
 
 
 def show_setting(info: dict) -> None:
@@ -97,14 +99,14 @@ def show_setting(info: dict) -> None:
             st.dataframe(table, hide_index=True, height="content", alt=f"{title} of the run")
 
 
-selection = ui.page_frame("Training", ":material/show_chart:")
+selection = page_frame("Training", ":material/show_chart:")
 run = selection.run
 try:
     histories = {model: run_data.load_history(run, model) for model in selection.models}
     table = summary(selection, histories)
     splits = run_data.load_manifest(run)["split"].value_counts()
 except ArtifactError as error:
-    ui.empty_state(ui.sentence(str(error)))
+    empty_state(escape_sentence(str(error)))
 
 n_text = f"{splits.get('train', 0)} training and {splits.get('val', 0)} validation images"
 seconds = [training_seconds(selection, model, history) for model, history in histories.items()]
@@ -112,7 +114,7 @@ known = [value for value in seconds if value is not None]
 st.markdown(
     f"#### {len(histories)} model{'s' if len(histories) != 1 else ''} trained in "
     f"{minutes(sum(known)) if known else 'unknown time'}, seed {run.info.get('seed', '–')}, "
-    f"{ui.escape(str(run.info.get('created', ''))[:10])}."
+    f"{escape(str(run.info.get('created', ''))[:10])}."
 )
 st.markdown(
     "Training curves are taken while a model learns on altered copies of its images, each class "

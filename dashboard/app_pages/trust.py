@@ -17,8 +17,10 @@ from core.reporting.scorecard.scorecard import (
     sort_checks,
 )
 from core.runs.artifacts import ArtifactError
-from dashboard.components import page as ui
 from dashboard.components import trust as trust_parts
+from dashboard.components.markdown import escape, escape_sentence, model_mark
+from dashboard.components.page import empty_state, page_frame
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.data import trust as trust_data
 
@@ -50,17 +52,17 @@ SECTIONS = {
 AUDITED = set(SECTIONS) - {"floors", "external"}  # one sentence for all where there is no audit
 
 
-def show_check(selection: ui.Selection, check: Check) -> None:
+def show_check(selection: Selection, check: Check) -> None:
     """One row: status, what was found, where to look, and the rule on demand."""
     status, words, where = st.columns([1.2, 9, 2.2], vertical_alignment="top", gap="small")
     label, icon, colour = BADGES[check.status]
     status.badge(label, icon=icon, color=colour)
-    words.markdown(f"**{ui.escape(check.title)}**  \n{ui.sentence(check.sentence)}")
+    words.markdown(f"**{escape(check.title)}**  \n{escape_sentence(check.sentence)}")
     with where.container(horizontal=True, vertical_alignment="center", gap="small"):
         show_link(check)
         with st.popover("Rule", icon=":material/rule:", type="tertiary", key=f"rule_{check.key}"):
-            st.markdown(f"**{ui.escape(check.title)}: the rule**")
-            st.markdown(ui.escape(check.rule))
+            st.markdown(f"**{escape(check.title)}: the rule**")
+            st.markdown(escape(check.rule))
             show_models(selection, check)
             if check.command:
                 st.markdown("What would do it:")
@@ -79,12 +81,12 @@ def show_link(check: Check) -> None:
     )
 
 
-def show_models(selection: ui.Selection, check: Check) -> None:
+def show_models(selection: Selection, check: Check) -> None:
     """Each model's own status and figure, the control's too."""
     for model, status in check.models.items():
         label, icon, _ = BADGES[status]
-        mark = ui.model_mark(selection.run, model)
-        title, figure = ui.escape(selection.title(model)), ui.escape(check.figures.get(model, ""))
+        mark = model_mark(selection.run, model)
+        title, figure = escape(selection.title(model)), escape(check.figures.get(model, ""))
         st.markdown(f"{icon} {mark} **{title}** {label}: {figure}")
 
 
@@ -107,18 +109,18 @@ def show_audited(name: str, draw: Callable[[dict], None]) -> None:
         show_section(name, draw, section)
 
 
-selection = ui.page_frame("Trust", ":material/verified_user:")
+selection = page_frame("Trust", ":material/verified_user:")
 run = selection.run
 try:
     checks = trust_data.load_scorecard(run)
     evidence = trust_data.load_evidence(run)
     metrics = {model: run_data.load_metrics(run, model) for model in run.models}
 except (ArtifactError, LeakageError, MetricsError) as error:
-    ui.empty_state(ui.sentence(str(error)))
+    empty_state(escape_sentence(str(error)))
 
 audit = evidence.audit
-st.markdown(f"#### {ui.escape(scorecard_sentence(run, checks))}")
-made = f" Audit of {ui.escape(str(audit.get('created', ''))[:10])}." if audit else ""
+st.markdown(f"#### {escape(scorecard_sentence(run, checks))}")
+made = f" Audit of {escape(str(audit.get('created', ''))[:10])}." if audit else ""
 st.markdown(
     "Each check is computed from the run's files by one fixed rule, and passes only where the "
     "figure with its 95\u202f% interval shows it; what was not measured counts as not done. It "
@@ -137,7 +139,7 @@ if audit is None:
         audit_command(run),
     )
 for sentence in (audit or {}).get("missing") or []:
-    st.markdown(f":material/warning: {ui.sentence(sentence)}")
+    st.markdown(f":material/warning: {escape_sentence(sentence)}")
 
 
 show_audited("leakage", partial(trust_parts.show_leakage, selection))

@@ -11,7 +11,8 @@ from core.reporting.leaderboard.ranking import METRICS, Protocol, ZooError
 from core.runs.artifacts import ArtifactError
 from dashboard.charts import leaderboard as leaderboard_charts
 from dashboard.components import leaderboard as leaderboard_parts
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence
+from dashboard.components.page import empty_state, page_frame, show_chart
 from dashboard.data import leaderboard as leaderboard_data
 
 PROTOCOL_KEY, METRIC_KEY, COST_KEY = "zoo_protocol", "zoo_metric", "zoo_cost"
@@ -54,12 +55,12 @@ def protocol_label(protocol: Protocol) -> str:
     return f"{name} · {classes} · {models} in {', '.join(r.name for r in protocol.runs)}{marked}"
 
 
-selection = ui.page_frame("Zoo", ":material/format_list_numbered:")
+selection = page_frame("Zoo", ":material/format_list_numbered:")
 found = leaderboard_data.load_protocols()
 if not any(protocol.has_zoo for protocol in found.protocols):
     for name, problem in found.problems.items():
-        st.error(f"**{ui.escape(name)}**: {ui.sentence(problem)}", icon=":material/error:")
-    ui.empty_state(
+        st.error(f"**{escape(name)}**: {escape_sentence(problem)}", icon=":material/error:")
+    empty_state(
         "No run here holds the networks of the field's notebooks, so there is nothing to rank.",
         "make train-zoo",
     )
@@ -67,24 +68,24 @@ protocol = choose_protocol(found.protocols, selection.run.name)
 try:
     whole = leaderboard_data.load_zoo(protocol)
 except (ArtifactError, MetricsError, ZooError) as error:
-    ui.empty_state(ui.sentence(str(error)))
+    empty_state(escape_sentence(str(error)))
 
 metric = kept(METRIC_KEY, METRICS)
 ranking = whole.rankings[metric]
 n_text = f"n = {protocol.n['test']:,} test images of {protocol.n_patients:,} patients"
-st.markdown(f"#### {ui.escape(leaderboard_describe.headline(protocol, ranking, metric))}")
+st.markdown(f"#### {escape(leaderboard_describe.headline(protocol, ranking, metric))}")
 baselines_markdown = leaderboard_describe.baselines_text(protocol, ranking)
 if baselines_markdown:
-    st.markdown(f"**Floors.** {ui.escape(baselines_markdown)}")
-st.markdown(f":gray[{ui.escape(leaderboard_describe.protocol_words(protocol))}. {COVERS}]")
+    st.markdown(f"**Floors.** {escape(baselines_markdown)}")
+st.markdown(f":gray[{escape(leaderboard_describe.protocol_words(protocol))}. {COVERS}]")
 leaderboard_parts.show_caveats(protocol)
 for name, problem in found.problems.items():
     st.error(
-        f"Run **{ui.escape(name)}** is left out: {ui.sentence(problem)}", icon=":material/error:"
+        f"Run **{escape(name)}** is left out: {escape_sentence(problem)}", icon=":material/error:"
     )
 if protocol.leaks:
     st.warning(
-        f"{ui.escape(protocol.leaks)}. These figures stand apart from those of clean runs.",
+        f"{escape(protocol.leaks)}. These figures stand apart from those of clean runs.",
         icon=":material/warning:",
     )
 
@@ -95,13 +96,13 @@ st.segmented_control(
 left, right = st.columns([3, 2], gap="medium")
 floors = leaderboard_charts.baseline_rows(zoo.floors(protocol))
 with left:
-    ui.show_chart(
+    show_chart(
         leaderboard_charts.plot_ranking(ranking, metric, n_text=n_text, floors=floors),
         key="zoo_ranking",
     )
 with right:
     cost = kept(COST_KEY, leaderboard_charts.COSTS)
-    ui.show_chart(
+    show_chart(
         leaderboard_charts.plot_cost(ranking, metric, cost, n_text=n_text), key="zoo_cost_chart"
     )
     st.segmented_control(

@@ -20,8 +20,9 @@ from core.serving.predict import (
 from dashboard.charts.base import MODEL_STYLES, model_style
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.components import live_answers
-from dashboard.components import page as ui
 from dashboard.components.guard import REFUSED
+from dashboard.components.markdown import escape, escape_sentence, model_mark, percent
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.model_choice import moved_class, shown_predictions
 from dashboard.predict.uploads import Upload
@@ -30,10 +31,10 @@ CARD_WIDTH_PX = 200
 REFUSED_BADGE = ":red-badge[:material/block: refused picture]"
 
 
-def show_agreement(selection: ui.Selection, upload: Upload, answer: ImagePrediction) -> None:
+def show_agreement(selection: Selection, upload: Upload, answer: ImagePrediction) -> None:
     """What the models say, in one line; then what the picture's source says."""
     for sentence in live_answers.own_problems(selection, answer):
-        st.warning(ui.sentence(sentence), icon=":material/warning:")
+        st.warning(escape_sentence(sentence), icon=":material/warning:")
     if selection.run.synthetic and not upload.decoded.synthetic:
         st.warning(
             "This run learned from drawn phantoms: what it says about a real picture means "
@@ -41,16 +42,16 @@ def show_agreement(selection: ui.Selection, upload: Upload, answer: ImagePredict
             icon=":material/draw:",
         )
     sentence = agreement_sentence(votes(answer.answers))
-    st.subheader(ui.sentence(sentence), anchor=False)
+    st.subheader(escape_sentence(sentence), anchor=False)
     words = [f":red[{REFUSED} These answers mean nothing.]"] if answer.refused else []
     if upload.label is not None:
         what = "drawn as" if upload.decoded.synthetic else "labelled"
-        words.append(f"The picture is {what} **{ui.escape(upload.label)}** in its source.")
+        words.append(f"The picture is {what} **{escape(upload.label)}** in its source.")
     if words:
         st.markdown(" ".join(words))
 
 
-def show_cards(selection: ui.Selection, answer: ImagePrediction) -> None:
+def show_cards(selection: Selection, answer: ImagePrediction) -> None:
     """A card a model and their mean: class, share, classes not ruled out, worth and time."""
     shown = shown_predictions(selection.run, answer)
     if not shown:
@@ -67,37 +68,37 @@ def show_cards(selection: ui.Selection, answer: ImagePrediction) -> None:
     )
 
 
-def _card(selection: ui.Selection, answer: ImagePrediction, own: ModelPrediction) -> None:
+def _card(selection: Selection, answer: ImagePrediction, own: ModelPrediction) -> None:
     run, names = selection.run, answer.class_names
     if own.model:
-        head = f"{ui.model_mark(run, own.model)} **{ui.escape(selection.title(own.model))}**"
+        head = f"{model_mark(run, own.model)} **{escape(selection.title(own.model))}**"
         about = selection.init(own.model)
     else:
-        head, about = f":gray[★] **{ui.escape(own.title)}**", ""
+        head, about = f":gray[★] **{escape(own.title)}**", ""
     if is_control(own.model):
         about = f"control, has no vote · {about}" if about else "control, has no vote"
     if own.members:
         about = f"mean of {', '.join(run.title(member) for member in own.members)}"
-    lines = [head + (f"  \n:gray[:small[{ui.escape(about)}]]" if about else "")]
+    lines = [head + (f"  \n:gray[:small[{escape(about)}]]" if about else "")]
     if answer.refused:
         lines.insert(0, REFUSED_BADGE)
     st.markdown("  \n".join(lines))
-    st.markdown(f"### {ui.escape(own.predicted)} {ui.percent(own.confidence)}")
+    st.markdown(f"### {escape(own.predicted)} {percent(own.confidence)}")
     st.markdown("  \n".join(f":small[{line}]" for line in _details(selection, own, names)))
 
 
-def _details(selection: ui.Selection, own: ModelPrediction, names: tuple[str, ...]) -> list[str]:
+def _details(selection: Selection, own: ModelPrediction, names: tuple[str, ...]) -> list[str]:
     """Lines of Markdown under a card's class and share."""
     lines = ["calibrated probability" if own.calibrated is not None else ":orange[not calibrated]"]
     moved = moved_class(own, names)
     if moved:
         lines.append(
-            f":orange[Calibrated, **{ui.escape(moved[0])}** has the larger share "
-            f"({ui.percent(moved[1])}); the model's call stays {ui.escape(own.predicted)}.]"
+            f":orange[Calibrated, **{escape(moved[0])}** has the larger share "
+            f"({percent(moved[1])}); the model's call stays {escape(own.predicted)}.]"
         )
     inside = conformal_words(own.conformal_set, names)
     if inside:
-        lines.append(f"Not ruled out: **{ui.escape(inside)}**")
+        lines.append(f"Not ruled out: **{escape(inside)}**")
     if own.model:
         lines += tested_lines(selection, own.model, own.predicted, list(names))
     else:
@@ -105,19 +106,17 @@ def _details(selection: ui.Selection, own: ModelPrediction, names: tuple[str, ..
     cost = [f"{own.latency_ms:.1f} ms", own.precision]
     if own.input_size_px:
         cost.append(f"{own.input_size_px} px")
-    lines.append(f":gray[{ui.escape(', '.join(filter(None, cost)))}]")
+    lines.append(f":gray[{escape(', '.join(filter(None, cost)))}]")
     return lines
 
 
-def tested_lines(
-    selection: ui.Selection, model: str, predicted: str, names: list[str]
-) -> list[str]:
+def tested_lines(selection: Selection, model: str, predicted: str, names: list[str]) -> list[str]:
     """How far the test part bears this answer out, as Markdown."""
-    says = ui.escape(predicted)
+    says = escape(predicted)
     try:
         tested = answer_reliability(run_data.load_metrics(selection.run, model), predicted, names)
     except ArtifactError as error:
-        return [ui.sentence(str(error))]
+        return [escape_sentence(str(error))]
     return [
         f"Of {says} images it finds {_rate(tested, 'sensitivity', 'n_true')}",
         f"Of its answers {says}, right are {_rate(tested, 'precision', 'n_predicted')}",
@@ -129,10 +128,10 @@ def _rate(tested: dict, key: str, n_key: str) -> str:
         return "a share that no test image tells"
     interval = tested[f"{key}_interval"]
     words = f" :gray[{100 * interval[0]:.1f} to {100 * interval[1]:.1f}]" if interval else ""
-    return f"{ui.percent(tested[key])}{words} (n\u00a0=\u00a0{tested[n_key]})"
+    return f"{percent(tested[key])}{words} (n\u00a0=\u00a0{tested[n_key]})"
 
 
-def show_bars(selection: ui.Selection, answer: ImagePrediction) -> None:
+def show_bars(selection: Selection, answer: ImagePrediction) -> None:
     """The shares of all classes, one block a model."""
     shown = shown_predictions(selection.run, answer)
     if not shown:

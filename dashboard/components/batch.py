@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from core.serving.predict import Predictor
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence, init_name
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict import batch as batches
 from dashboard.predict import batch_table
@@ -37,7 +38,7 @@ ENDED = {
 
 
 def put_batch(
-    files: Sequence[tuple[str, bytes]], selection: ui.Selection, predictor: Predictor
+    files: Sequence[tuple[str, bytes]], selection: Selection, predictor: Predictor
 ) -> None:
     """Begin to ask about files (name, bytes), zips among them, in place of those before."""
     clear_batch()
@@ -68,14 +69,14 @@ def cancel_batch() -> None:
         held.cancel()
 
 
-def show_batch(selection: ui.Selection, predictor: Predictor) -> Upload | None:
+def show_batch(selection: Selection, predictor: Predictor) -> Upload | None:
     """Draw the session's batch; returns the picture that was chosen to be looked at alone."""
     held: Batch | None = st.session_state.get(_BATCH)
     if held is None:
         return None
     if st.session_state[_TOKEN] != run_data.run_token(selection.run):
         st.info(
-            f"The table of files was made by run {ui.escape(held.predictor.run.name)}: choose that "
+            f"The table of files was made by run {escape(held.predictor.run.name)}: choose that "
             "run in the sidebar to see it, or drop the files again.",
             icon=":material/swap_horiz:",
         )
@@ -92,7 +93,7 @@ def show_batch(selection: ui.Selection, predictor: Predictor) -> Upload | None:
 
 
 @st.fragment(run_every=POLL_S)
-def _show_running(selection: ui.Selection, held: Batch) -> None:
+def _show_running(selection: Selection, held: Batch) -> None:
     progress = held.progress()
     if progress.state != batches.RUNNING:
         st.rerun()  # the whole page: the table takes the place of this
@@ -119,7 +120,7 @@ def progress_words(progress: BatchProgress) -> str:
 # ------------------------------------------------------------------------------ when it is done
 
 
-def _show_ended(selection: ui.Selection, held: Batch, progress: BatchProgress) -> Upload | None:
+def _show_ended(selection: Selection, held: Batch, progress: BatchProgress) -> Upload | None:
     rows, run = held.rows, selection.run
     guard = held.predictor.guard
     subject = guard.subject if guard else ""
@@ -128,7 +129,7 @@ def _show_ended(selection: ui.Selection, held: Batch, progress: BatchProgress) -
     if progress.state in ENDED:
         st.warning(ENDED[progress.state], icon=":material/warning:")
     for sentence in [*held.notes, *held.predictor.problems.values()]:
-        st.warning(ui.sentence(sentence), icon=":material/warning:")
+        st.warning(escape_sentence(sentence), icon=":material/warning:")
     st.caption(
         f"{progress.done} files in {progress.seconds:.0f} s, {progress.rate:.1f} a second. "
         "The files were let go of as they were read; this table is kept until you clear it or "
@@ -249,7 +250,7 @@ def _as_upload(held: Batch, row: BatchRow) -> Upload | None:
     decoded = held.picture(row.number)
     if decoded is None:
         st.info(
-            f"The pixels of {ui.escape(row.name)} are no longer here (a table keeps "
+            f"The pixels of {escape(row.name)} are no longer here (a table keeps "
             f"{batches.MAX_KEPT_BYTES // 2**20} MB of them): drop it alone to look at it.",
             icon=":material/hide_image:",
         )
@@ -258,7 +259,7 @@ def _as_upload(held: Batch, row: BatchRow) -> Upload | None:
 
 
 def _draw_table(
-    selection: ui.Selection, rows: Sequence[BatchRow], *, show_refused: bool, key: str | None = None
+    selection: Selection, rows: Sequence[BatchRow], *, show_refused: bool, key: str | None = None
 ) -> None:
     """The rows as a table; with a key, rows can be ticked."""
     table = batch_table.shown_table(
@@ -284,7 +285,7 @@ def _draw_table(
     )
 
 
-def _columns(selection: ui.Selection, *, wide: bool) -> dict:
+def _columns(selection: Selection, *, wide: bool) -> dict:
     config = st.column_config
     columns = {
         batch_table.PICTURE: config.ImageColumn(width=90, pinned=True),
@@ -298,8 +299,8 @@ def _columns(selection: ui.Selection, *, wide: bool) -> dict:
     }
     titles = batch_table.column_titles(selection.run, selection.models)
     for model, title in titles.items():
-        init = ui.init_name(selection.run, model) if model else ""
-        whose = ui.escape(title) + (f" ({ui.escape(init)})" if init else "")
+        init = init_name(selection.run, model) if model else ""
+        whose = escape(title) + (f" ({escape(init)})" if init else "")
         columns[title] = config.TextColumn(width=150, help=f"The class that {whose} says")
         columns[f"{title}, %"] = config.NumberColumn(
             "%",

@@ -7,16 +7,9 @@ import streamlit as st
 
 from core.metrics.classification import ECE_BINS
 from dashboard.charts import calibration as calibration_charts
-from dashboard.components import page as ui
-from dashboard.components.common import (
-    ON_TEST,
-    explain,
-    mark,
-    name_each,
-    offer_tables,
-    safe_titles,
-    titles_of,
-)
+from dashboard.components.markdown import escape, model_cell, with_interval
+from dashboard.components.page import ON_TEST, explain, name_each, offer_tables, show_chart
+from dashboard.components.sidebar import Selection
 from dashboard.data import curves as curve_data
 from dashboard.tables import curves as curve_tables
 
@@ -31,18 +24,18 @@ ONLY_LIKE_THESE = (
 ERRORS = {"log_loss": "Log loss", "brier": "Brier score", "ece": f"ECE, {ECE_BINS} bins"}
 
 
-def show_calibration(selection: ui.Selection) -> None:
-    run, titles = selection.run, titles_of(selection)
+def show_calibration(selection: Selection) -> None:
+    run, titles = selection.run, selection.titles
     entries = {m: curve_data.calibration_entry(run, m) for m in selection.models}
     found = {model: curve_data.load_calibration(run, model) for model in selection.models}
     done = {m: figures for m, figures in found.items() if entries[m]}
     if done:
         changes = {m: figures["metrics"]["change"]["log_loss"] for m, figures in done.items()}
-        st.markdown(curve_tables.calibration_sentence(changes, safe_titles(selection)))
+        st.markdown(curve_tables.calibration_sentence(changes, selection.safe_titles))
     missing = [titles[model] for model in found if model not in done]
     if missing:
         st.info(
-            f"Not calibrated in this run: {ui.escape(', '.join(missing))}. The probabilities are "
+            f"Not calibrated in this run: {escape(', '.join(missing))}. The probabilities are "
             "shown as they are served; training the run anew calibrates them.",
             icon=":material/info:",
         )
@@ -61,7 +54,7 @@ def show_calibration(selection: ui.Selection) -> None:
                     label=titles[model],
                     n_text=f"n = {int(figures['before']['n'].sum())} test images",
                 )
-                ui.show_chart(chart, key=f"curves_reliability_{model}")
+                show_chart(chart, key=f"curves_reliability_{model}")
     rows, diagrams = [], []
     for model, figures in found.items():
         for key, name in (("before", "as served"), ("after", "calibrated")):
@@ -70,9 +63,9 @@ def show_calibration(selection: ui.Selection) -> None:
             measured = figures["metrics"][key]
             intervals = measured["intervals"]
             rows.append(
-                {"Model": mark(selection, model), "Probabilities": name}
+                {"Model": model_cell(selection.run, model), "Probabilities": name}
                 | {
-                    title: ui.with_interval(measured[k], intervals.get(k), as_percent=False)
+                    title: with_interval(measured[k], intervals.get(k), as_percent=False)
                     for k, title in ERRORS.items()
                 }
             )
@@ -110,14 +103,14 @@ def fitted_words(entry: dict) -> str:
 # ------------------------------------------------------------------------------ conformal sets
 
 
-def show_sets(selection: ui.Selection) -> None:
-    run, titles = selection.run, titles_of(selection)
+def show_sets(selection: Selection) -> None:
+    run, titles = selection.run, selection.titles
     entries = {m: curve_data.conformal_entry(run, m) for m in selection.models}
     done = {m: entry for m, entry in entries.items() if entry}
     missing = [titles[model] for model in entries if model not in done]
     if missing:
         st.info(
-            f"No prediction sets in this run for {ui.escape(', '.join(missing))}: they need "
+            f"No prediction sets in this run for {escape(', '.join(missing))}: they need "
             "calibrated probabilities. Training the run anew makes them.",
             icon=":material/info:",
         )
@@ -125,7 +118,7 @@ def show_sets(selection: ui.Selection) -> None:
         return
     sets = {model: curve_data.load_sets(run, model) for model in done}
     promised = 1 - max(entry.get("alpha", 0.1) for entry in done.values())
-    st.markdown(curve_tables.coverage_sentence(sets, promised, safe_titles(selection)))
+    st.markdown(curve_tables.coverage_sentence(sets, promised, selection.safe_titles))
     st.markdown(f"**{ONLY_LIKE_THESE}**")
     st.caption(ON_TEST)
     n_text = f"n = {next(iter(sets.values()))['n']} test images"
@@ -136,15 +129,15 @@ def show_sets(selection: ui.Selection) -> None:
         chart = calibration_charts.plot_coverage(
             rows, promised=promised, models=run.models, labels=titles, n_text=n_text
         )
-        ui.show_chart(chart, key="curves_coverage")
+        show_chart(chart, key="curves_coverage")
     with right:
         chart = calibration_charts.plot_set_sizes(sizes, labels=titles, n_text=n_text)
-        ui.show_chart(chart, key="curves_sizes")
+        show_chart(chart, key="curves_sizes")
     table = pd.DataFrame(
-        {"Model": mark(selection, model)}
+        {"Model": model_cell(selection.run, model)}
         | {
-            "Coverage": ui.with_interval(own["patient_coverage"]["value"], own["patient_coverage"]),
-            "Classes in a set": ui.with_interval(
+            "Coverage": with_interval(own["patient_coverage"]["value"], own["patient_coverage"]),
+            "Classes in a set": with_interval(
                 own["mean_size"]["value"], own["mean_size"], as_percent=False
             ),
         }

@@ -10,8 +10,9 @@ from core.runs.additions_guard import guard_command
 from core.runs.artifacts import ArtifactError, Run
 from core.serving.predict import ImagePrediction, Predictor
 from dashboard.components import gallery, live_answers
-from dashboard.components import page as ui
 from dashboard.components.guard import REFUSED
+from dashboard.components.markdown import escape, escape_sentence, percent, shorten, with_interval
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.uploads import RETENTION_TEXT, Upload
 
@@ -31,13 +32,13 @@ def show_file(upload: Upload) -> None:
     decoded = upload.decoded
     words = f"{upload.name}, {decoded.width}×{decoded.height} px {decoded.format}"
     kinds = [decoded.facts[name] for name in SHOWN_FACTS if decoded.facts.get(name)]
-    st.caption(ui.escape(" · ".join([words, *kinds])))
+    st.caption(escape(" · ".join([words, *kinds])))
     if decoded.tags_read:
         n = len(decoded.tags_read)
         with st.popover(f"The {n} DICOM tags that were read", icon=":material/label:"):
             facts = ", ".join(f"{name} {value}" for name, value in decoded.facts.items())
-            st.markdown(f"It says: {ui.escape(facts) if facts else 'nothing about the picture'}.")
-            st.markdown(f"Read: {ui.escape(', '.join(decoded.tags_read))}.")
+            st.markdown(f"It says: {escape(facts) if facts else 'nothing about the picture'}.")
+            st.markdown(f"Read: {escape(', '.join(decoded.tags_read))}.")
             st.markdown(IDENTIFIERS_TEXT)
 
 
@@ -49,7 +50,7 @@ def show_retention_notice() -> None:
 
 
 @st.fragment
-def show_map(selection: ui.Selection, upload: Upload, answer: ImagePrediction) -> None:
+def show_map(selection: Selection, upload: Upload, answer: ImagePrediction) -> None:
     """The picture under a heat map, and what such maps were measured to be worth."""
     warning = REFUSED if answer.refused else ""
     model = live_answers.draw_heat(selection, upload, answer, "predict", warning)
@@ -63,7 +64,7 @@ def show_map(selection: ui.Selection, upload: Upload, answer: ImagePrediction) -
                 st.markdown(more)
 
 
-def map_reliability(selection: ui.Selection, model: str) -> tuple[str, str]:
+def map_reliability(selection: Selection, model: str) -> tuple[str, str]:
     """Markdown: what one model's maps were measured to be worth in a line, and all of it; where
     nothing was measured the line says how to, and there is no more."""
     run = selection.run
@@ -72,16 +73,16 @@ def map_reliability(selection: ui.Selection, model: str) -> tuple[str, str]:
     try:
         document = run_data.load_maps(run)
     except ArtifactError as error:
-        return ui.sentence(str(error)), ""
+        return escape_sentence(str(error)), ""
     if document is None:
         command = f"python -m core maps --run {run.name}"
         return f"What this map is worth was not measured in this run: `{command}` does.", ""
     found = document["models"].get(model)
     if found is None:
         why = document["reason"] or "this model was not asked."
-        return f"What this map is worth was not measured: {ui.escape(why)}", ""
+        return f"What this map is worth was not measured: {escape(why)}", ""
     more = f"{found['sentence']} {document.get('learned_from', '')}"
-    return _pointing_words(found), ui.escape(more)
+    return _pointing_words(found), escape(more)
 
 
 def _pointing_words(found: dict) -> str:
@@ -90,9 +91,9 @@ def _pointing_words(found: dict) -> str:
     chance = {name: own["hit"]["value"] for name, own in figures["against"].items()}
     words = (
         f"On {figures['n']} drawn phantoms the hottest place of its maps lay on the lesion in "
-        f"**{ui.with_interval(figures['hit']['value'], figures['hit'])}**; a random place does in "
-        f"{ui.percent(chance['random'])}, a random place in the lungs in "
-        f"{ui.percent(chance['lungs'])}, the centre in {ui.percent(chance['centre'])}."
+        f"**{with_interval(figures['hit']['value'], figures['hit'])}**; a random place does in "
+        f"{percent(chance['random'])}, a random place in the lungs in "
+        f"{percent(chance['lungs'])}, the centre in {percent(chance['centre'])}."
     )
     if found["sanity"] is None:
         return words
@@ -113,14 +114,14 @@ def warn_of_duplicate(run: Run, predictor: Predictor, answer: ImagePrediction) -
     nearest = answer.neighbours[0]
     if nearest.distance < DUPLICATE_DISTANCE:
         st.warning(
-            f"To {ui.escape(run.title(predictor.guard.model))} this picture is the training image "
-            f"{ui.escape(nearest.image_id)}: the models learned from it, so that their answers "
+            f"To {escape(run.title(predictor.guard.model))} this picture is the training image "
+            f"{escape(nearest.image_id)}: the models learned from it, so that their answers "
             "about it prove nothing.",
             icon=":material/content_copy:",
         )
 
 
-def show_nearest(selection: ui.Selection, predictor: Predictor, answer: ImagePrediction) -> None:
+def show_nearest(selection: Selection, predictor: Predictor, answer: ImagePrediction) -> None:
     """The training images that are most alike to the guard's model, with label and distance."""
     st.subheader("Nearest training cases", anchor=False)
     run = selection.run
@@ -140,7 +141,7 @@ def show_nearest(selection: ui.Selection, predictor: Predictor, answer: ImagePre
     try:
         pictures = gallery.find_image_files(run)
     except ArtifactError as error:
-        st.caption(ui.sentence(str(error)))
+        st.caption(escape_sentence(str(error)))
         pictures = None
     missing = False
     with st.grid(min_column_width=NEIGHBOUR_WIDTH_PX, border=True, gap="small"):
@@ -155,14 +156,14 @@ def show_nearest(selection: ui.Selection, predictor: Predictor, answer: ImagePre
                 else:
                     alt = f"{kind} {one.image_id}, labelled {one.label}"
                     st.image(thumbnail, width="stretch", alt=alt)
-                shown_id = ui.shorten(one.image_id, 28)
+                shown_id = shorten(one.image_id, 28)
                 st.markdown(
-                    f":small[**{ui.escape(one.label)}**  \ndistance {one.distance:.2f}  \n"
-                    f":gray[{ui.escape(shown_id)}]]"
+                    f":small[**{escape(one.label)}**  \ndistance {one.distance:.2f}  \n"
+                    f":gray[{escape(shown_id)}]]"
                 )
     if missing:
         st.caption(f":material/hide_image: {gallery.how_to_fetch(run)}")
-    model = ui.escape(run.title(predictor.guard.model))
+    model = escape(run.title(predictor.guard.model))
     st.caption(
         f"Distance between the features of {model}: 0 is the same to the model, 1.41 "
         "nothing in common. Ids are the public collection's pseudonyms."
@@ -173,8 +174,8 @@ def alike_words(labels: list[str]) -> str:
     """Markdown: how many of the nearest cases have which label, in their order."""
     names = list(dict.fromkeys(labels))
     if len(names) == 1:
-        return f"The {len(labels)} most alike are labelled **{ui.escape(names[0])}**."
-    parts = [f"{labels.count(name)} {ui.escape(name)}" for name in names]
+        return f"The {len(labels)} most alike are labelled **{escape(names[0])}**."
+    parts = [f"{labels.count(name)} {escape(name)}" for name in names]
     return f"The {len(labels)} most alike are labelled **{', '.join(parts)}**."
 
 
@@ -183,7 +184,7 @@ def alike_words(labels: list[str]) -> str:
 
 @st.fragment
 def show_report(
-    selection: ui.Selection, predictor: Predictor, upload: Upload, answer: ImagePrediction
+    selection: Selection, predictor: Predictor, upload: Upload, answer: ImagePrediction
 ) -> None:
     """A page to hand over, made when its button is pressed."""
     from core.serving.html_report import MAX_NOTE, MAX_TYPED
@@ -238,7 +239,7 @@ def make_report(
     return html.encode()
 
 
-def _report_name(selection: ui.Selection) -> str:
+def _report_name(selection: Selection) -> str:
     from datetime import UTC, datetime
 
     from core.serving.html_report import report_file_name

@@ -20,7 +20,8 @@ from core.runs.artifacts import Run
 from dashboard.charts.base import model_style
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.components import live_answers
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence, percent
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.uploads import make_upload
 
@@ -31,7 +32,7 @@ _AT, _FOLDER, _CHOSEN_FOLDER = "gallery_at", "gallery_folder", "gallery_chosen_f
 
 
 def show(
-    selection: ui.Selection,
+    selection: Selection,
     answers: pd.DataFrame,
     image_ids: Sequence[str],
     pictures: run_data.ImageFiles,
@@ -75,11 +76,11 @@ def ask_for_folder(run: Run, pictures: run_data.ImageFiles) -> None:
             root = run_data.typed_folder(folder).resolve()
             if pictures.root and pictures.root.is_relative_to(root):
                 found = f"{n_found} of {pictures.n_images} pictures are in {pictures.root}."
-                st.caption(f":material/folder_open: {ui.escape(found)}", width="content")
+                st.caption(f":material/folder_open: {escape(found)}", width="content")
             else:
                 none = f"No pictures of this run are in {folder}: point to the folder that has them"
                 none += f"; those in {pictures.root.name}/ are shown." if pictures.root else "."
-                st.warning(ui.escape(none), icon=":material/folder_off:")
+                st.warning(escape(none), icon=":material/folder_off:")
             st.button("Forget this folder", type="tertiary", on_click=_use_folder, args=("",))
     if n_found == pictures.n_images:
         return
@@ -121,7 +122,7 @@ def _choose_page(n_pages: int, key: str) -> int:
 
 
 def _card(
-    selection: ui.Selection,
+    selection: Selection,
     rows: pd.DataFrame,
     pictures: run_data.ImageFiles,
     image_id: str,
@@ -137,7 +138,7 @@ def _card(
     else:
         kind = "Drawn phantom, SYNTHETIC" if selection.run.synthetic else "Image"
         st.image(thumbnail, width="stretch", alt=f"{kind} {image_id}, true class {label}")
-    lines = [f"True: **{ui.escape(label)}**"]
+    lines = [f"True: **{escape(label)}**"]
     lines += [_said(selection, row) for row in rows.itertuples()]
     st.markdown("  \n".join(lines))
     return st.button(
@@ -151,12 +152,12 @@ def _card(
     )
 
 
-def _said(selection: ui.Selection, row) -> str:
+def _said(selection: Selection, row) -> str:
     """Markdown: the model, its answer and probability, right and wrong told by icon and colour."""
     colour, icon = ("blue", "check") if row.right else ("orange", "close")
     return (
-        f":small[:{colour}[:material/{icon}:] {ui.escape(selection.title(row.model))}: "
-        f"{ui.escape(row.predicted)} {ui.percent(row.confidence)}]"
+        f":small[:{colour}[:material/{icon}:] {escape(selection.title(row.model))}: "
+        f"{escape(row.predicted)} {percent(row.confidence)}]"
     )
 
 
@@ -170,7 +171,7 @@ def square_thumbnail(
     try:
         pixels = run_data.read_thumbnail(path, THUMBNAIL_PX)
     except ImageError as error:
-        return None, ui.sentence(str(error))
+        return None, escape_sentence(str(error))
     square = letterboxed(pixels, THUMBNAIL_PX)
     return (label_synthetic(square) if run.synthetic else square), ""
 
@@ -197,7 +198,7 @@ def _go_to(place: int) -> None:
 
 @st.dialog("Image", width="large", icon=":material/open_in_full:")
 def large_view(
-    selection: ui.Selection,
+    selection: Selection,
     by_image: dict[str, pd.DataFrame],
     image_ids: list[str],
     pictures: run_data.ImageFiles,
@@ -220,9 +221,7 @@ def large_view(
         run_data.load_manifest(selection.run).set_index("image_id")["patient_id"].get(image_id, "")
     )
     whose = f", patient {patient}" if patient and not patient.startswith("image:") else ""
-    st.markdown(
-        f"True: **{ui.escape(rows['label'].iloc[0])}**  \n:gray[{ui.escape(image_id + whose)}]"
-    )
+    st.markdown(f"True: **{escape(rows['label'].iloc[0])}**  \n:gray[{escape(image_id + whose)}]")
     left, right = st.columns(2, gap="medium")
     with left:
         _large_image(selection, pictures, image_id)
@@ -240,7 +239,7 @@ def large_view(
         st.plotly_chart(figure, key="large_bars", config={"displayModeBar": False}, alt=alt)
 
 
-def _large_image(selection: ui.Selection, pictures: run_data.ImageFiles, image_id: str) -> None:
+def _large_image(selection: Selection, pictures: run_data.ImageFiles, image_id: str) -> None:
     path = pictures.find(image_id)
     if path is None:
         st.caption(f":material/hide_image: {how_to_fetch(selection.run)}")
@@ -248,10 +247,10 @@ def _large_image(selection: ui.Selection, pictures: run_data.ImageFiles, image_i
     try:
         decoded = read_image(path)
     except ImageError as error:
-        st.caption(f":material/hide_image: {ui.sentence(str(error))}")
+        st.caption(f":material/hide_image: {escape_sentence(str(error))}")
         return
     upload = make_upload(path.name, decoded, synthetic=selection.run.synthetic)
     answer = live_answers.predict_models(selection, upload)
     for sentence in live_answers.own_problems(selection, answer):
-        st.caption(f":material/warning: {ui.sentence(sentence)}")
+        st.caption(f":material/warning: {escape_sentence(sentence)}")
     live_answers.show_heat(selection, upload, answer, "large")

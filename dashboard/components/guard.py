@@ -10,7 +10,7 @@ import streamlit as st
 from core.runs.additions_guard import guard_command
 from core.runs.artifacts import ArtifactError, Run
 from core.serving.predict import ImagePrediction, Predictor
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence, with_interval
 from dashboard.data import runs as run_data
 from dashboard.predict.uploads import Upload
 
@@ -29,7 +29,7 @@ def show_guard(predictor: Predictor, upload: Upload, answer: ImagePrediction) ->
     if judgement.looks_right:
         icon = ":material/draw:" if judgement.synthetic else ":material/verified_user:"
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.info(ui.escape(judgement.sentence), icon=icon)
+            st.info(escape(judgement.sentence), icon=icon)
             _offer_reliability(predictor.run)
         return True
     st.error(refusal_words(predictor, answer), icon=":material/block:")
@@ -43,9 +43,9 @@ def refusal_words(predictor: Predictor, answer: ImagePrediction) -> str:
     """Markdown: that the picture is refused, large, and why."""
     judgement = answer.judgement
     if len(judgement.reasons) < 2:
-        return f"### {ui.escape(judgement.sentence)}"
-    lines = [f"### This does not look like {ui.escape(predictor.guard.subject)}"]
-    lines += [f"- {ui.escape(reason[:1].upper() + reason[1:])}." for reason in judgement.reasons]
+        return f"### {escape(judgement.sentence)}"
+    lines = [f"### This does not look like {escape(predictor.guard.subject)}"]
+    lines += [f"- {escape(reason[:1].upper() + reason[1:])}." for reason in judgement.reasons]
     return "\n".join(lines)
 
 
@@ -67,7 +67,7 @@ def _say_unguarded(predictor: Predictor) -> None:
     problem = predictor.problems.get("Guard")
     if problem:
         st.warning(
-            f"{ui.sentence(problem)} These models answer for any picture.",
+            f"{escape_sentence(problem)} These models answer for any picture.",
             icon=":material/gpp_maybe:",
         )
         return
@@ -87,7 +87,7 @@ def _offer_reliability(run: Run) -> None:
         try:
             document = run_data.load_guard_document(run)
         except ArtifactError as error:
-            st.markdown(ui.sentence(str(error)))
+            st.markdown(escape_sentence(str(error)))
             return
         if document is None:
             st.markdown("The guard's figures are gone from the run.")
@@ -114,8 +114,8 @@ def show_reliability(document: dict[str, Any]) -> None:
     else:
         st.markdown("**Not measured** how many pictures of other kinds it refuses.")
     if document["missing"]:
-        st.caption(f"Not tried: {ui.escape(', '.join(document['missing']))}.")
-    st.caption(ui.escape(document["rule"]))
+        st.caption(f"Not tried: {escape(', '.join(document['missing']))}.")
+    st.caption(escape(document["rule"]))
 
 
 def _kept_rows(kept: dict[str, Any]) -> list[dict[str, str]]:
@@ -126,17 +126,17 @@ def _kept_rows(kept: dict[str, Any]) -> list[dict[str, str]]:
         rows.append((elsewhere["title"], elsewhere["all"]))
         rows += [(f"{elsewhere['title']}, {n}", found) for n, found in elsewhere["classes"].items()]
     return [
-        {"Images": ui.escape(which), "n": str(found["n"]), "Let through": _share(found)}
+        {"Images": escape(which), "n": str(found["n"]), "Let through": _share(found)}
         for which, found in rows
     ]
 
 
 def _refused_rows(refused: dict[str, Any]) -> list[dict[str, str]]:
     return [
-        {"Pictures": ui.escape(found["title"]), "n": str(found["n"]), "Refused": _share(found)}
+        {"Pictures": escape(found["title"]), "n": str(found["n"]), "Refused": _share(found)}
         for found in refused.values()
     ]
 
 
 def _share(found: dict[str, Any]) -> str:
-    return ui.with_interval(found["share"], found)
+    return with_interval(found["share"], found)

@@ -18,7 +18,8 @@ from core.reporting.leaderboard.ranking import METRICS, Protocol
 from core.runs.artifacts import ArtifactError, Run
 from dashboard.charts import leaderboard as leaderboard_charts
 from dashboard.components import live_answers
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence, init_name, percent, with_interval
+from dashboard.components.page import show_chart
 from dashboard.data import leaderboard as leaderboard_data
 from dashboard.tables import metrics as metric_tables
 
@@ -41,10 +42,10 @@ def show_caveats(protocol: Protocol) -> None:
         return
     with st.container(border=True):
         st.markdown("**What to know about these images**")
-        st.markdown("\n".join(f"- {ui.escape(text)}" for text in caveats))
+        st.markdown("\n".join(f"- {escape(text)}" for text in caveats))
         grouping = str(protocol.first.info.get("grouping") or "").rstrip(".")
         if grouping:
-            st.caption(f"Kept together in the split: {ui.escape(grouping)}.")
+            st.caption(f"Kept together in the split: {escape(grouping)}.")
 
 
 def show_table(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> None:
@@ -63,7 +64,7 @@ def show_table(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> None:
             ],
             "Against the first": [against_first(r) for r in rows],
             "Not above floors": [len(r["floors_lost"]) for r in rows],
-            "Init": [ui.init_name(protocol.run(r["run"]), r["model"]) for r in rows],
+            "Init": [init_name(protocol.run(r["run"]), r["model"]) for r in rows],
             "Parameters, millions": ranking["params"] / 1e6,
             "MB": ranking["size_mb"],
             "Training, minutes": ranking["train_s"] / 60,
@@ -151,15 +152,15 @@ def show_curves(protocol: Protocol, ranking: pd.DataFrame, histories: dict) -> N
                 epochs = f"{len(history)} epoch{'s' if len(history) > 1 else ''}"
                 epochs += f", kept {kept[-1]}" if kept else ""
                 mark = f":{style.theme_colour}[{style.glyph}]"
-                st.markdown(f"**{row.rank}** {mark} {ui.escape(row.label)}  \n:gray[{epochs}]")
+                st.markdown(f"**{row.rank}** {mark} {escape(row.label)}  \n:gray[{epochs}]")
                 chart = leaderboard_charts.plot_curve(
                     history, what, label=row.label, colour=style.colour, kept=kept,
                     y_range=y_range,
                 )  # fmt: skip
-                ui.show_chart(chart, key=f"zoo_curve_{entry[0]}_{entry[1]}_{what}")
+                show_chart(chart, key=f"zoo_curve_{entry[0]}_{entry[1]}_{what}")
     without = [places[entry].label for entry in entries if entry not in learnt]
     if without:
-        st.caption(f"Without curves: {ui.escape(', '.join(without))}.")
+        st.caption(f"Without curves: {escape(', '.join(without))}.")
 
 
 def show_claims(results: Sequence[claims.ClaimResult]) -> None:
@@ -168,22 +169,22 @@ def show_claims(results: Sequence[claims.ClaimResult]) -> None:
     for claim in claims.CLAIMS:
         own = [result for result in results if result.claim.key == claim.key]
         with st.container(border=True):
-            st.markdown(f"**{ui.escape(claim.text)}.**")
+            st.markdown(f"**{escape(claim.text)}.**")
             for result in own:
                 if result.value is None:
                     continue
                 icon, colour = VERDICT_BADGES[result.verdict]
-                note = f" :gray[{ui.escape(result.note)}.]" if result.note else ""
+                note = f" :gray[{escape(result.note)}.]" if result.note else ""
                 st.markdown(
-                    f":{colour}-badge[{icon} {result.verdict}] **{ui.escape(result.subject)}**: "
-                    f"{ui.escape(result.measured)}.{note}"
+                    f":{colour}-badge[{icon} {result.verdict}] **{escape(result.subject)}**: "
+                    f"{escape(result.measured)}.{note}"
                 )
             untrained = [subject_words(result) for result in own if result.value is None]
             if untrained:
                 st.markdown(
-                    f":gray[Not trained under this protocol: {ui.escape('; '.join(untrained))}.]"
+                    f":gray[Not trained under this protocol: {escape('; '.join(untrained))}.]"
                 )
-            st.caption(f"Rule. {ui.escape(claim.rule)}")
+            st.caption(f"Rule. {escape(claim.rule)}")
     st.markdown(claims.UNKNOWN)
 
 
@@ -198,7 +199,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
     try:
         matrices = leaderboard_data.load_matrices(tuple(runs))
     except (ArtifactError, MetricsError, CrossError) as error:
-        st.error(ui.sentence(str(error)), icon=":material/error:")
+        st.error(escape_sentence(str(error)), icon=":material/error:")
         return
     ranked = [model for model in ranking["model"].drop_duplicates() if model in matrices]
     models = ranked + [model for model in matrices if model not in ranked]
@@ -219,14 +220,14 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
     matrix = matrices[model]
     rows, columns = list(matrix.names), list(matrix.columns)
     cells = [[matrix.cells[row, column] for column in columns] for row in rows]
-    st.markdown(f"**{ui.escape(crossing_words(matrix, metric))}**")
+    st.markdown(f"**{escape(crossing_words(matrix, metric))}**")
     st.caption(
         f"{METRICS[metric]} on the column's images of the model that was trained on the row's, in "
         "percent, with 95% intervals over patients. Own test part: the run's. Elsewhere: all "
         "images of that data set but those that overlap with what the run learned from, and only "
         "classes that both know."
     )
-    ui.show_chart(
+    show_chart(
         leaderboard_charts.plot_matrix(
             rows,
             columns,
@@ -244,7 +245,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
             border="horizontal",
         )
     for note in matrix.notes:
-        st.caption(ui.sentence(note))
+        st.caption(escape_sentence(note))
 
 
 def crossing_words(matrix: Matrix, metric: str) -> str:
@@ -265,8 +266,8 @@ def crossing_words(matrix: Matrix, metric: str) -> str:
     change, row, column, home, there = min(falls)
     word = "falls" if change < 0 else "goes"
     return (
-        f"{matrix.title}: {METRIC_WORDS[metric]} {word} from {ui.percent(home)} at home (same "
-        f"classes) to {ui.percent(there)} where trained on {row} and tested on {column}"
+        f"{matrix.title}: {METRIC_WORDS[metric]} {word} from {percent(home)} at home (same "
+        f"classes) to {percent(there)} where trained on {row} and tested on {column}"
         + (", the widest change of all pairs measured." if len(falls) > 1 else ".")
     )
 
@@ -303,15 +304,15 @@ def _cell_row(cell: Cell, metric: str) -> dict[str, str]:
     if cell.note:
         remarks.append(cell.note)
     low, high = cell.intervals.get(metric, (None, None))
-    figure = ui.with_interval(value, {"low": low, "high": high}) if value == value else "–"
+    figure = with_interval(value, {"low": low, "high": high}) if value == value else "–"
     if value != value and cell.measured:
-        figure = ", ".join(f"{n} found {ui.percent(s)}" for n, s in cell.sensitivity.items()) or "–"
+        figure = ", ".join(f"{n} found {percent(s)}" for n, s in cell.sensitivity.items()) or "–"
     return {
-        "Trained on": f"**{ui.escape(cell.train)}**",
-        "Tested on": ui.escape(cell.test) + (" (own test part)" if cell.home else ""),
+        "Trained on": f"**{escape(cell.train)}**",
+        "Tested on": escape(cell.test) + (" (own test part)" if cell.home else ""),
         METRICS[metric]: figure,
         "Images": f"{cell.n:,} of {cell.n_patients:,} patients" if cell.measured else "–",
-        "Remarks": f":gray[{ui.escape(' '.join(remarks))}]",
+        "Remarks": f":gray[{escape(' '.join(remarks))}]",
     }
 
 

@@ -21,7 +21,8 @@ from core.inference.class_activation import (
 from core.inference.occlusion import occlusion_maps
 from core.runs.missing_weights import left_out
 from core.serving.predict import NOT_ASKED, ImagePrediction, ModelPrediction, Predictor
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.model_choice import chosen_models, shown_pixels, shown_predictions
 from dashboard.predict.uploads import Upload
@@ -46,7 +47,7 @@ class Heat:
     method: str
 
 
-def predict_models(selection: ui.Selection, upload: Upload) -> ImagePrediction:
+def predict_models(selection: Selection, upload: Upload) -> ImagePrediction:
     """What the chosen models, an ensemble's members and the guard say; the last few are kept."""
     run = selection.run
     predictor = run_data.load_predictor(run)
@@ -61,7 +62,7 @@ def predict_models(selection: ui.Selection, upload: Upload) -> ImagePrediction:
     return kept[key]
 
 
-def own_problems(selection: ui.Selection, answer: ImagePrediction) -> list[str]:
+def own_problems(selection: Selection, answer: ImagePrediction) -> list[str]:
     """Why some of the chosen models cannot answer; of others nothing is said."""
     run = selection.run
     asked = set(chosen_models(run, selection.models))
@@ -84,7 +85,7 @@ def forget_all() -> None:
 
 
 def draw_heat(
-    selection: ui.Selection, upload: Upload, answer: ImagePrediction, key: str, warning: str = ""
+    selection: Selection, upload: Upload, answer: ImagePrediction, key: str, warning: str = ""
 ) -> str | None:
     """The picture under a heat map, with model, class and opacity to choose.
 
@@ -123,7 +124,7 @@ def draw_heat(
     caption = f"{warning} {caption}".strip()
     shown = label_synthetic(pixels) if synthetic else pixels
     slot.image(shown, width=_shown_width(shown), alt=f"{kind}{upload.name}. {caption}")
-    st.caption(ui.escape(caption))
+    st.caption(escape(caption))
     return own.model if own else None
 
 
@@ -132,7 +133,7 @@ show_heat = st.fragment(draw_heat)
 
 
 def find_heat(
-    selection: ui.Selection,
+    selection: Selection,
     upload: Upload,
     answer: ImagePrediction,
     own: ModelPrediction,
@@ -149,7 +150,7 @@ def find_heat(
 
 
 def model_maps(
-    selection: ui.Selection, upload: Upload, own: ModelPrediction
+    selection: Selection, upload: Upload, own: ModelPrediction
 ) -> tuple[np.ndarray, str]:
     """A single model's maps (h, w, C) and how they are made; occlusion's are kept once made."""
     if own.class_maps is not None:
@@ -173,7 +174,7 @@ def occlude(predictor: Predictor, upload: Upload, own: ModelPrediction) -> np.nd
 
 
 def _choose_heat(
-    selection: ui.Selection, upload: Upload, answer: ImagePrediction, key: str
+    selection: Selection, upload: Upload, answer: ImagePrediction, key: str
 ) -> tuple[ModelPrediction, str]:
     """The model and the class whose map is shown; each picture begins with the model's answer."""
     by_model = {own.model: own for own in shown_predictions(selection.run, answer)}

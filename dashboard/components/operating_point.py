@@ -8,14 +8,15 @@ import streamlit as st
 from core.metrics.classification import COVID
 from core.metrics.operating_point import SENSITIVITY
 from dashboard.charts import curves as curve_charts
-from dashboard.components import page as ui
-from dashboard.components.common import ON_TEST, choose, explain, mark, offer_tables, titles_of
+from dashboard.components.markdown import escape, interval_text, model_cell, percent, with_interval
+from dashboard.components.page import ON_TEST, choose, explain, offer_tables, show_chart
+from dashboard.components.sidebar import Selection
 from dashboard.data import curves as curve_data
 from dashboard.tables import curves as curve_tables
 
 
-def show_operating(selection: ui.Selection) -> None:
-    run, titles = selection.run, titles_of(selection)
+def show_operating(selection: Selection) -> None:
+    run, titles = selection.run, selection.titles
     names = sorted(run.class_names, key=lambda name: name != COVID)
     with st.container(horizontal=True, gap="medium"):
         name = choose("Class to call", names, "operating_class", {})
@@ -24,7 +25,7 @@ def show_operating(selection: ui.Selection) -> None:
     if n_class in (0, n):
         side = "No" if n_class == 0 else "Every"
         st.info(
-            f"{side} test image is {ui.escape(name)}, so sensitivity and specificity cannot both "
+            f"{side} test image is {escape(name)}, so sensitivity and specificity cannot both "
             "be measured.",
             icon=":material/info:",
         )
@@ -33,22 +34,22 @@ def show_operating(selection: ui.Selection) -> None:
     threshold, prevalence = choose_point(selection, model, name, chosen, n_class / n)
     rates = curve_data.load_rates(run, model, name, threshold, prevalence)
     people = "drawn phantoms" if run.synthetic else "people"
-    said = curve_tables.crowd_sentence(rates, prevalence, ui.escape(name), people)
+    said = curve_tables.crowd_sentence(rates, prevalence, escape(name), people)
     st.markdown(f"#### {said}")
     with st.grid(4, min_column_width=150, border=True):
         for key, title in RATES.items():
             with st.container():
                 st.metric(
                     title,
-                    ui.percent(rates[key]["value"]),
-                    ui.interval_text(rates[key]),
+                    percent(rates[key]["value"]),
+                    interval_text(rates[key]),
                     delta_color="off",
                     delta_arrow="off",
                 )
     st.caption(
-        f"Sensitivity: of those with {ui.escape(name)}, found. Specificity: of the others, left "
+        f"Sensitivity: of those with {escape(name)}, found. Specificity: of the others, left "
         "alone. PPV: of the alarms, right. NPV: of the all-clears, right. "
-        f"{ON_TEST} n = {n}, {n_class} of them {ui.escape(name)}; 95% intervals beneath."
+        f"{ON_TEST} n = {n}, {n_class} of them {escape(name)}; 95% intervals beneath."
     )
     part, default = chosen["part"], chosen["threshold"]
     test = curve_data.load_operating_table(run, model, "test", name, default)
@@ -67,10 +68,10 @@ def show_operating(selection: ui.Selection) -> None:
             n_text=f"{titles[model]}, n = {n} test images",
             **looks,
         )
-        ui.show_chart(chart, key="curves_threshold")
+        show_chart(chart, key="curves_threshold")
     with right:
         chart = curve_charts.plot_prevalence(by_prevalence, rates, prevalence=prevalence, **looks)
-        ui.show_chart(chart, key="curves_prevalence")
+        show_chart(chart, key="curves_prevalence")
     show_defaults(selection, name, prevalence)
     offer_tables(selection, {"Thresholds on test": test, "By prevalence": by_prevalence})
     explain(
@@ -94,7 +95,7 @@ RATES = {
 
 
 def choose_point(
-    selection: ui.Selection, model: str, name: str, chosen: dict, share: float
+    selection: Selection, model: str, name: str, chosen: dict, share: float
 ) -> tuple[float, float]:
     """The two sliders: threshold and prevalence, with sensible defaults."""
     run = selection.run
@@ -102,7 +103,7 @@ def choose_point(
     left, right = st.columns(2, gap="medium")
     threshold = slide(
         left,
-        f"Threshold on the probability of {ui.escape(name)}",
+        f"Threshold on the probability of {escape(name)}",
         curve_tables.threshold_options(default),
         default,
         f"operating_threshold_{run.name}_{model}_{name}",
@@ -110,7 +111,7 @@ def choose_point(
     )
     prevalence = slide(
         right,
-        f"Prevalence of {ui.escape(name)} where it is used",
+        f"Prevalence of {escape(name)} where it is used",
         curve_tables.prevalence_options(share),
         share,
         f"operating_prevalence_{run.name}_{name}",
@@ -119,13 +120,13 @@ def choose_point(
     shown = curve_tables.share_text(default)
     if not chosen["n_positive"]:
         left.caption(
-            f"Nothing to choose a threshold on: no {ui.escape(name)} image among out-of-fold or "
+            f"Nothing to choose a threshold on: no {escape(name)} image among out-of-fold or "
             f"validation predictions. {shown} is only where the slider begins."
         )
     else:
         left.caption(
             f"Default {shown}: the largest that finds at least "
-            f"{100 * SENSITIVITY:.0f} % of {chosen['n_positive']} {ui.escape(name)} "
+            f"{100 * SENSITIVITY:.0f} % of {chosen['n_positive']} {escape(name)} "
             f"among {chosen['n']} images ({curve_data.SPLIT_PHRASES[chosen['part']]})."
         )
     right.caption("Set what you expect where the model would be used; test is seldom like it.")
@@ -146,7 +147,7 @@ def slide(place, label: str, options: list[float], default: float, key: str, sai
     )
 
 
-def show_defaults(selection: ui.Selection, name: str, prevalence: float) -> None:
+def show_defaults(selection: Selection, name: str, prevalence: float) -> None:
     """All models shown, each at its own default, at the prevalence that is set."""
     rows = []
     for model in selection.models:
@@ -155,9 +156,12 @@ def show_defaults(selection: ui.Selection, name: str, prevalence: float) -> None
             continue
         threshold = chosen["threshold"]
         rates = curve_data.load_rates(selection.run, model, name, threshold, prevalence)
-        row = {"Model": mark(selection, model), "Threshold": curve_tables.share_text(threshold)}
+        row = {
+            "Model": model_cell(selection.run, model),
+            "Threshold": curve_tables.share_text(threshold),
+        }
         for key, title in RATES.items():
-            row[title] = ui.with_interval(rates[key]["value"], rates[key])
+            row[title] = with_interval(rates[key]["value"], rates[key])
         rows.append(row)
     if rows:
         shown = curve_tables.share_text(prevalence)

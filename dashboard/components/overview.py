@@ -16,7 +16,16 @@ from core.metrics.classification import MetricsError
 from core.reporting import run_summary, verdict
 from core.runs.additions import list_external, load_audit
 from core.runs.artifacts import ArtifactError
-from dashboard.components import page as ui
+from dashboard.components.markdown import (
+    escape,
+    escape_sentence,
+    interval_text,
+    model_cell,
+    number,
+    percent,
+    with_interval,
+)
+from dashboard.components.sidebar import Selection
 from dashboard.data import protocol as protocol_data
 from dashboard.data import runs as run_data
 from dashboard.tables import metrics as metric_tables
@@ -25,7 +34,7 @@ CALIBRATED = {"log_loss": "Log loss", "brier": "Brier score", "ece": "ECE"}
 CALIBRATION_PARTS = {"inner": "out-of-fold", "val": "validation"}
 
 
-def show_links(selection: ui.Selection) -> None:
+def show_links(selection: Selection) -> None:
     """One line each from the scorecard and from cross-validation, that lead to their pages."""
     run = selection.run
     with st.container(horizontal=True, gap="medium"):
@@ -33,11 +42,11 @@ def show_links(selection: ui.Selection) -> None:
             counts = verdict.trust_counts(c.status for c in protocol_data.load_checks(run))
             link("trust", f"Trust: {counts}", ":material/verified_user:")
         except (ArtifactError, MetricsError) as error:
-            st.error(ui.sentence(str(error)), icon=":material/error:")
+            st.error(escape_sentence(str(error)), icon=":material/error:")
         try:
             words = protocol_words(selection)
         except (ArtifactError, MetricsError) as error:
-            words = ui.sentence(str(error))
+            words = escape_sentence(str(error))
         link("protocol", "Protocol", ":material/rule:")
         st.markdown(f":gray[{words}]", width="content")
 
@@ -46,7 +55,7 @@ def link(page: str, words: str, icon: str) -> None:
     st.page_link(Path("app_pages", f"{page}.py"), label=words, icon=icon)
 
 
-def protocol_words(selection: ui.Selection) -> str:
+def protocol_words(selection: Selection) -> str:
     """The best pooled accuracy of the chosen models, in a few words of Markdown."""
     run = selection.run
     found = {m: f for m, f in cross_validation.load_pooled(run).items() if m in selection.models}
@@ -54,14 +63,14 @@ def protocol_words(selection: ui.Selection) -> str:
         return "no cross-validation"
     best = max(found, key=lambda model: found[model]["accuracy"])
     own, dealt = found[best], "patient-grouped" if cross_validation.is_grouped(run) else "random"
-    interval = ui.interval_text(own["intervals"].get("accuracy"))
+    interval = interval_text(own["intervals"].get("accuracy"))
     return (
-        f"over {cross_validation.fold_count(run)} {dealt} folds {ui.escape(selection.title(best))} "
-        f"reaches {ui.percent(own['accuracy'])} ({interval}) accuracy"
+        f"over {cross_validation.fold_count(run)} {dealt} folds {escape(selection.title(best))} "
+        f"reaches {percent(own['accuracy'])} ({interval}) accuracy"
     )
 
 
-def show_pairs(selection: ui.Selection, comparisons: list[dict]) -> None:
+def show_pairs(selection: Selection, comparisons: list[dict]) -> None:
     """Every pair of the run's models and its verdict, on demand."""
     if not comparisons:
         return
@@ -82,7 +91,7 @@ def show_pairs(selection: ui.Selection, comparisons: list[dict]) -> None:
         )
 
 
-def images_of_a_patient(selection: ui.Selection) -> str:
+def images_of_a_patient(selection: Selection) -> str:
     """Such as "up to 12 images here"."""
     try:
         table = run_data.load_prediction_table(selection.run, selection.models[0], selection.part)
@@ -91,8 +100,8 @@ def images_of_a_patient(selection: ui.Selection) -> str:
     return f"up to {table['patient_id'].value_counts().max()} images here"
 
 
-def pair_row(selection: ui.Selection, row: dict) -> dict[str, str]:
-    names = {side: ui.escape(selection.title(row[side])) for side in ("a", "b")}
+def pair_row(selection: Selection, row: dict) -> dict[str, str]:
+    names = {side: escape(selection.title(row[side])) for side in ("a", "b")}
     low, high = row.get("low"), row.get("high")
     gap = "–" if row.get("difference") is None else f"{100 * row['difference']:+.1f}"
     better = {"a better": names["a"], "b better": names["b"]}.get(row["verdict"])
@@ -112,7 +121,7 @@ def p_text(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def show_calibrated(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+def show_calibrated(selection: Selection, metrics: dict[str, dict]) -> None:
     """What the temperature does on test, where one was fitted."""
     rows = []
     for model in selection.models:
@@ -120,12 +129,12 @@ def show_calibrated(selection: ui.Selection, metrics: dict[str, dict]) -> None:
         if not done.get("before") or not done.get("after"):
             continue
         part = CALIBRATION_PARTS.get(done.get("part"), str(done.get("part")))
-        row = {"Model": ui.model_cell(selection.run, model)}
-        row["Temperature"] = f"{ui.number(done.get('temperature'))} :gray[{done.get('n')} {part}]"
+        row = {"Model": model_cell(selection.run, model)}
+        row["Temperature"] = f"{number(done.get('temperature'))} :gray[{done.get('n')} {part}]"
         for key, name in CALIBRATED.items():
             for when in ("before", "after"):
                 interval = (done[when].get("intervals") or {}).get(key)
-                value = ui.with_interval(done[when].get(key), interval, as_percent=False)
+                value = with_interval(done[when].get(key), interval, as_percent=False)
                 row[f"{name}, {when}"] = value
         rows.append(row)
     if rows:
@@ -137,13 +146,13 @@ def show_calibrated(selection: ui.Selection, metrics: dict[str, dict]) -> None:
         )
 
 
-def show_external(selection: ui.Selection, metrics: dict[str, dict]) -> None:
+def show_external(selection: Selection, metrics: dict[str, dict]) -> None:
     """What is left elsewhere, beside the figures at home."""
     st.subheader("Images from elsewhere", anchor=False)
     try:
         documents = protocol_data.load_externals(selection.run)
     except ArtifactError as error:
-        st.error(ui.sentence(str(error)), icon=":material/error:")
+        st.error(escape_sentence(str(error)), icon=":material/error:")
         return
     if not documents:
         st.markdown(
@@ -153,19 +162,19 @@ def show_external(selection: ui.Selection, metrics: dict[str, dict]) -> None:
         )
     for document in documents:
         missing = document.get("classes_missing") or []
-        text = f"**{ui.escape(document.get('title', document['name']))}**, n = {document['n']:,}"
-        text += f", without {ui.escape(', '.join(missing))}" if missing else ""
+        text = f"**{escape(document.get('title', document['name']))}**, n = {document['n']:,}"
+        text += f", without {escape(', '.join(missing))}" if missing else ""
         st.markdown(text)
         rows = []
         for model in selection.models:
             if model not in document["models"]:
                 continue
             own = metrics[model]
-            here = ui.with_interval(own["macro_f1"], own["intervals"].get("macro_f1"))
+            here = with_interval(own["macro_f1"], own["intervals"].get("macro_f1"))
             accuracy, macro_f1, fall = run_summary.external_cells(document, model)
             found = run_summary.external_sensitivities(document, model)
             rows.append(
-                {"Model": ui.model_cell(selection.run, model), "Macro-F1 here": here}
+                {"Model": model_cell(selection.run, model), "Macro-F1 here": here}
                 | {"Macro-F1 there": lighter(macro_f1), "Change": lighter(fall)}
                 | {"Accuracy there": lighter(accuracy)}
                 | {f"{name} found there": lighter(text) for name, text in found.items()}
@@ -176,11 +185,11 @@ def show_external(selection: ui.Selection, metrics: dict[str, dict]) -> None:
 
 def lighter(cell: str) -> str:
     """ "84.8 (82.1 to 87.3)" with the interval in lighter type."""
-    number, _, rest = cell.partition(" (")
-    return f"{number} :gray[{rest[:-1]}]" if rest else number
+    figure, _, rest = cell.partition(" (")
+    return f"{figure} :gray[{rest[:-1]}]" if rest else figure
 
 
-def not_done_yet(selection: ui.Selection) -> list[str]:
+def not_done_yet(selection: Selection) -> list[str]:
     """What this run lacks, each with the reason, as Markdown."""
     run, missing = selection.run, []
     try:
@@ -197,10 +206,10 @@ def not_done_yet(selection: ui.Selection) -> list[str]:
     if not cross_validation.fold_count(run):
         missing.append("Cross-validation (trained on one split, without `--folds`)")
     else:
-        each = [f"{ui.escape(selection.title(m))}: {ui.escape(r)}" for m, r in reasons.items()]
+        each = [f"{escape(selection.title(m))}: {escape(r)}" for m, r in reasons.items()]
         missing += [f"Cross-validation of some models ({'; '.join(each)})"] if each else []
     raw = [m for m in selection.models if not run_data.load_metrics(run, m).get("calibrated")]
     if raw:
-        names = ", ".join(ui.escape(selection.title(m)) for m in raw)
+        names = ", ".join(escape(selection.title(m)) for m in raw)
         missing.append(f"Calibration (no temperature is fitted for {names})")
     return missing

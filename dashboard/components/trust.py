@@ -15,12 +15,14 @@ from core.reporting import verdict
 from core.reporting.scorecard.audit_checks import HALF
 from core.reporting.scorecard.base import external_command
 from core.reporting.scorecard.scorecard import Evidence
-from dashboard.charts import trust as charts
+from dashboard.charts import trust as trust_charts
 from dashboard.components import gallery
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, escape_sentence, model_mark, shorten
+from dashboard.components.page import synthetic_badge
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.data import trust as trust_data
-from dashboard.tables import trust as answers
+from dashboard.tables import trust as trust_tables
 
 THUMBNAIL_PX = 256
 BARE = {"displayModeBar": False}  # a chart that is only looked at
@@ -29,44 +31,44 @@ COLUMN_KEY, WHAT_KEY = "trust_column", "trust_what"
 Metrics = Mapping[str, dict[str, Any]]
 
 
-def look(selection: ui.Selection) -> charts.ChartFrame:
+def look(selection: Selection) -> trust_charts.ChartFrame:
     """The models chosen in the sidebar, in the run's order."""
     labels = {model: selection.title(model) for model in selection.run.models}
-    return charts.ChartFrame(selection.models, labels)
+    return trust_charts.ChartFrame(selection.models, labels)
 
 
-def show_dots(selection: ui.Selection, name: str, points: Callable[[], tuple], **words) -> None:
+def show_dots(selection: Selection, name: str, points: Callable[[], tuple], **words) -> None:
     """plot_dot_rows of the tables that points() gives: (points, references or None)."""
 
-    def build() -> charts.Chart:
+    def build() -> trust_charts.Chart:
         table, references = points()
-        return charts.plot_dot_rows(table, look(selection), references=references, **words)
+        return trust_charts.plot_dot_rows(table, look(selection), references=references, **words)
 
     chart = trust_data.keep_chart(selection.run, selection.models, name, build)
-    st.markdown(f"**{ui.escape(chart.title)}**  \n{legend(selection)}")
+    st.markdown(f"**{escape(chart.title)}**  \n{legend(selection)}")
     st.plotly_chart(chart.figure, alt=chart.alt, key=name, config=BARE)
 
 
-def titles(selection: ui.Selection) -> dict[str, str]:
+def titles(selection: Selection) -> dict[str, str]:
     return {model: selection.title(model) for model in selection.models}
 
 
-def marked(selection: ui.Selection) -> dict[str, str]:
+def marked(selection: Selection) -> dict[str, str]:
     """Markdown names with the models' marks, for tables."""
     return {
-        model: f"{ui.model_mark(selection.run, model)}\u00a0{ui.escape(selection.title(model))}"
+        model: f"{model_mark(selection.run, model)}\u00a0{escape(selection.title(model))}"
         for model in selection.models
     }
 
 
-def legend(selection: ui.Selection) -> str:
+def legend(selection: Selection) -> str:
     """Markdown: the models' marks in one line."""
     return " · ".join(marked(selection).values())
 
 
 def not_done(sentence: str, command: str = "") -> None:
     """A section that has nothing to show: why, and what would fill it."""
-    st.info(ui.sentence(sentence), icon=":material/pending:")
+    st.info(escape_sentence(sentence), icon=":material/pending:")
     if command:
         st.code(command, language="bash", wrap_lines=True)
 
@@ -75,15 +77,15 @@ def show_method(*paragraphs: str) -> None:
     """How it was measured, for those who ask. Plain text: names from files may be in it."""
     with st.expander("How this was measured", icon=":material/science:"):
         for paragraph in filter(None, paragraphs):
-            st.markdown(ui.escape(paragraph))
+            st.markdown(escape(paragraph))
 
 
 def show_sentences(
-    selection: ui.Selection, said: Mapping[str, str], icons: Mapping[str, str] | None = None
+    selection: Selection, said: Mapping[str, str], icons: Mapping[str, str] | None = None
 ) -> None:
     """One line a model: its mark and what is said of it."""
     lines = [
-        f"{(icons or {}).get(model, '')}{ui.model_mark(selection.run, model)} {ui.escape(words)}"
+        f"{(icons or {}).get(model, '')}{model_mark(selection.run, model)} {escape(words)}"
         for model, words in said.items()
         if words
     ]
@@ -99,18 +101,18 @@ def table_of(rows: pd.DataFrame) -> None:
 # ------------------------------------------------------------------------------ leakage
 
 
-def show_leakage(selection: ui.Selection, section: dict[str, Any]) -> None:
-    st.markdown(ui.escape(answers.leakage_sentence(section)))
+def show_leakage(selection: Selection, section: dict[str, Any]) -> None:
+    st.markdown(escape(trust_tables.leakage_sentence(section)))
     for caveat in section.get("caveats") or []:
-        st.markdown(f":material/warning: {ui.escape(caveat)}")
-    pairs = answers.crossing_pairs(section)
+        st.markdown(f":material/warning: {escape(caveat)}")
+    pairs = trust_tables.crossing_pairs(section)
     if pairs:
         show_pairs(selection, pairs)
-    shared = answers.shared_table(section)
+    shared = trust_tables.shared_table(section)
     if len(shared):
         st.markdown("**Patients in more than one part**")
         st.dataframe(shared, hide_index=True, alt="Patients in more than one part, with images")
-    every = answers.pair_table(section)
+    every = trust_tables.pair_table(section)
     if len(every):
         with st.expander(f"All {len(every)} pairs of copies", icon=":material/content_copy:"):
             st.dataframe(
@@ -119,10 +121,10 @@ def show_leakage(selection: ui.Selection, section: dict[str, Any]) -> None:
                 column_config={"correlation": st.column_config.NumberColumn(format="%.3f")},
                 alt="Pairs of images that are copies of each other, exact or near",
             )
-    show_method(f"{answers.checked_words(section)}.", section["method"])
+    show_method(f"{trust_tables.checked_words(section)}.", section["method"])
 
 
-def show_pairs(selection: ui.Selection, pairs: list[dict[str, Any]]) -> None:
+def show_pairs(selection: Selection, pairs: list[dict[str, Any]]) -> None:
     """The pairs that stand in different parts, side by side."""
     pictures = gallery.find_image_files(selection.run)
     gallery.ask_for_folder(selection.run, pictures)
@@ -136,35 +138,35 @@ def show_pairs(selection: ui.Selection, pairs: list[dict[str, Any]]) -> None:
                 show_pair(selection, pair, pictures)
 
 
-def show_pair(selection: ui.Selection, pair: dict[str, Any], pictures: run_data.ImageFiles) -> None:
+def show_pair(selection: Selection, pair: dict[str, Any], pictures: run_data.ImageFiles) -> None:
     alike = pair["correlation"]
     words = f"{pair['kind']} copy" + (f", correlation {alike:.3f}" if alike is not None else "")
     words += ", mirrored" if pair.get("mirrored") else ""
-    st.markdown(f":material/content_copy: {ui.escape(words)}")
+    st.markdown(f":material/content_copy: {escape(words)}")
     for column, side in zip(st.columns(2, wrap=False), ("a", "b"), strict=True):
         with column:
-            part = answers.SPLIT_NAMES.get(pair[f"split_{side}"], pair[f"split_{side}"])
+            part = trust_tables.SPLIT_NAMES.get(pair[f"split_{side}"], pair[f"split_{side}"])
             show_image(selection, pair[f"image_id_{side}"], part, pictures)
 
 
 def show_image(
-    selection: ui.Selection, image_id: str, part: str, pictures: run_data.ImageFiles
+    selection: Selection, image_id: str, part: str, pictures: run_data.ImageFiles
 ) -> None:
-    caption = f"{part}: {ui.shorten(image_id, 34)}"
+    caption = f"{part}: {shorten(image_id, 34)}"
     path = pictures.find(image_id)
     try:
         pixels = None if path is None else run_data.read_thumbnail(path, THUMBNAIL_PX)
     except ImageError:
         pixels = None
     if pixels is None:
-        st.caption(f":material/hide_image: {ui.escape(caption)}", help=image_id)
+        st.caption(f":material/hide_image: {escape(caption)}", help=image_id)
         return
     square = gallery.letterboxed(pixels, THUMBNAIL_PX)
     synthetic = selection.run.synthetic
     kind = "Drawn phantom, SYNTHETIC" if synthetic else "Image"
     st.image(
         label_synthetic(square) if synthetic else square,
-        caption=ui.escape(caption),
+        caption=escape(caption),
         width="stretch",
         alt=f"{kind} {image_id}, {part}",
     )
@@ -173,7 +175,7 @@ def show_image(
 # ------------------------------------------------------------------------------ floors
 
 
-def show_baselines(selection: ui.Selection, metrics: Metrics) -> None:
+def show_baselines(selection: Selection, metrics: Metrics) -> None:
     floors = selection.run.info.get("floors") or {}
     if not floors:
         not_done("No shortcut was measured when this run was made.")
@@ -181,13 +183,13 @@ def show_baselines(selection: ui.Selection, metrics: Metrics) -> None:
     shown = {model: metrics[model] for model in selection.models}
     st.markdown(
         "What one gets on the same test images without any network, from properties that have "
-        f"nothing to do with disease: {ui.escape(verdict.highest_baselines(floors))}."
+        f"nothing to do with disease: {escape(verdict.highest_baselines(floors))}."
     )
     lost = {m: verdict.unbeaten_baselines(figures, floors) for m, figures in shown.items()}
     for model, names in lost.items():
         if names:
-            title = ui.escape(selection.title(model))
-            st.markdown(f":material/close: **{title}** is not above {ui.escape('; '.join(names))}.")
+            title = escape(selection.title(model))
+            st.markdown(f":material/close: **{title}** is not above {escape('; '.join(names))}.")
     n = shown[selection.models[0]]["n"]
     for column, (key, word) in zip(st.columns(2), verdict.BASELINE_METRICS.items(), strict=True):
         word = word[0].upper() + word[1:]
@@ -195,10 +197,10 @@ def show_baselines(selection: ui.Selection, metrics: Metrics) -> None:
             show_dots(
                 selection,
                 f"floors_{key}",
-                partial(answers.baseline_points, shown, floors, key),
+                partial(trust_tables.baseline_points, shown, floors, key),
                 title=f"{word} of models and of shortcuts, n = {n} test images",
                 axis=f"{word}, percent, with 95% intervals",
-                line=answers.highest(floors, key),
+                line=trust_tables.highest(floors, key),
             )
     show_method(
         "Each floor is a small classifier (a random forest) on one harmless-looking property, "
@@ -212,7 +214,7 @@ def show_baselines(selection: ui.Selection, metrics: Metrics) -> None:
 # ------------------------------------------------------------------------------ blackout
 
 
-def show_blackout(selection: ui.Selection, section: dict[str, Any]) -> None:
+def show_blackout(selection: Selection, section: dict[str, Any]) -> None:
     rows = {model: section["models"].get(model, {}) for model in selection.models}
     show_sentences(
         selection,
@@ -224,7 +226,7 @@ def show_blackout(selection: ui.Selection, section: dict[str, Any]) -> None:
         show_dots(
             selection,
             "blackout",
-            partial(answers.blackout_points, section, selection.models),
+            partial(trust_tables.blackout_points, section, selection.models),
             title=f"Accuracy with the lungs hidden, n = {section['n']} test images",
             axis="accuracy, percent, with 95% intervals",
             line=("always the most frequent class", section["majority_rate"]),
@@ -232,7 +234,7 @@ def show_blackout(selection: ui.Selection, section: dict[str, Any]) -> None:
     with right:
         show_region(section)
     st.markdown("**Share of the gain above the most frequent class that is kept**")
-    table_of(answers.retained_table(section, marked(selection)))
+    table_of(trust_tables.retained_table(section, marked(selection)))
     show_method(
         section["region"]["rule"],
         *(f"Fill {k}: {words}." for k, words in enumerate(section["fills"].values(), start=1)),
@@ -255,9 +257,9 @@ def _blackout_icon(row: Mapping[str, Any]) -> str:
 
 def show_region(section: dict[str, Any]) -> None:
     """What is hidden, on a drawn phantom, with each kind of fill."""
-    ui.synthetic_badge()
+    synthetic_badge()
     for number, (fill, words) in enumerate(section["fills"].items(), start=1):
-        st.caption(f"Fill {number}: {ui.escape(words)}")
+        st.caption(f"Fill {number}: {escape(words)}")
         pictures = trust_data.draw_region(section["region"], fill)
         with st.grid(len(pictures), min_column_width=95):
             for caption, pixels in pictures:
@@ -269,10 +271,10 @@ def show_region(section: dict[str, Any]) -> None:
 
 
 def show_probe(
-    selection: ui.Selection, evidence: Evidence, metrics: Metrics, section: dict[str, Any]
+    selection: Selection, evidence: Evidence, metrics: Metrics, section: dict[str, Any]
 ) -> None:
     target = evidence.target
-    st.markdown(f"{ui.escape(section['question'])}")
+    st.markdown(f"{escape(section['question'])}")
     said = {
         model: section["models"].get(model, {}).get("sentence", "") for model in selection.models
     }
@@ -280,14 +282,14 @@ def show_probe(
     show_dots(
         selection,
         "probe",
-        lambda: (answers.probe_points(section, metrics, selection.models, target), None),
+        lambda: (trust_tables.probe_points(section, metrics, selection.models, target), None),
         title=f"Images of other diseases called {target}, in percent: n = {section['n']} of "
         f"{section['n_patients']} patients",
         axis=f"called {target}, percent, with 95% intervals",
         line=("half", 0.5),
     )
     with st.expander(f"All {len(section['images'])} images", icon=":material/list:"):
-        rows = answers.probe_table(section, titles(selection), target)
+        rows = trust_tables.probe_table(section, titles(selection), target)
         shares = [name for name in rows if name.startswith("p ")]
         config = {name: st.column_config.NumberColumn(format="%.1f") for name in shares}
         st.caption(f"Probability of {target} in percent.")
@@ -305,10 +307,10 @@ def _small(n_patients: int) -> str:
 
 
 def show_excluded(excluded: Sequence[Mapping[str, Any]], key: str) -> None:
-    words = answers.excluded_words(excluded)
+    words = trust_tables.excluded_words(excluded)
     if not words:
         return
-    with st.expander(ui.escape(words), icon=":material/block:", key=f"excluded_{key}"):
+    with st.expander(escape(words), icon=":material/block:", key=f"excluded_{key}"):
         columns = ("image_id", "reason", "other", "correlation")
         rows = [{name: entry.get(name) for name in columns} for entry in excluded]
         table = pd.DataFrame(rows, columns=list(columns)).dropna(axis="columns", how="all")
@@ -318,15 +320,13 @@ def show_excluded(excluded: Sequence[Mapping[str, Any]], key: str) -> None:
 # ------------------------------------------------------------------------------ perturbation
 
 
-def show_perturbation(
-    selection: ui.Selection, audit: dict[str, Any], section: dict[str, Any]
-) -> None:
+def show_perturbation(selection: Selection, audit: dict[str, Any], section: dict[str, Any]) -> None:
     said = {}
     for model in selection.models:
         steepest = section["models"].get(model, {}).get("steepest") or {}
         said[model] = steepest.get("sentence", "")
     show_sentences(selection, said)
-    curves = answers.perturbation_curves(section, selection.models)
+    curves = trust_tables.perturbation_curves(section, selection.models)
     if not len(curves):
         not_done("No altered image was shown to the chosen models.")
         return
@@ -339,7 +339,7 @@ def show_perturbation(
         for kind, how in section["kinds"].items():
             with st.container():
                 build = partial(
-                    charts.plot_perturbation,
+                    trust_charts.plot_perturbation,
                     curves[curves["kind"] == kind],
                     look(selection),
                     title=how["title"],
@@ -349,7 +349,7 @@ def show_perturbation(
                 )
                 name = f"perturbation_{kind}"
                 chart = trust_data.keep_chart(selection.run, selection.models, name, build)
-                st.markdown(f"**{ui.escape(how['title'])}** :gray[{ui.escape(how['unit'])}]")
+                st.markdown(f"**{escape(how['title'])}** :gray[{escape(how['unit'])}]")
                 st.plotly_chart(chart.figure, alt=chart.alt, key=name, config=BARE)
     show_method(
         "Every test image is altered at each strength and asked about again, without mirrored "
@@ -361,7 +361,7 @@ def show_perturbation(
 # ------------------------------------------------------------------------------ subgroups
 
 
-def show_subgroups(selection: ui.Selection, section: dict[str, Any]) -> None:
+def show_subgroups(selection: Selection, section: dict[str, Any]) -> None:
     columns = {column["column"]: column for column in section["columns"]}
     if not columns:
         not_done("The data set has no column by which test images could be grouped.")
@@ -375,7 +375,7 @@ def show_subgroups(selection: ui.Selection, section: dict[str, Any]) -> None:
             format_func=lambda c: str(columns[c]["title"]),
         )  # fmt: skip
         column = columns[name or next(iter(columns))]
-        choices = answers.subgroup_choices(column, selection.run.class_names)
+        choices = trust_tables.subgroup_choices(column, selection.run.class_names)
         if not choices:
             not_done("No figure is known for these groups.")
             return
@@ -383,13 +383,13 @@ def show_subgroups(selection: ui.Selection, section: dict[str, Any]) -> None:
             st.session_state[WHAT_KEY] = choices[0]
         what = st.segmented_control(
             "Shown", choices, key=WHAT_KEY, required=True, persist_state="session",
-            format_func=lambda c: "accuracy" if c == answers.ACCURACY else f"sensitivity, {c}",
+            format_func=lambda c: "accuracy" if c == trust_tables.ACCURACY else f"sensitivity, {c}",
         )  # fmt: skip
     if column.get("why"):
-        st.info(ui.escape(column["why"]), icon=":material/visibility_off:")
+        st.info(escape(column["why"]), icon=":material/visibility_off:")
     what = what or choices[0]
-    words = "Accuracy" if what == answers.ACCURACY else f"Sensitivity for {what}"
-    points = answers.subgroup_points(column, selection.models, what, section["min_n"])
+    words = "Accuracy" if what == trust_tables.ACCURACY else f"Sensitivity for {what}"
+    points = trust_tables.subgroup_points(column, selection.models, what, section["min_n"])
     show_dots(
         selection,
         f"subgroups_{column['column']}_{what}",
@@ -407,13 +407,13 @@ def _left_out(section: dict[str, Any]) -> None:
     left = section.get("left_out") or []
     if left:
         listed = "; ".join(f"{entry['column']} ({entry['reason']})" for entry in left)
-        st.caption(f"Not grouped by: {ui.escape(listed)}.")
+        st.caption(f"Not grouped by: {escape(listed)}.")
 
 
 # ------------------------------------------------------------------------------ external
 
 
-def show_external(selection: ui.Selection, evidence: Evidence, metrics: Metrics) -> None:
+def show_external(selection: Selection, evidence: Evidence, metrics: Metrics) -> None:
     if not evidence.external:
         not_done("No images from elsewhere were scored.", external_command(selection.run))
         return
@@ -429,19 +429,19 @@ def show_external(selection: ui.Selection, evidence: Evidence, metrics: Metrics)
 
 
 def show_external_set(
-    selection: ui.Selection, name: str, doc: dict[str, Any], metrics: Metrics, target: str
+    selection: Selection, name: str, doc: dict[str, Any], metrics: Metrics, target: str
 ) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"##### {ui.escape(doc['title'])}", width="content")
+        st.markdown(f"##### {escape(doc['title'])}", width="content")
         st.badge(f"n = {doc['n']} images, {doc['n_patients']} patients", color="gray")
-    st.markdown(ui.escape(answers.external_sentence(doc, metrics, titles(selection))))
+    st.markdown(escape(trust_tables.external_sentence(doc, metrics, titles(selection))))
     for caveat in doc["caveats"]:
-        st.markdown(f":material/warning: {ui.escape(caveat)}")
-    inflated = answers.overlap_sentence(doc, titles(selection))
+        st.markdown(f":material/warning: {escape(caveat)}")
+    inflated = trust_tables.overlap_sentence(doc, titles(selection))
     if inflated:
-        st.markdown(f":material/content_copy: {ui.escape(inflated)}")
+        st.markdown(f":material/content_copy: {escape(inflated)}")
     if doc.get("labelled", True):
-        points = answers.external_points(doc, metrics, selection.models)
+        points = trust_tables.external_points(doc, metrics, selection.models)
         if len(points):
             show_dots(
                 selection,
@@ -452,10 +452,10 @@ def show_external_set(
                 filled_name="at home",
                 hollow_name="elsewhere",
             )
-    called = answers.predicted_table(doc, marked(selection))
+    called = trust_tables.predicted_table(doc, marked(selection))
     if len(called):
         table_of(called)
-    findings = answers.findings_table(doc, titles(selection), target)
+    findings = trust_tables.findings_table(doc, titles(selection), target)
     if len(findings):
         with st.expander("What these images show by the set's own record", icon=":material/list:"):
             st.dataframe(findings, hide_index=True, alt="Images by recorded finding")

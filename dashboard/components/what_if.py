@@ -20,7 +20,9 @@ from dashboard.charts.what_if import (
     plot_movement,
 )
 from dashboard.components import live_answers
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape, model_mark
+from dashboard.components.page import show_chart
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.model_choice import shown_pixels
 from dashboard.predict.uploads import Upload
@@ -43,7 +45,7 @@ PURPOSE = (
 
 
 def show_what_if(
-    selection: ui.Selection, predictor: Predictor, upload: Upload, answer: ImagePrediction
+    selection: Selection, predictor: Predictor, upload: Upload, answer: ImagePrediction
 ) -> None:
     """Sliders that change the picture and ask the models again; answer: that of the picture as it
     is. Every new picture begins unchanged."""
@@ -56,7 +58,7 @@ def show_what_if(
 
 @st.fragment
 def _panel(
-    selection: ui.Selection, predictor: Predictor, upload: Upload, answer: ImagePrediction
+    selection: Selection, predictor: Predictor, upload: Upload, answer: ImagePrediction
 ) -> None:
     st.caption(PURPOSE)
     changes = _read_changes()
@@ -70,7 +72,7 @@ def _panel(
         _draw_sliders()
         _draw_box_inputs(changes)
         chart = plot_movement(movements, answer.class_names, live_answers.theme())
-        ui.show_chart(chart, key="whatif_movement")
+        show_chart(chart, key="whatif_movement")
 
 
 def _reset(keys: tuple[str, ...] = tuple(NEUTRAL)) -> None:
@@ -206,7 +208,7 @@ def _draw_sliders() -> None:
 
 
 def _say_predictions(
-    selection: ui.Selection,
+    selection: Selection,
     predictor: Predictor,
     upload: Upload,
     answer: ImagePrediction,
@@ -224,9 +226,9 @@ def _say_predictions(
     if changes.neutral:
         first = "Nothing is changed yet: move a slider, or drag a box on the picture."
     else:
-        first = f"**{ui.escape(headline(movements, names))}**"
+        first = f"**{escape(headline(movements, names))}**"
     lines = [
-        f"{ui.model_mark(selection.run, one.model)} {ui.escape(movement_words(one, names))}"
+        f"{model_mark(selection.run, one.model)} {escape(movement_words(one, names))}"
         for one in movements
     ]
     st.markdown("  \n".join([first, *lines]))
@@ -236,7 +238,7 @@ def _say_predictions(
 
 
 def _movements(
-    selection: ui.Selection, before: ImagePrediction, after: ImagePrediction
+    selection: Selection, before: ImagePrediction, after: ImagePrediction
 ) -> list[Movement]:
     """The models that answered both times, in the order of the answers."""
     pairs = [(own, after.of(own.model)) for own in before.answers]
@@ -258,7 +260,7 @@ def _movements(
 def _say_guard(before: ImagePrediction, after: ImagePrediction) -> None:
     if after.judgement is None:
         return
-    sentence = ui.escape(after.judgement.sentence)
+    sentence = escape(after.judgement.sentence)
     if after.refused:
         again = "still refused" if before.refused else "would be refused"
         st.warning(f"The changed picture {again}. {sentence}", icon=":material/block:")

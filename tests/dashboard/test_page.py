@@ -13,7 +13,18 @@ from streamlit.testing.v1 import AppTest
 
 from core.files import write_json
 from core.runs import artifacts
-from dashboard.components import page as ui
+from dashboard.components.markdown import (
+    escape,
+    escape_sentence,
+    interval_text,
+    model_label,
+    model_mark,
+    number,
+    percent,
+    shorten,
+    with_interval,
+)
+from dashboard.components.sidebar import RESEARCH_LINE
 from dashboard.data import runs as run_data
 from tests.support.runs import make_run
 
@@ -51,35 +62,35 @@ def two_runs(empty_app: Path) -> Path:
 
 
 def test_numbers_for_people():
-    assert ui.percent(0.8484) == "84.8\u202f%"
-    assert ui.percent(None) == ui.percent(float("nan")) == "–"
-    assert ui.number(1234.5, 1) == "1\u202f234.5"
+    assert percent(0.8484) == "84.8\u202f%"
+    assert percent(None) == percent(float("nan")) == "–"
+    assert number(1234.5, 1) == "1\u202f234.5"
     interval = {"low": 0.821, "high": 0.873}
-    assert ui.interval_text(interval).replace("\u00a0", " ") == "82.1 to 87.3"
-    assert ui.interval_text({"low": None, "high": None}) == ui.interval_text(None) == "no interval"
-    assert ui.with_interval(0.8484, interval).replace("\u00a0", " ") == (
+    assert interval_text(interval).replace("\u00a0", " ") == "82.1 to 87.3"
+    assert interval_text({"low": None, "high": None}) == interval_text(None) == "no interval"
+    assert with_interval(0.8484, interval).replace("\u00a0", " ") == (
         "84.8\u202f% :gray[82.1 to 87.3]"
     )
 
 
 def test_text_from_files_is_not_markdown():
-    assert ui.escape("a_b *c* [d](e) :red[f]\n# g") == r"a\_b \*c\* \[d\](e) \:red\[f\] \# g"
-    assert ui.escape("1. x") == r"1\. x"
-    assert ui.escape("- x") == r"\- x"
-    assert ui.escape("2026-01-31, 1.5 px") == "2026-01-31, 1.5 px"
-    assert ui.shorten("abcdefghij", 5) == "ab…ij"
+    assert escape("a_b *c* [d](e) :red[f]\n# g") == r"a\_b \*c\* \[d\](e) \:red\[f\] \# g"
+    assert escape("1. x") == r"1\. x"
+    assert escape("- x") == r"\- x"
+    assert escape("2026-01-31, 1.5 px") == "2026-01-31, 1.5 px"
+    assert shorten("abcdefghij", 5) == "ab…ij"
 
 
 def test_commands_in_sentences_stay_commands_and_nothing_else_becomes_markdown():
     said = "**a**: run `make x_y --run a*b`, then `z`."
-    assert ui.sentence(said) == r"\*\*a\*\*\: run `make x_y --run a*b`, then `z`."
+    assert escape_sentence(said) == r"\*\*a\*\*\: run `make x_y --run a*b`, then `z`."
     for text in ("a ` b *c*", "``` *c*", "*c*", "1. x", "a `` *b*"):
-        assert ui.sentence(text) == ui.escape(text)
+        assert escape_sentence(text) == escape(text)
 
 
 def test_a_long_name_keeps_both_ends():
-    assert ui.shorten("abcdefghij", 5) == "ab…ij"
-    assert ui.shorten("abc", 5) == "abc"
+    assert shorten("abcdefghij", 5) == "ab…ij"
+    assert shorten("abc", 5) == "abc"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +104,7 @@ def test_a_long_name_keeps_both_ends():
 )
 def test_init_stands_beside_the_name(init: str | None, label: str):
     info = {"display": {"resnet50": "ResNet50"}, "init": {"resnet50": init} if init else {}}
-    assert ui.model_label(artifacts.Run(Path("r"), info), "resnet50") == label
+    assert model_label(artifacts.Run(Path("r"), info), "resnet50") == label
 
 
 # --------------------------------------------------------------------------------- sidebar
@@ -105,7 +116,7 @@ def test_without_runs_every_page_says_what_to_do(empty_app: Path, page: str):
     assert not app.exception
     assert "No runs in" in app.info[0].value
     assert "make train-all" in all_text(app)
-    assert ui.RESEARCH_LINE in all_text(app)
+    assert RESEARCH_LINE in all_text(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -113,7 +124,7 @@ def test_every_page_has_the_research_line_and_says_synthetic(demo_app: Path, pag
     app = open_app(page)
     assert not app.exception
     head = "\n".join(str(element.value) for element in app.main.markdown)
-    assert ui.RESEARCH_LINE in head
+    assert RESEARCH_LINE in head
     assert "SYNTHETIC" in head
     assert "ResNet50 · random init" in app.sidebar.get("pills")[0].options[1]
 
@@ -179,8 +190,8 @@ def test_a_run_that_does_not_leak_is_not_marked(
 
 def test_an_ensemble_has_no_init_but_members(empty_app: Path):
     run = artifacts.open_run(make_run(empty_app, n=30, images=False, ensemble=True))
-    assert ui.model_label(run, "ensemble") == "Mean of the models · 3 members"
-    assert ui.model_mark(run, "ensemble") == ":gray[★]"
+    assert model_label(run, "ensemble") == "Mean of the models · 3 members"
+    assert model_mark(run, "ensemble") == ":gray[★]"
 
 
 def test_the_newest_run_is_open_and_another_can_be_chosen(two_runs: Path):
@@ -216,7 +227,7 @@ def test_no_model_chosen_is_a_sentence(two_runs: Path):
     app.sidebar.get("pills")[0].set_value([]).run()
     assert not app.exception
     said = "No model is chosen: choose at least one in the sidebar."
-    assert app.info[0].value == ui.sentence(said)
+    assert app.info[0].value == escape_sentence(said)
 
 
 def test_a_run_that_goes_away_gives_way_to_another(two_runs: Path):

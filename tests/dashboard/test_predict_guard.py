@@ -18,7 +18,8 @@ from core.runs import artifacts
 from core.runs.additions_heatmaps import write_maps
 from core.serving.predict import open_predictor
 from dashboard.components import evidence
-from dashboard.components import page as ui
+from dashboard.components.markdown import shorten
+from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict import uploads
 from tests.dashboard.test_predict import (
@@ -193,7 +194,7 @@ def test_the_five_nearest_training_cases_with_label_and_distance(use: artifacts.
     assert [one.distance for one in expected] == sorted(one.distance for one in expected)
     for text, one in zip(found, expected, strict=True):
         assert f"**{one.label}**" in text and f"distance {one.distance:.2f}" in text
-        assert ui.shorten(one.image_id, 28) in text
+        assert shorten(one.image_id, 28) in text
     assert expected[0].image_id == image_id and "distance 0.00" in found[0]
     copied = [plain(w.value) for w in app.warning if "prove nothing" in w.value]
     assert len(copied) == 1 and f"the training image {image_id}" in copied[0]
@@ -317,6 +318,6 @@ def test_the_report_is_made_when_it_is_asked_for(
 
 
 def test_the_reports_name_tells_nothing_of_the_picture(use: artifacts.Run) -> None:
-    selection = ui.Selection(use, tuple(use.models), "test")
+    selection = Selection(use, tuple(use.models), "test")
     name = evidence._report_name(selection)
     assert re.fullmatch(r"report-demo-\d{8}T\d{6}Z\.html", name)

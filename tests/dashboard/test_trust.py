@@ -16,7 +16,7 @@ from core.reporting.scorecard.scorecard import FAILED, NOT_DONE, PASSED
 from core.runs import artifacts
 from dashboard.charts import trust as trust_charts
 from dashboard.charts.base import MODEL_STYLES
-from dashboard.components import page as ui
+from dashboard.components.markdown import escape
 from dashboard.data import trust as trust_data
 from dashboard.tables import trust as trust_tables
 from tests.support.audit import add_audit, add_external, change_json
@@ -79,7 +79,7 @@ def test_first_comes_the_verdict_of_the_scorecard(run_dir: Path) -> None:
     run = artifacts.open_run(run_dir)
     said = scorecard.scorecard_sentence(run, scorecard.build_scorecard(run))
     app = open_trust()
-    assert verdict(app) == f"#### {ui.escape(said)}"
+    assert verdict(app) == f"#### {escape(said)}"
     first = next(m.value for m in app.main.markdown if not m.value.startswith(":"))
     assert first == verdict(app)
 
@@ -90,8 +90,8 @@ def test_every_check_has_a_badge_in_words_a_figure_a_rule_and_a_link(run_dir: Pa
     app = open_trust()
     text = words(app)
     for check in checks:
-        assert f"**{ui.escape(check.title)}**  \n{ui.escape(check.sentence)}" in text
-        assert ui.escape(check.rule) in text
+        assert f"**{escape(check.title)}**  \n{escape(check.sentence)}" in text
+        assert escape(check.rule) in text
     badges = [m.value for m in app.main.markdown if "-badge[" in m.value]
     for status, icon in ((PASSED, "check_circle"), (FAILED, "cancel"), (NOT_DONE, "pending")):
         found = sum(f":material/{icon}: {status}]" in badge for badge in badges)
@@ -362,7 +362,7 @@ def test_text_from_files_is_text(run_dir: Path) -> None:
     change_json(run_dir / "run.json", display={"cnn": NASTY})
     app = open_trust()
     for element in [*app.main.markdown, *app.main.caption, *app.main.info]:
-        assert "**x**" not in element.value.replace(ui.escape(NASTY), "")
+        assert "**x**" not in element.value.replace(escape(NASTY), "")
         assert "<b>b</b>" not in element.value and ":red[a]" not in element.value
     figure = trust_charts.plot_dot_rows(
         trust_tables.points([(NASTY, "cnn", 0.5, 0.4, 0.6, False, False, NASTY)]),

@@ -28,11 +28,11 @@ def page() -> None:
     """The part alone: a picture from the session, on the demo run."""
     import streamlit as st
 
-    from dashboard.components import page as ui
     from dashboard.components import what_if
+    from dashboard.components.page import page_frame
     from dashboard.data import runs as run_data
 
-    selection = ui.page_frame("Predict", ":material/upload_file:")
+    selection = page_frame("Predict", ":material/upload_file:")
     predictor = run_data.load_predictor(selection.run)
     guard = st.session_state.get("test_guard")
     if guard is not None:

@@ -25,10 +25,10 @@ def page() -> None:
     import streamlit as st
 
     from dashboard.components import batch as sections_batch
-    from dashboard.components import page as ui
+    from dashboard.components.page import page_frame
     from dashboard.data import runs as run_data
 
-    selection = ui.page_frame("Predict", ":material/upload_file:")
+    selection = page_frame("Predict", ":material/upload_file:")
     predictor = run_data.load_predictor(selection.run)
     guard = st.session_state.get("test_guard")
     if guard is not None:
