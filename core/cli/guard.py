@@ -9,7 +9,7 @@ from core.config import data_root
 from core.console import print_json, say
 from core.datasets.registry import dataset_folder
 from core.reporting.model_card import refresh_cards
-from core.runs.additions_guard import load_guard_document, write_guard
+from core.runs.additions import load_guard_document, write_guard
 from core.runs.artifacts import Run
 from core.serving.guard.detector import build_guard
 from core.serving.guard.evaluate import measure_guard

@@ -8,7 +8,7 @@ from core.cli.arguments import add_run_argument, open_named
 from core.console import print_json, say
 from core.evaluation.heatmaps.evaluate import MapsError, measure_maps
 from core.reporting.model_card import refresh_cards
-from core.runs.additions_heatmaps import load_maps, write_maps
+from core.runs.additions import load_maps, write_maps
 from core.runs.missing_weights import check_no_loss, need_weights
 
 EXAMPLES = """example:

@@ -12,8 +12,7 @@ from core.reporting.model_card_measured import describe_guard, describe_maps, de
 from core.reporting.model_card_training import describe_training
 from core.reporting.verdict import baselines_sentence, unbeaten_baselines
 from core.runs import artifacts
-from core.runs.additions_guard import load_guard_document
-from core.runs.additions_heatmaps import load_maps
+from core.runs.additions import load_guard_document, load_maps
 
 
 def write_cards(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> list[str]:

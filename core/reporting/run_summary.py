@@ -16,7 +16,7 @@ from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
 from core.reporting.scorecard.guard_checks import check_guard
 from core.runs import additions, artifacts
-from core.runs.additions_heatmaps import load_maps
+from core.runs.additions import load_maps
 
 INIT_WORDS = {"imagenet": "ImageNet", "random": "random", "scratch": "from scratch"}
 HEAD = ("", "init", "input", "accuracy, %", "macro-F1, %", "covid sensitivity, %", "ms", "MB")

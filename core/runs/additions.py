@@ -1,4 +1,4 @@
-"""What is added to a finished run: audit/, external/<name>/ and guard/, each with its own hashes.
+"""What is added to a finished run: audit/, external/<name>/, guard/ and maps/, with own hashes.
 
 Files, like those of the run's core (core.runs.artifacts), are written atomically; the document that
 names the others comes last, so an addition is whole or absent.
@@ -6,25 +6,33 @@ names the others comes last, so an addition is whole or absent.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from core.files import sha256_file, write_bytes, write_csv, write_json
 from core.runs.artifacts import RUN_NAME, Run, prediction_columns
 from core.runs.readers import ArtifactError, damaged, read_csv, read_json
+from core.runs.schema.checking import find_problem
+from core.runs.schema.guard import Guard
+from core.runs.schema.maps import Maps
 
 AUDIT_FOLDER, AUDIT_FILE = "audit", "audit.json"
 MAPS_FOLDER, MAPS_FILE = "maps", "maps.json"
 EXTERNAL_FOLDER, EXTERNAL_FILE = "external", "external.json"
-GUARD_FOLDER, GUARD_FILE = "guard", "guard.json"
+GUARD_FOLDER, GUARD_FILE, GUARD_ARRAYS = "guard", "guard.json", "guard.npz"
 MANIFEST_FILE, PREDICTIONS_FILE = "manifest.csv", "predictions.csv"
+SCORES_FILE, PHANTOMS_FILE = "scores.csv", "phantoms.csv"
 ADDITION_VERSION = 1
 EXTERNAL_COLUMNS = ["image_id", "path", "label", "original_label", "patient_id", "sha256"]
+SCORE_COLUMNS = ["model", "map", "label", "patient", "called", "hit", "hit_exact", "mass"]
 # What every reader takes for granted; the sections are described in docs/artifacts.md.
 _AUDIT_SECTIONS = ("leakage", "blackout", "probe", "perturbation", "subgroups")
 
@@ -108,6 +116,94 @@ def load_external_predictions(run: Run, name: str, model: str) -> pd.DataFrame:
     file = f"{EXTERNAL_FOLDER}/{name}/{model}/{PREDICTIONS_FILE}"
     columns = prediction_columns(run.class_names)
     return read_csv(run.path, file, columns, numbers=shares, filled=shares)
+
+
+def write_guard(run: Run, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write guard/: guard.json and the arrays (numbers and text) as guard.npz. Returns the folder.
+
+    An earlier guard is replaced as a whole, once the new one is there.
+    """
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    files = {GUARD_ARRAYS: packed.getvalue()}
+    return write_folder(run.path / GUARD_FOLDER, GUARD_FILE, run, document, {}, files)
+
+
+def load_guard_document(run: Run) -> Guard | None:
+    """guard/guard.json, None where no guard was fitted. Raises ArtifactError where damaged."""
+    name = f"{GUARD_FOLDER}/{GUARD_FILE}"
+    if not (run.path / name).is_file():
+        return None
+    document = load_document(run, name)
+    problem = find_problem(document, Guard)
+    if problem:
+        raise damaged_guard(run, GUARD_FILE, problem)
+    return document
+
+
+def load_guard_files(run: Run) -> tuple[Guard, dict[str, np.ndarray]] | None:
+    """guard.json and the arrays of guard.npz, None where no guard was fitted.
+
+    Raises:
+        ArtifactError: missing, changed since it was written, or damaged.
+    """
+    document = load_guard_document(run)
+    if document is None:
+        return None
+    file = run.path / GUARD_FOLDER / GUARD_ARRAYS
+    if not file.is_file():
+        raise damaged_guard(run, GUARD_ARRAYS, "the file is missing")
+    if document["files"].get(GUARD_ARRAYS) != sha256_file(file):
+        raise damaged_guard(run, GUARD_ARRAYS, f"it differs from the hash in {GUARD_FILE}")
+    try:
+        with np.load(file, allow_pickle=False) as packed:
+            return document, {name: packed[name] for name in packed.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise damaged_guard(run, GUARD_ARRAYS, "it is no archive of arrays") from error
+
+
+def guard_command(run: Run) -> str:
+    """What fits a guard."""
+    return f"python -m core guard --run {run.name}"
+
+
+def damaged_guard(run: Run, name: str, problem: str) -> ArtifactError:
+    """One sentence: the file, what is wrong in it, and what to do."""
+    return ArtifactError(
+        f"{run.path.name}/{GUARD_FOLDER}/{name} is damaged: {problem}. Restore the file or fit the "
+        f"guard anew with `{guard_command(run)}`."
+    )
+
+
+def write_maps(run: Run, document: Mapping[str, Any], table: pd.DataFrame) -> Path:
+    """Write maps/: maps.json and the table of core.evaluation.heatmaps.evaluate in two; returns the
+    folder.
+
+    scores.csv has a row a map; what any place scores on a phantom is the same for all models, and
+    stands once in phantoms.csv.
+    """
+    shared = ["label", "patient", *(name for name in table.columns if name not in SCORE_COLUMNS)]
+    phantoms = table[shared].drop_duplicates(["label", "patient"])
+    tables = {SCORES_FILE: table[SCORE_COLUMNS], PHANTOMS_FILE: phantoms}
+    return write_folder(run.path / MAPS_FOLDER, MAPS_FILE, run, document, tables)
+
+
+def load_maps(run: Run) -> Maps | None:
+    """maps/maps.json, None where the maps were not measured.
+
+    Raises:
+        ArtifactError: damaged, or of a newer format.
+    """
+    name = f"{MAPS_FOLDER}/{MAPS_FILE}"
+    if not (run.path / name).is_file():
+        return None
+    document = load_document(run, name)
+    problem = find_problem(document, Maps)
+    if problem is None and document["status"] == "done" and "phantoms" not in document:
+        problem = "`phantoms` is missing"
+    if problem:
+        raise damaged(run.path, name, problem)
+    return document
 
 
 def verify_additions(run: Run) -> list[str]:

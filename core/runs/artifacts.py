@@ -18,8 +18,10 @@ import pandas as pd
 
 from core.files import sha256_file, write_csv, write_json, write_text
 from core.metrics.classification import COVID
-from core.runs import schema
 from core.runs.readers import ArtifactError, damaged, read_csv, read_json, read_text
+from core.runs.schema.checking import find_problem
+from core.runs.schema.metrics import Metrics, PooledMetrics
+from core.runs.schema.run import RunInfo
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
@@ -81,7 +83,7 @@ class Run:
     """A run that can be read. `info` is run.json as written."""
 
     path: Path
-    info: dict[str, Any]
+    info: RunInfo
 
     @property
     def name(self) -> str:
@@ -186,7 +188,7 @@ def open_run(path: Path) -> Run:
             f"Run {path.name} has format version {version}, this program reads {FORMAT_VERSION}. "
             "Update the program or train the run anew."
         )
-    problem = schema.find_problem(info, schema.RUN)
+    problem = find_problem(info, RunInfo)
     problem = problem or _names_problem(info) or _members_problem(info) or _weights_problem(info)
     if problem:
         raise damaged(path, RUN_FILE, problem)
@@ -201,7 +203,7 @@ def open_run(path: Path) -> Run:
     return run
 
 
-def _names_problem(info: dict[str, Any]) -> str | None:
+def _names_problem(info: RunInfo) -> str | None:
     """Classes and models are told apart by their names, and a model's name is its folder's."""
     for key, fewest in (("class_names", 2), ("models", 1)):
         if len(info[key]) < fewest or len(set(info[key])) < len(info[key]):
@@ -210,7 +212,7 @@ def _names_problem(info: dict[str, Any]) -> str | None:
     return f"`models` must be names of folders, which {strange[0]!r} is not" if strange else None
 
 
-def _members_problem(info: dict[str, Any]) -> str | None:
+def _members_problem(info: RunInfo) -> str | None:
     """An ensemble's members are single models of the same run."""
     kinds = info.get("kind", {})
     single = {model for model in info["models"] if kinds.get(model) != "ensemble"}
@@ -221,7 +223,7 @@ def _members_problem(info: dict[str, Any]) -> str | None:
     return None
 
 
-def _weights_problem(info: dict[str, Any]) -> str | None:
+def _weights_problem(info: RunInfo) -> str | None:
     """`weights` says of single models of the run whether theirs were kept."""
     kinds = info.get("kind", {})
     for model, kept in info.get("weights", {}).items():
@@ -261,13 +263,13 @@ def has_predictions(run: Run, model: str, part: str) -> bool:
     return (run.path / model / PREDICTION_FILES[part]).is_file()
 
 
-def load_metrics(run: Run, model: str) -> dict[str, Any]:
+def load_metrics(run: Run, model: str) -> Metrics:
     """metrics.json of one model (derived from its predictions.csv), every figure in its place."""
     name, n = f"{model}/{METRICS_FILE}", len(run.class_names)
     metrics = read_json(run.path, name)
     if not isinstance(metrics, dict):
         raise damaged(run.path, name, "it is not a JSON object")
-    problem = schema.find_problem(metrics, schema.METRICS)
+    problem = find_problem(metrics, Metrics)
     if not problem:
         if set(metrics["per_class"]) != set(run.class_names):
             problem = f"`per_class` must hold the classes {', '.join(run.class_names)}"
@@ -280,13 +282,13 @@ def load_metrics(run: Run, model: str) -> dict[str, Any]:
     return metrics
 
 
-def load_fold_metrics(run: Run, model: str) -> dict[str, Any] | None:
+def load_fold_metrics(run: Run, model: str) -> PooledMetrics | None:
     """metrics_folds.json: pooled out-of-fold figures; None where the model has none."""
     name = f"{model}/{FOLD_METRICS_FILE}"
     if not (run.path / name).is_file():
         return None
     metrics = read_json(run.path, name)
-    problem = schema.find_problem(metrics, schema.METRICS | schema.FOLDS)
+    problem = find_problem(metrics, PooledMetrics)
     if problem:
         raise damaged(run.path, name, problem)
     return metrics

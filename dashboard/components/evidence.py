@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 
-from core.runs.additions_guard import guard_command
+from core.runs.additions import guard_command
 from core.runs.artifacts import ArtifactError, Run
 from core.serving.predict import ImagePrediction, Predictor
 from dashboard.components import gallery, live_answers

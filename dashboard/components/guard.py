@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.runs.additions_guard import guard_command
+from core.runs.additions import guard_command
 from core.runs.artifacts import ArtifactError, Run
 from core.serving.predict import ImagePrediction, Predictor
 from dashboard.components.markdown import escape, escape_sentence, with_interval

@@ -34,7 +34,7 @@ from core.datasets.folder import IMAGE_SUFFIXES
 from core.datasets.registry import dataset_folder
 from core.imageio import decode
 from core.metrics import classification, confidence, significance
-from core.runs import additions_guard, additions_heatmaps, artifacts
+from core.runs import additions, artifacts
 from core.runs.artifacts import Run, RunEntry
 
 
@@ -271,14 +271,14 @@ def addition_token(run: Run) -> str:
 @st.cache_data(hash_funcs={Run: addition_token}, show_spinner=False, max_entries=20)
 def load_guard_document(run: Run) -> dict[str, Any] | None:
     """guard/guard.json, None where no guard was fitted. Raises ArtifactError."""
-    return additions_guard.load_guard_document(run)
+    return additions.load_guard_document(run)
 
 
 # Shared, not copied for each reader: it is long, and nobody changes it.
 @st.cache_resource(hash_funcs={Run: addition_token}, show_spinner=False, max_entries=20)
 def load_maps(run: Run) -> dict[str, Any] | None:
     """maps/maps.json, None where the maps were not measured. Raises ArtifactError."""
-    return additions_heatmaps.load_maps(run)
+    return additions.load_maps(run)
 
 
 def predictor_token(run: Run) -> str:

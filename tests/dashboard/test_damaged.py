@@ -6,13 +6,16 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, is_typeddict
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.runs.artifacts import ArtifactError, load_metrics, open_run
-from core.runs.schema import METRICS, RUN
+from core.runs.schema.checking import fields_of, options_of
+from core.runs.schema.metrics import Metrics
+from core.runs.schema.run import RunInfo
 from tests.support.runs import make_run
 
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
@@ -55,27 +58,33 @@ def torn(whole: Path, empty_app: Path) -> Path:
     return Path(shutil.copytree(whole, empty_app / "demo"))
 
 
-def places(shape: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
-    """Every key that a table of core.runs.schema knows, with its shape; `any` and 0 stand for
-    all.
+def places(expected: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """Every key that a type of core.runs.schema knows, with the type of its value; `any` and 0
+    stand for all.
     """
+    if expected is Any:
+        return
     if path:
-        yield path, shape
-    for option in shape if isinstance(shape, tuple) else (shape,):
-        if isinstance(option, list):
-            yield from places(option[0], (*path, 0))
-        elif isinstance(option, dict):
-            for key, inner in option.items():
-                yield from places(inner, (*path, any if key is str else key.removesuffix("?")))
+        yield path, expected
+    for option in options_of(expected):
+        if is_typeddict(option):
+            for key, (inner, _) in fields_of(option).items():
+                yield from places(inner, (*path, key))
+        elif get_origin(option) is list:
+            yield from places(get_args(option)[0], (*path, 0))
+        elif get_origin(option) is dict:
+            yield from places(get_args(option)[1], (*path, any))
+        elif get_origin(option) is Annotated:
+            for both in get_args(option):
+                yield from list(places(both, path))[1:]
 
 
-def wrong_value(shape: Any) -> Any:
-    """null where null is wrong, else what no shape that may be null takes."""
-    options = shape if isinstance(shape, tuple) else (shape,)
-    return "x" if None in options else None
+def wrong_value(expected: Any) -> Any:
+    """null where null is wrong, else what no type that may be null takes."""
+    return "x" if NoneType in options_of(expected) else None
 
 
-def put_wrong(path: tuple, shape: Any) -> Callable[[Path], str]:
+def put_wrong(path: tuple, expected: Any) -> Callable[[Path], str]:
     """A change of a JSON file: the wrong value at that path; returns the path as it is named."""
 
     def change(file: Path) -> str:
@@ -84,7 +93,7 @@ def put_wrong(path: tuple, shape: Any) -> Callable[[Path], str]:
         for step in path:
             named.append(next(iter(value)) if step is any else step)
             parent, value = value, value[named[-1]]
-        parent[named[-1]] = wrong_value(shape)
+        parent[named[-1]] = wrong_value(expected)
         file.write_text(json.dumps(whole), encoding="utf-8")
         return f"`{'.'.join(map(str, named))}` must be "
 
@@ -125,9 +134,9 @@ def keep_only_the_head(file: Path) -> str:
     return "it lists no images"
 
 
-# What the tables alone do not tell, and files that are no JSON.
+# What the types alone do not tell, and files that are no JSON.
 MORE_DAMAGE = [
-    # These were crashes once; here also where a key is taken out of the table.
+    # These were crashes once; here also where a key is taken out of the type.
     *(
         ("run.json", set_keys(**{key: None}))
         for key in ("display", "init", "class_names", "floors", "model_input_size_px")
@@ -164,12 +173,12 @@ MORE_DAMAGE = [
 ]
 
 
-def keys_of_the_tables() -> list:
-    """(file, change) for every place that a table knows."""
+def keys_of_the_types() -> list:
+    """(file, change) for every place that a type knows."""
     return [
-        pytest.param(file, put_wrong(path, shape), id=f"{file}:{'.'.join(map(step_name, path))}")
-        for file, table in (("run.json", RUN), ("cnn/metrics.json", METRICS))
-        for path, shape in dict(places(table)).items()
+        pytest.param(file, put_wrong(path, expected), id=f"{file}:{'.'.join(map(step_name, path))}")
+        for file, document in (("run.json", RunInfo), ("cnn/metrics.json", Metrics))
+        for path, expected in dict(places(document)).items()
     ]
 
 
@@ -177,8 +186,8 @@ def step_name(step: Any) -> str:
     return "*" if step is any else str(step)
 
 
-@pytest.mark.parametrize(("file", "change"), keys_of_the_tables())
-def test_every_key_of_the_tables_is_checked(torn: Path, file: str, change: Callable) -> None:
+@pytest.mark.parametrize(("file", "change"), keys_of_the_types())
+def test_every_key_of_the_types_is_checked(torn: Path, file: str, change: Callable) -> None:
     words = change(torn / file)
     with pytest.raises(ArtifactError) as caught:
         load_metrics(open_run(torn), "cnn")
@@ -187,7 +196,11 @@ def test_every_key_of_the_tables_is_checked(torn: Path, file: str, change: Calla
 
 def damage() -> list:
     """(file, change): each key of run.json, of which some page shows something, and all else."""
-    keys = [(("run.json", put_wrong((key.removesuffix("?"),), RUN[key])), key) for key in RUN]
+    keys = [
+        (("run.json", put_wrong((key,), expected)), key)
+        for key, (expected, _) in fields_of(RunInfo).items()
+        if expected is not Any
+    ]
     more = [(case, f"{case[0]}-{number}") for number, case in enumerate(MORE_DAMAGE)]
     return [pytest.param(*case, id=name) for case, name in keys + more]
 

@@ -15,7 +15,7 @@ from core.datasets.phantom.generate import NOTICE, make_phantom
 from core.evaluation.heatmaps.evaluate import TABLE_COLUMNS
 from core.imageio.decode import decode_image, read_image
 from core.runs import artifacts
-from core.runs.additions_heatmaps import write_maps
+from core.runs.additions import write_maps
 from core.serving.predict import open_predictor
 from dashboard.components import evidence
 from dashboard.components.markdown import shorten

@@ -17,7 +17,8 @@ from core.datasets.splits import build_manifest
 from core.imageio.pixel_cache import build_pixel_cache
 from core.models.recipes import find_recipe
 from core.runs import artifacts
-from core.runs.schema import RUN, find_problem
+from core.runs.schema.checking import find_problem
+from core.runs.schema.run import Task
 from core.training import prepare
 from core.training.prepare import (
     choose_classes,
@@ -118,8 +119,8 @@ def test_wrong_classes_are_one_sentence(classes, words):
 
 def test_the_task_fits_the_shape_of_a_run():
     task = choose_classes(make_table(), ("covid", "normal")).attrs["task"]
-    assert find_problem(task, RUN["task?"]) is None
-    assert "left_out" in find_problem(task | {"left_out": {"Pneumonia": "30"}}, RUN["task?"])
+    assert find_problem(task, Task) is None
+    assert "left_out" in find_problem(task | {"left_out": {"Pneumonia": "30"}}, Task)
 
 
 # Two tasks of the same images

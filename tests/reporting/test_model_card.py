@@ -14,8 +14,7 @@ from core.reporting.model_card import refresh_cards
 from core.reporting.model_card_measured import describe_guard, describe_maps
 from core.reporting.model_card_training import tried_where
 from core.runs import artifacts
-from core.runs.additions_guard import write_guard
-from core.runs.additions_heatmaps import write_maps
+from core.runs.additions import write_guard, write_maps
 from tests.support.runs import make_run
 
 RELEASE = Path(__file__).resolve().parents[2] / "artifacts" / "release"

@@ -1,4 +1,4 @@
-"""core/runs/artifacts.py, core/runs/schema.py: what a run must hold, and the sentence where it does
+"""core/runs/artifacts.py, core/runs/schema: what a run must hold, and the sentence where it does
 not.
 """
 
@@ -7,13 +7,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import pandas as pd
 import pytest
 
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError
-from core.runs.schema import find_problem
+from core.runs.schema.checking import find_problem
 from tests.support.runs import make_run
 
 
@@ -34,11 +35,34 @@ def change_json(file: Path, **values) -> None:
     file.write_text(json.dumps(kept), encoding="utf-8")
 
 
-# --------------------------------------------------------------------------------- shapes
+# --------------------------------------------------------------------------------- types
+
+
+class OneNumber(TypedDict):
+    a: int
+    b: NotRequired[int]
+
+
+class Both(TypedDict):
+    a: int
+    b: int
+
+
+class Neither(TypedDict):
+    a: None
+    b: None
+
+
+class Perhaps(TypedDict, total=False):
+    a: int
+
+
+class Named(Perhaps):
+    name: str
 
 
 @pytest.mark.parametrize(
-    ("value", "shape", "problem"),
+    ("value", "expected", "problem"),
     [
         ("x", str, None),
         (None, str, "`k` must be text, not null"),
@@ -49,24 +73,31 @@ def change_json(file: Path, **values) -> None:
         (float("nan"), float, "`k` must be a number, not nan"),
         (float("inf"), float, "`k` must be a number, not inf"),
         (10**400, float, "`k` must be a number, not a whole number"),
-        (None, (float, None), None),
-        ("x", (float, None), "`k` must be a number or null, not text"),
-        (["a", None], [str], "`k.1` must be text, not null"),
-        ("ab", [str], "`k` must be a list, not text"),
+        (None, float | None, None),
+        ("x", float | None, "`k` must be a number or null, not text"),
+        (["a", None], list[str], "`k.1` must be text, not null"),
+        ("ab", list[str], "`k` must be a list, not text"),
         ({}, dict, None),
         ([], dict, "`k` must be an object, not a list"),
-        ({"a": 1, "z": None}, {"a": int, "b?": int}, None),
-        ({"b": 1}, {"a": int, "b?": int}, "`k.a` is missing"),
-        ({"a": 1, "b": None}, {"a": int, "b?": int}, "`k.b` must be a whole number, not null"),
-        ({"x": 1, "y": "1"}, {str: int}, "`k.y` must be a whole number, not text"),
-        ({"a": "x", "y": 1}, {"a": str, str: int}, None),
-        ({"a": 1, "b": None}, ({"a": int, "b": int}, {"a": None, "b": None}), "`k.b` must be a "),
-        ({"a": None, "b": None}, ({"a": int, "b": int}, {"a": None, "b": None}), None),
-        (1, ({"a": int}, {"a": None}), "`k` must be an object, not a whole number"),
+        ({"a": 1, "z": None}, OneNumber, None),
+        ({"b": 1}, OneNumber, "`k.a` is missing"),
+        ({"a": 1, "b": None}, OneNumber, "`k.b` must be a whole number, not null"),
+        ({"x": 1, "y": "1"}, dict[str, int], "`k.y` must be a whole number, not text"),
+        ({"a": 1, "y": 1}, Annotated[dict[str, int], Both], "`k.b` is missing"),
+        ({"a": 1, "b": 1, "y": "1"}, Annotated[Both, dict[str, int]], "`k.y` must be a whole"),
+        ({"a": 1, "b": 1, "y": 1}, Annotated[Both, dict[str, int]], None),
+        ([], Annotated[Both, dict[str, int]], "`k` must be an object, not a list"),
+        ({"name": "x"}, Named, None),
+        ({"a": 1}, Named, "`k.name` is missing"),
+        ({"name": "x", "a": "1"}, Named, "`k.a` must be a whole number, not text"),
+        ({"k": None}, dict[str, Any], None),
+        ({"a": 1, "b": None}, Both | Neither, "`k.b` must be a "),
+        ({"a": None, "b": None}, Both | Neither, None),
+        (1, Both | Neither, "`k` must be an object, not a whole number"),
     ],
 )
-def test_what_does_not_fit_is_named_with_what_was_expected(value, shape, problem) -> None:
-    found = find_problem(value, shape, "k")
+def test_what_does_not_fit_is_named_with_what_was_expected(value, expected, problem) -> None:
+    found = find_problem(value, expected, "k")
     assert found is None if problem is None else found.startswith(problem)
 
 

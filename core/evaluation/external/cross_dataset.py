@@ -18,8 +18,10 @@ from core.datasets.registry import KNOWN
 from core.errors import UserError
 from core.evaluation.external.cross_dataset_rows import choose_runs, data_name
 from core.evaluation.external.dataset import MODALITY_WORDS
-from core.runs import additions, artifacts, schema, schema_additions
+from core.runs import additions, artifacts
 from core.runs.artifacts import ArtifactError, Run
+from core.runs.schema.checking import find_problem
+from core.runs.schema.external import External
 
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
 COMMAND = "python -m core cross"
@@ -207,7 +209,7 @@ def _load_documents(run: Run) -> dict[str, dict | str]:
         except ArtifactError as error:
             found[name] = str(error)
             continue
-        problem = schema.find_problem(found[name], schema_additions.EXTERNAL)
+        problem = find_problem(found[name], External)
         if problem:
             found[name] = f"{run.name}/external/{name}/external.json is damaged: {problem}."
     return found

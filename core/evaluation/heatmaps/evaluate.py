@@ -46,7 +46,7 @@ from core.inference.served_model import load_model
 from core.metrics.bootstrap import wilson_interval
 from core.metrics.classification import predicted_index
 from core.runs import artifacts
-from core.runs.additions_heatmaps import SCORE_COLUMNS
+from core.runs.additions import SCORE_COLUMNS
 from core.runs.artifacts import Run
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 

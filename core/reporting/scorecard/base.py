@@ -18,8 +18,11 @@ import pandas as pd
 from core.datasets.leakage import measure_split
 from core.metrics.classification import COVID
 from core.reporting.verdict import CONTROL_SUFFIX
-from core.runs import additions, additions_guard, artifacts, schema, schema_additions
+from core.runs import additions, artifacts
 from core.runs.artifacts import Run
+from core.runs.schema.audit import Audit
+from core.runs.schema.checking import find_problem
+from core.runs.schema.external import External
 
 PASSED, FAILED, NOT_DONE = "passed", "failed", "not done"
 STATUSES = (FAILED, NOT_DONE, PASSED)
@@ -104,13 +107,12 @@ def load_evidence(run: Run) -> Evidence:
         external[name] = additions.load_external(run, name)
         file = f"{additions.EXTERNAL_FOLDER}/{name}/{additions.EXTERNAL_FILE}"
         _check_shape(run, file, external[name])
-    return Evidence(run, audit, external, additions_guard.load_guard_document(run))
+    return Evidence(run, audit, external, additions.load_guard_document(run))
 
 
 def _check_shape(run: Run, file: str, document: dict[str, Any]) -> None:
     is_audit = file.startswith(additions.AUDIT_FOLDER)
-    shape = schema_additions.AUDIT if is_audit else schema_additions.EXTERNAL
-    problem = schema.find_problem(document, shape)
+    problem = find_problem(document, Audit if is_audit else External)
     if problem:
         again = audit_command(run) if is_audit else external_command(run)
         raise artifacts.ArtifactError(

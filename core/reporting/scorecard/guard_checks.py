@@ -14,7 +14,7 @@ from core.reporting.scorecard.base import (
     shown,
     with_interval,
 )
-from core.runs.additions_guard import guard_command
+from core.runs.additions import guard_command
 
 KEPT = 0.95  # of the test images, shown by the lower end
 KEPT_OF_CLASS = 0.90  # no class may be shown to lie below

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from core.imageio.decode import Decoded, resize_square
-from core.runs import additions_guard
+from core.runs import additions
 from core.runs.artifacts import ArtifactError, Run
 from core.runs.missing_weights import left_out
 from core.serving.guard.messages import (
@@ -282,7 +282,7 @@ def load_guard(run: Run) -> Guard | None:
     Raises:
         ArtifactError: its files are missing, changed, damaged, or of another model than the run's.
     """
-    found = additions_guard.load_guard_files(run)
+    found = additions.load_guard_files(run)
     if found is None:
         return None
     document, arrays = found
@@ -292,13 +292,13 @@ def load_guard(run: Run) -> Guard | None:
         if run.info["files"].get(model_file) != digest:
             raise ArtifactError(
                 f"The guard of run {run.name} was fitted on another {model_file} than the run has; "
-                f"fit it anew with `{additions_guard.guard_command(run)}`."
+                f"fit it anew with `{additions.guard_command(run)}`."
             )
     try:
         return build_guard(document, arrays)
     except (KeyError, ValueError) as error:
-        raise additions_guard.damaged_guard(
-            run, additions_guard.GUARD_ARRAYS, f"its arrays do not fit ({error})"
+        raise additions.damaged_guard(
+            run, additions.GUARD_ARRAYS, f"its arrays do not fit ({error})"
         ) from error
 
 

@@ -16,8 +16,10 @@ from core.evaluation.audit.run import open_unmirrored_models
 from core.inference.ensemble import ModelGroup, Sample, percent_with_interval
 from core.metrics.confidence import bootstrap_intervals
 from core.reporting.scorecard.scorecard import NOT_DONE, build_scorecard
-from core.runs import artifacts, schema, schema_additions
+from core.runs import artifacts
 from core.runs.additions import load_audit
+from core.runs.schema.audit import Audit
+from core.runs.schema.checking import find_problem
 from tests.support.fake_models import CLASSES, Rule
 from tests.support.files import copy_workplace
 from tests.support.predictions import sample
@@ -74,7 +76,7 @@ def test_a_clean_run_is_audited_whole(audit, root):
     document = json.loads(out)
     assert status == 0
     assert document == load_audit(run_of(root))
-    assert schema.find_problem(document, schema_additions.AUDIT) is None
+    assert find_problem(document, Audit) is None
     assert (document["precision"], document["tta"], document["n_test"]) == ("f32", "none", TEST_N)
     assert document["models"] == ["cnn", "resnet50"] and document["excluded"] == []
     assert document["leakage"]["status"] == "clean"
@@ -139,7 +141,7 @@ def test_without_images_it_does_what_the_files_allow(audit, root):
     status, out, said = audit("--json")
     document = json.loads(out)
     assert status == 1
-    assert schema.find_problem(document, schema_additions.AUDIT) is None
+    assert find_problem(document, Audit) is None
     assert document["n_test"] == 0
     assert document["blackout"] is None and document["perturbation"] is None
     assert document["leakage"]["status"] == "clean" and document["subgroups"] is not None
@@ -213,7 +215,7 @@ def test_a_probe_that_is_named_is_asked(audit, root):
     status, out, said = audit("--probe", folder, "--json")
     document = json.loads(out)
     assert status == 0
-    assert schema.find_problem(document, schema_additions.AUDIT) is None
+    assert find_problem(document, Audit) is None
     assert (document["probe"]["name"], document["probe"]["n"]) == ("probe", 3)
     assert [entry["image_id"] for entry in document["probe"]["excluded"]] == ["SARS/known"]
     assert set(document["probe"]["models"]) == {"cnn", "resnet50"}

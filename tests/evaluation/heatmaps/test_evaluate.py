@@ -18,11 +18,10 @@ from core.evaluation.heatmaps.pointing_game import BASELINES, SCORES
 from core.inference.served_model import Output
 from core.metrics.classification import predicted_index
 from core.runs import artifacts
-from core.runs.additions import verify_additions
-from core.runs.additions_heatmaps import load_maps, write_maps
+from core.runs.additions import load_maps, verify_additions, write_maps
 from core.runs.readers import read_json
-from core.runs.schema import find_problem
-from core.runs.schema_heatmaps import MAPS
+from core.runs.schema.checking import find_problem
+from core.runs.schema.maps import Maps
 from tests.support.runs import make_run
 
 PHANTOMS = 3
@@ -55,7 +54,7 @@ def run(measured, tmp_path: Path) -> artifacts.Run:
 
 def test_the_document_fits_its_shape_and_its_hashes(run, measured):
     document = load_maps(run)
-    assert document == measured[1] and find_problem(document, MAPS) is None
+    assert document == measured[1] and find_problem(document, Maps) is None
     assert verify_additions(run) == [] and artifacts.verify_run(run.path) == []
     (run.path / "maps" / "phantoms.csv").write_text("x\n")
     assert verify_additions(run) == ["maps/phantoms.csv has changed since it was written."]

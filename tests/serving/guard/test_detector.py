@@ -16,7 +16,7 @@ from core.files import sha256_file
 from core.imageio.decode import Decoded, read_image, resize_square
 from core.inference.served_model import load_model
 from core.runs import additions, artifacts
-from core.runs.additions_guard import load_guard_files
+from core.runs.additions import load_guard_files
 from core.runs.artifacts import ArtifactError
 from core.serving.guard import detector, fit
 from core.serving.guard.detector import CELLS, VARIANTS, Space, load_guard
