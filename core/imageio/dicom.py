@@ -31,7 +31,7 @@ from core.imageio.decode import (
 )
 from core.imageio.dicom_codecs import CODECS, NATIVE, PixelError, decode_pixels
 from core.imageio.dicom_header import read_facts
-from core.imageio.dicom_lut import ShadeError, colour_to_bytes, grey_pixels, palette_table
+from core.imageio.dicom_lut import ShadeError, colour_to_bytes, grey_pixels, look_up, palette_table
 
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 MAX_ELEMENTS = 10_000
@@ -81,7 +81,7 @@ _DICOMDIR = "1.2.840.10008.1.3.10"
 # What pydicom says of odd values repeats them: into no log and onto no screen.
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # and all below it
-warnings.filterwarnings("ignore", module=r"pydicom|core\.dicom")
+warnings.filterwarnings("ignore", module=r"pydicom|core\.imageio\.dicom")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _decode(data: bytes) -> Decoded:
         else:
             if shape.photometric == _PALETTE:
                 table = palette_table(file.header, array.dtype, file.little_endian)
-                rgb = np.stack([_look_up(table[:, c], array) for c in range(3)], axis=-1)
+                rgb = look_up(table, array)
             else:
                 rgb = colour_to_bytes(array, shape.stored)
             colour = measure_colour(rgb)
@@ -182,15 +182,6 @@ def _decode(data: bytes) -> Decoded:
     return Decoded(
         pixels, width, height, "DICOM", mode, False, colour, facts, tags_read=file.tags_read
     )
-
-
-def _look_up(table: np.ndarray, array: np.ndarray) -> np.ndarray:
-    unsigned = array.view(f"u{array.dtype.itemsize}")
-    out = np.empty(array.shape, table.dtype)
-    step = max(1, 2**20 // array.shape[1])
-    for start in range(0, len(array), step):
-        out[start : start + step] = table[unsigned[start : start + step]]
-    return out
 
 
 def _open(data: bytes) -> _File:

@@ -1,20 +1,40 @@
 """Stored DICOM values -> grey levels, by the tables of the header.
 
-Everything is worked out once for each value that 8 or 16 bits can have and then looked up, so a
-picture's size costs one lookup a pixel. Section numbers are those of DICOM PS3.3.
+Everything is worked out once for each value that 8 or 16 bits can have and then looked up, so an
+image's size costs one lookup a pixel. Section numbers are those of DICOM PS3.3.
+
+Windows are pydicom's. Tables are not: `apply_voi` and `apply_color_lut` of pydicom 3.0 give values
+beyond an 8-bit table its first entries again, and 12-bit modality or padded palette tables fail.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_windowing
 
 from core.errors import UserError
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _BLOCK_PX = 2**20
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table (LUT) of the header: the entry of `first`, of the value after it, and so on."""
+
+    first: int
+    entries: np.ndarray  # float64
+    bits: int
+
+    def look_up(self, values: np.ndarray) -> np.ndarray:
+        """The entry of each value; those beyond an end have the entry at that end."""
+        index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
+        return self.entries[index.astype(np.int64)]
 
 
 class ShadeError(UserError):
@@ -46,10 +66,7 @@ def grey_pixels(
     if inverted:
         grey = 255 - grey
     grey[padding] = 0
-    out = np.empty(array.shape, np.uint8)
-    for rows, block in _blocks(array):
-        out[rows] = grey[block]
-    return out, window
+    return look_up(grey, array), window
 
 
 def colour_to_bytes(array: np.ndarray, stored_bits: int) -> np.ndarray:
@@ -58,7 +75,12 @@ def colour_to_bytes(array: np.ndarray, stored_bits: int) -> np.ndarray:
         return array
     top = 2**stored_bits - 1
     table = np.rint(np.clip(_all_values(array.dtype), 0, top) * (255 / top)).astype(np.uint8)
-    out = np.empty(array.shape, np.uint8)
+    return look_up(table, array)
+
+
+def look_up(table: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """The table's row for each stored value; table: a row for each of `_all_values`."""
+    out = np.empty(array.shape + table.shape[1:], table.dtype)
     for rows, block in _blocks(array):
         out[rows] = table[block]
     return out
@@ -67,7 +89,7 @@ def colour_to_bytes(array: np.ndarray, stored_bits: int) -> np.ndarray:
 def palette_table(header: Dataset, dtype: np.dtype, little_endian: bool) -> np.ndarray:
     """uint8 (values, 3): the colour of each stored value (C.7.6.3.1.5 and .6), by unsigned view."""
     stored = _all_values(dtype)
-    table = np.zeros((len(stored), 3), np.uint8)
+    colours = np.zeros((len(stored), 3), np.uint8)
     for c, name in enumerate(("Red", "Green", "Blue")):
         keyword = f"{name}PaletteColorLookupTable"
         descriptor = header.get(f"{keyword}Descriptor")
@@ -77,12 +99,11 @@ def palette_table(header: Dataset, dtype: np.dtype, little_endian: bool) -> np.n
                 "The DICOM picture's colour table is missing or segmented, which is not read; "
                 "export it as RGB."
             )
-        first, entries, bits = _table(descriptor, data, dtype.kind == "i", little_endian)
-        index = np.clip(stored - first, 0, len(entries) - 1).astype(np.int64)
+        table = _read_table(descriptor, data, dtype.kind == "i", little_endian)
         # 8-bit entries are at times written as 16, in the low or the high byte.
-        top = 65535 if bits > 8 or entries.max() > 255 else 255
-        table[:, c] = np.rint(entries[index] * (255 / top))
-    return table
+        top = 65535 if table.bits > 8 or table.entries.max() > 255 else 255
+        colours[:, c] = np.rint(table.look_up(stored) * (255 / top))
+    return colours
 
 
 def _all_values(dtype: np.dtype) -> np.ndarray:
@@ -92,7 +113,7 @@ def _all_values(dtype: np.dtype) -> np.ndarray:
     return count.view(dtype.newbyteorder("=")).astype(np.int64)
 
 
-def _blocks(array: np.ndarray):
+def _blocks(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Slices of rows and their unsigned values: one index for all is eight bytes a pixel."""
     unsigned = array.view(f"u{array.dtype.itemsize}")
     step = max(1, _BLOCK_PX // max(1, array[0].size))
@@ -102,7 +123,7 @@ def _blocks(array: np.ndarray):
 
 
 def _present(array: np.ndarray) -> np.ndarray:
-    """bool: which of all values the picture has."""
+    """bool: which of all values the image has."""
     present = np.zeros(2 ** (8 * array.dtype.itemsize), bool)
     for _, block in _blocks(array):
         present[block.ravel()] = True
@@ -110,7 +131,7 @@ def _present(array: np.ndarray) -> np.ndarray:
 
 
 def _padding(header: Dataset, stored: np.ndarray, signed: bool) -> np.ndarray:
-    """bool: the values that stand for no picture at all (C.7.5.1.1.2)."""
+    """bool: the values that stand for no image at all (C.7.5.1.1.2)."""
     value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
     if value is None or isinstance(value, (bytes, str)):
         return np.zeros(len(stored), bool)
@@ -129,10 +150,7 @@ def _modality(header: Dataset, values: np.ndarray, signed: bool, little_endian: 
     """C.11.1: modality LUT, or slope and intercept, or nothing."""
     item = _first_item(header, "ModalityLUTSequence")
     if item is not None:
-        first, entries, _ = _table(
-            item.get("LUTDescriptor"), item.get("LUTData"), signed, little_endian
-        )
-        return entries[np.clip(values - first, 0, len(entries) - 1).astype(np.int64)]
+        return _item_table(item, signed, little_endian).look_up(values)
     slope = _first_number(header, "RescaleSlope")
     intercept = _first_number(header, "RescaleIntercept")
     if slope is None and intercept is None:
@@ -154,14 +172,10 @@ def _shade(
     """Values -> 0 (black) to 1 (white), and which way it was done."""
     item = _first_item(header, "VOILUTSequence")
     if item is not None:
-        first, entries, bits = _table(
-            item.get("LUTDescriptor"), item.get("LUTData"), values.min() < 0, little_endian
-        )
-        index = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(np.int64)
-        top = max(2**bits - 1, int(entries.max()))
-        shade, words = entries[index] / top, "VOI LUT"
+        table = _item_table(item, bool(values.min() < 0), little_endian)
+        shade = table.look_up(values) / max(2**table.bits - 1, int(table.entries.max()))
         if np.ptp(shade[shown]) > 0:
-            return shade, words
+            return shade, "VOI LUT"
     center = _first_number(header, "WindowCenter")
     width = _first_number(header, "WindowWidth")
     note = ""
@@ -187,21 +201,23 @@ def _shade(
 
 
 def _window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
-    """C.11.2.1.2.1 (LINEAR), C.11.2.1.3.1 (SIGMOID) and C.11.2.1.3.2 (LINEAR_EXACT), 0 to 1."""
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
-    if function == "LINEAR_EXACT":
-        return np.clip((values - center) / width + 0.5, 0, 1)
-    center -= 0.5
-    if width <= 1:
-        return (values > center).astype(np.float64)
-    return np.clip((values - center) / (width - 1) + 0.5, 0, 1)
+    """0 to 1 by C.11.2.1.2.1 (LINEAR), C.11.2.1.3.1 (SIGMOID) or C.11.2.1.3.2 (LINEAR_EXACT)."""
+    window = Dataset()
+    window.PhotometricInterpretation = "MONOCHROME2"
+    window.BitsStored, window.PixelRepresentation = 1, 0  # its black and white: 0 and 1
+    window.VOILUTFunction, window.WindowCenter = function, center
+    # A LINEAR window below 1 breaks the standard; as one of 1 it is a threshold.
+    window.WindowWidth = max(width, 1.0) if function == "LINEAR" else width
+    with np.errstate(over="ignore"):
+        return apply_windowing(values, window)
 
 
-def _table(
-    descriptor: Any, data: Any, signed: bool, little_endian: bool
-) -> tuple[int, np.ndarray, int]:
-    """First mapped value, entries as float64, bits an entry. Raises ShadeError."""
+def _item_table(item: Dataset, signed: bool, little_endian: bool) -> _Table:
+    return _read_table(item.get("LUTDescriptor"), item.get("LUTData"), signed, little_endian)
+
+
+def _read_table(descriptor: Any, data: Any, signed: bool, little_endian: bool) -> _Table:
+    """Raises ShadeError."""
     order = "<" if little_endian else ">"
     if isinstance(descriptor, (bytes, bytearray)):
         descriptor = np.frombuffer(descriptor[: len(descriptor) // 2 * 2], f"{order}u2").tolist()
@@ -218,7 +234,8 @@ def _table(
     if not 8 <= bits <= 16 or len(entries) < count:
         raise ShadeError("A table (LUT) of the DICOM header is damaged; export it again.")
     entries = entries[:count].astype(np.float64)
-    return _signed(first, signed), np.where(entries < 0, entries + 65536, entries), bits
+    entries = np.where(entries < 0, entries + 65536, entries)
+    return _Table(_signed(first, signed), entries, bits)
 
 
 def _first_item(header: Dataset, keyword: str) -> Dataset | None:

@@ -158,6 +158,14 @@ def test_voi_lut_by_hand_and_by_pydicom(vr, syntax):
     assert np.array_equal(decoded, np.rint(theirs).ravel())
 
 
+def test_values_beyond_an_8_bit_table_have_its_last_entry():
+    """pydicom's own apply_voi gives 256 the first entry again."""
+    pixels = np.full((40, 40), 300, np.uint16)
+    pixels[0, :5] = 0, 1, 3, 255, 256
+    data = make_dicom(pixels, stored=12, VOILUTSequence=lut([10, 20, 30, 200], 0, 8))
+    assert decode_image(data).pixels[0, :6].tolist() == [10, 20, 200, 200, 200, 200]
+
+
 def test_a_lut_comes_before_a_window_and_a_window_before_the_own_range():
     both = make_dicom(
         DEEP, stored=12, VOILUTSequence=lut([0, 255] * 10, 5, 8), WindowCenter=1, WindowWidth=2
