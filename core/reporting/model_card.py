@@ -1,4 +1,8 @@
-"""Model cards (Mitchell et al. 2019): what a model is for, what made it, where it fails."""
+"""Model cards (Mitchell et al. 2019): what a model is for, what made it, where it fails.
+
+Values are gathered here; the words stand in templates/model_card*.md.j2. Where something was not
+measured the card says so and names the command.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,38 @@ from pathlib import Path
 from typing import Any
 
 from core.datasets.registry import Dataset
+from core.evaluation.heatmaps import sanity_checks
+from core.evaluation.heatmaps.pointing_game import BASELINES
 from core.files import sha256_file, write_json
-from core.reporting.model_card_measured import describe_guard, describe_maps, describe_weights
-from core.reporting.model_card_training import describe_training
+from core.models.names import NOTEBOOK, POOLED
+from core.models.recipes import TRIALS_DATASET, Recipe, recipe_from_json
+from core.reporting.templating import render_markdown
 from core.reporting.verdict import baselines_sentence, unbeaten_baselines
 from core.runs import artifacts
 from core.runs.additions import load_guard_document, load_maps
+from core.runs.missing_weights import retrain_command
+
+INIT_TEXT = {
+    "imagenet": "ImageNet weights, then fine-tuned",
+    "random": "random weights, trained whole; no pretrained weights were used",
+    "scratch": "random weights, as designed: this network has no pretrained weights",
+}
+FROZEN_INIT_TEXT = {
+    "imagenet": "ImageNet weights, which stay as they are under the layers that are trained",
+    "random": "random weights, which stay as they are under the layers that are trained: no "
+    "pretrained weights were to be had, so the layers read what an untrained network makes of an "
+    "image",
+}
+CALIBRATION_SPLITS = {
+    "inner": "out-of-fold predictions of train and validation",
+    "val": "validation",
+}
+MAP_KINDS = {
+    "true": "own class",
+    "called": "class that is called",
+    "right": "own class, where called",
+}
+IMAGES = {"ct": "chest CT slice", "phantom": "drawn phantom"}
 
 
 def write_cards(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> list[str]:
@@ -66,13 +96,69 @@ def build_card(
     maps: dict | None = None,
     guard: dict | None = None,
 ) -> str:
-    """The card of one model as Markdown; every figure comes from `metrics` with its interval.
+    """The card of one model: YAML for the Hugging Face Hub, then Markdown.
 
-    maps, guard: the documents of maps/ and guard/, None where these were not made.
+    Every figure comes from `metrics` with its interval. maps, guard: the documents of maps/ and
+    guard/, None where these were not made.
     """
-    title = info["display"][model]
-    is_kept = (info.get("weights") or {}).get(model, artifacts.KEPT) == artifacts.KEPT
-    images = "chest CT slices" if info["modality"] == "ct" else "chest X-rays"
+    recipe = recipe_from_json(info["recipes"][model])
+    modality, leakage = info["modality"], info.get("leakage")
+    warnings = {}
+    if modality == "phantom":
+        warnings["synthetic"] = "SYNTHETIC images: the figures say nothing about people."
+    if leakage:
+        warnings["leakage"] = (
+            f"LEAKS: {leakage['share']:.0%} of the test images share a patient with training."
+        )
+    not_done = {"status": "not done", "reason": "not asked for"}
+    return render_markdown(
+        "model_card.md.j2",
+        model=model,
+        title=info["display"][model],
+        info=info,
+        metrics=metrics,
+        dataset=dataset,
+        warnings=warnings,
+        image=IMAGES.get(modality, "chest X-ray"),
+        images="chest CT slices" if modality == "ct" else "chest X-rays",
+        init=_init_text(recipe, info["init"][model]),
+        recipe=recipe,
+        augmented=any(
+            stage.views > 1 if stage.cut is not None else stage.augment for stage in recipe.stages
+        ),
+        from_notebook=model in NOTEBOOK,
+        rate_searches=info.get("rate_search", {}).get(model, []),
+        tried_where=tried_where(info, recipe.tried),
+        has_weights=(info.get("weights") or {}).get(model, artifacts.KEPT) == artifacts.KEPT,
+        retrain_command=retrain_command(info),
+        results=_results(metrics),
+        baselines=baselines_sentence(metrics, info["floors"]),
+        beats_baselines=not unbeaten_baselines(metrics, info["floors"]),
+        calibration=info["calibration"].get(model),
+        calibration_splits=CALIBRATION_SPLITS,
+        folds=(info.get("folds") or {}).get("models", {}).get(model, not_done),
+        maps=maps,
+        map_kinds=MAP_KINDS,
+        map_baselines=BASELINES,
+        sanity=sanity_checks,
+        guard=guard,
+    )
+
+
+def tried_where(info: dict[str, Any], most: int) -> str:
+    """What follows the number of recipes tried (`most` of a model) where it was on other data."""
+    if most <= 1 or info["dataset"]["name"] == TRIALS_DATASET:
+        return ""
+    return f" (on {TRIALS_DATASET}, none on this data set)"
+
+
+def _init_text(recipe: Recipe, init: str) -> str:
+    pooled = all(stage.cut == POOLED for stage in recipe.stages)
+    return (FROZEN_INIT_TEXT if pooled else INIT_TEXT).get(init, f"weights from {init}")
+
+
+def _results(metrics: dict) -> list[tuple[str, float | None, dict | None]]:
+    """Title, estimate and interval of every figure of the card's table."""
     rows = [
         ("Accuracy", metrics["accuracy"], "accuracy"),
         ("Macro-F1", metrics["macro_f1"], "macro_f1"),
@@ -81,110 +167,4 @@ def build_card(
     for name, values in metrics["per_class"].items():
         rows.append((f"Sensitivity, {name}", values["recall"], f"recall.{name}"))
         rows.append((f"Precision, {name}", values["precision"], f"precision.{name}"))
-    table = "\n".join(
-        f"| {label} | {_percent(value)} | {_interval(metrics['intervals'].get(key))} |"
-        for label, value, key in rows
-    )
-    floors = baselines_sentence(metrics, info["floors"])
-    floors = f"**{floors}**" if unbeaten_baselines(metrics, info["floors"]) else floors
-    caveats = "\n".join(f"- {text}" for text in info["dataset"]["caveats"]) or "- none recorded"
-    leaks = ""
-    if info.get("leakage"):
-        share = info["leakage"]["share"]
-        leaks = f"**LEAKS: {share:.0%} of the test images share a patient with training.**\n\n"
-    synthetic = "**SYNTHETIC images: the figures say nothing about people.**\n\n"
-    return f"""# {title} ({info["name"]})
-
-{synthetic if info["modality"] == "phantom" else ""}{leaks}**Research use, not for diagnosis.**
-
-## Intended use
-Comparing classifiers on one public collection of {images}, teaching, and studying their
-failures. Not for patients: a high score here can come from traits of the collection instead of the
-lung. Whether it holds on images from elsewhere is on the Trust page, where that was measured.
-
-## Data
-{dataset.title}: {info["dataset"]["n"]} images, classes {", ".join(info["class_names"])}.
-Split: {info["split_policy"]}; {info["grouping"]}
-Attribution: {dataset.attribution or "none recorded"}
-Licence: {dataset.licence or "none recorded"}
-
-Caveats:
-{caveats}
-
-## Training
-{describe_training(model, info, metrics["cost"])}
-{describe_weights(model, info)}
-## Results on the test split
-{metrics["n"]} images of {metrics["n_patients"]} patients; served precision
-{info["precision"]}, test-time augmentation: {info["tta"]}.
-
-| | estimate | 95% interval over patients |
-| --- | --- | --- |
-{table}
-
-{floors}
-
-## Calibration
-{_describe_calibration(model, info, metrics)}
-
-## Cross-validation
-{_describe_folds(model, info)}
-
-## Heat maps
-{describe_maps(model, info["name"], maps)}
-
-## Refusing other pictures
-{describe_guard(info["name"], guard, info["modality"], is_kept)}
-
-## Limits
-- Leakage, blackout, source probe, perturbation, subgroups and external images: what was measured
-  is in this run's `audit/` and `external/` and on the Trust page; what is not there was not done.
-"""
-
-
-def _describe_calibration(model: str, info: dict, metrics: dict) -> str:
-    fitted, measured = info["calibration"].get(model), metrics["calibrated"]
-    if fitted is None:
-        return "Probabilities are not calibrated: there were no images to fit a temperature on."
-    part = {"inner": "out-of-fold predictions of train and validation", "val": "validation"}
-    rows = "\n".join(
-        f"| {title} | {_plain(measured['before'], key)} | {_plain(measured['after'], key)} |"
-        for key, title in (("log_loss", "Log loss"), ("brier", "Brier score"), ("ece", "ECE"))
-    )
-    temperature = f"{fitted['temperature']:.2f}"
-    effect = fitted.get("effect", 1.0)
-    rests = f"{part[fitted['part']]} ({fitted['n']} images of {fitted['n_patients']} patients)"
-    return f"""Temperature {temperature}, after taking out what was found of the class weights'
-effect ({effect:.0%} of what theory has); fitted on {rests}. On the
-test split:
-
-| | before | after |
-| --- | --- | --- |
-{rows}"""
-
-
-def _describe_folds(model: str, info: dict) -> str:
-    folds = info.get("folds")
-    if not folds:
-        return "Not done: the run was trained on one split."
-    state = folds["models"].get(model, {"status": "not done", "reason": "not asked for"})
-    if state["status"] != "done":
-        return f"Not done: {state['reason']}."
-    return f"{folds['k']} folds, split by {folds['split_policy']}. {folds['rule']}"
-
-
-def _plain(figures: dict, key: str) -> str:
-    interval = figures["intervals"].get(key) or {}
-    if interval.get("low") is None:
-        return f"{figures[key]:.3f} (no interval)"
-    return f"{figures[key]:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value * 100:.1f} %"
-
-
-def _interval(interval: dict | None) -> str:
-    if not interval or interval["low"] is None:
-        return "not defined"
-    return f"{interval['low'] * 100:.1f} to {interval['high'] * 100:.1f}"
+    return [(title, value, metrics["intervals"].get(key)) for title, value, key in rows]

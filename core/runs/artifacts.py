@@ -315,9 +315,11 @@ def load_history(run: Run, model: str) -> pd.DataFrame:
 
 
 def load_card(run: Run, model: str) -> str | None:
-    """The model card (Markdown), or None."""
+    """The model card (Markdown) without the YAML that may stand above it, or None."""
     name = f"{model}/{CARD_FILE}"
-    return read_text(run.path, name) if (run.path / name).is_file() else None
+    if not (run.path / name).is_file():
+        return None
+    return re.sub(r"\A---\n.*?\n---\n+", "", read_text(run.path, name), flags=re.DOTALL)
 
 
 def model_files(run: Run, model: str) -> tuple[Path, Path]:

@@ -14,12 +14,10 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from core.datasets.phantom.generate import NOTICE
@@ -29,6 +27,7 @@ from core.reporting import verdict
 from core.reporting.answer_reliability import agreement_sentence, answer_reliability, votes
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.base import FAILED, Check, percent
+from core.reporting.templating import open_templates
 from core.runs.artifacts import MODEL_FILES, ArtifactError, Run, load_metrics
 from core.serving.guard.detector import Guard
 from core.serving.html_report_images import draw_image, draw_maps, draw_scale, titles_without_map
@@ -106,39 +105,46 @@ def build_report(
     hidden = answer.refused and not even_if_refused
     css = (TEMPLATES / "report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return _template().render(
-        css=Markup(css),
-        css_hash=f"sha256-{digest}",
-        research_only=RESEARCH_ONLY,
-        created=created.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        run=run.name,
-        data=str(run.info["dataset"].get("title") or run.info["dataset"]["name"]),
-        typed=clean_typed(typed, MAX_TYPED, "reference"),
-        note=clean_typed(note, MAX_NOTE, "note"),
-        refused=answer.refused,
-        hidden=hidden,
-        judgement=answer.judgement,
-        no_guard=answer.problems.get("Guard", NO_GUARD),
-        synthetic=NOTICE if picture.decoded.synthetic else "",
-        means_nothing=run.synthetic and not picture.decoded.synthetic,
-        label=picture.label,
-        picture=draw_image(picture.decoded),
-        problems=[words for title, words in answer.problems.items() if title != "Guard"],
-        agreement="" if hidden else agreement_sentence(votes(answer.answers)),
-        answers=[] if hidden else [_result(run, answer, own) for own in answer.answers],
-        maps=[] if hidden else draw_maps(picture.decoded, answer, occlusion or {}),
-        unmapped=[] if hidden else titles_without_map(answer, occlusion or {}),
-        scale=draw_scale(),
-        neighbours=() if hidden else answer.neighbours,
-        neighbours_by=run.title(guard.model) if guard else "",
-        promise=_promise(run, answer),
-        **_pitfalls(run, checks),
-        identity=[
-            ("The picture", _image_rows(picture, show_name)),
-            ("The run", _run_rows(run)),
-            *((f"Model: {run.title(name)}", _model_rows(run, answer, name)) for name in run.served),
-        ],
-        limits=[*LIMITS, *map(str, run.info["dataset"].get("caveats") or [])],
+    return (
+        open_templates(TEMPLATES, autoescape=True)
+        .get_template("report.html")
+        .render(
+            css=Markup(css),
+            css_hash=f"sha256-{digest}",
+            research_only=RESEARCH_ONLY,
+            created=created.strftime("%Y-%m-%d %H:%M:%S UTC"),
+            run=run.name,
+            data=str(run.info["dataset"].get("title") or run.info["dataset"]["name"]),
+            typed=clean_typed(typed, MAX_TYPED, "reference"),
+            note=clean_typed(note, MAX_NOTE, "note"),
+            refused=answer.refused,
+            hidden=hidden,
+            judgement=answer.judgement,
+            no_guard=answer.problems.get("Guard", NO_GUARD),
+            synthetic=NOTICE if picture.decoded.synthetic else "",
+            means_nothing=run.synthetic and not picture.decoded.synthetic,
+            label=picture.label,
+            picture=draw_image(picture.decoded),
+            problems=[words for title, words in answer.problems.items() if title != "Guard"],
+            agreement="" if hidden else agreement_sentence(votes(answer.answers)),
+            answers=[] if hidden else [_result(run, answer, own) for own in answer.answers],
+            maps=[] if hidden else draw_maps(picture.decoded, answer, occlusion or {}),
+            unmapped=[] if hidden else titles_without_map(answer, occlusion or {}),
+            scale=draw_scale(),
+            neighbours=() if hidden else answer.neighbours,
+            neighbours_by=run.title(guard.model) if guard else "",
+            promise=_promise(run, answer),
+            **_pitfalls(run, checks),
+            identity=[
+                ("The picture", _image_rows(picture, show_name)),
+                ("The run", _run_rows(run)),
+                *(
+                    (f"Model: {run.title(name)}", _model_rows(run, answer, name))
+                    for name in run.served
+                ),
+            ],
+            limits=[*LIMITS, *map(str, run.info["dataset"].get("caveats") or [])],
+        )
     )
 
 
@@ -276,13 +282,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "of unknown version"
-
-
-@cache
-def _template() -> Template:
-    loader = FileSystemLoader(TEMPLATES)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("report.html")

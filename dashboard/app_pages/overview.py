@@ -5,7 +5,7 @@ import streamlit as st
 
 from core.metrics.classification import MetricsError
 from core.reporting import verdict
-from core.reporting.model_card_training import tried_where
+from core.reporting.model_card import tried_where
 from core.runs.artifacts import ArtifactError, load_card
 from dashboard.charts import base as base_charts
 from dashboard.components import overview as overview_parts

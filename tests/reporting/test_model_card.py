@@ -8,11 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
+from core.datasets.registry import Dataset
 from core.evaluation.heatmaps.evaluate import measure_maps
-from core.reporting.model_card import refresh_cards
-from core.reporting.model_card_measured import describe_guard, describe_maps
-from core.reporting.model_card_training import tried_where
+from core.reporting.model_card import build_card, refresh_cards, tried_where
 from core.runs import artifacts
 from core.runs.additions import write_guard, write_maps
 from tests.support.runs import make_run
@@ -68,6 +68,19 @@ GUARD = {
 
 def card(run: artifacts.Run, model: str = MODEL) -> str:
     return artifacts.load_card(run, model)
+
+
+def build(run: artifacts.Run, **changed) -> str:
+    """A card of the run, with keys of run.json changed; maps and guard as in build_card."""
+    documents = {key: changed.pop(key) for key in ("maps", "guard") if key in changed}
+    known = run.info["dataset"]
+    dataset = Dataset(known["name"], known["title"], run.modality, licence=known["licence"])
+    metrics = artifacts.load_metrics(run, MODEL)
+    return build_card(MODEL, run.info | changed, metrics, dataset, **documents)
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"## {title}\n")[1].split("\n## ")[0].strip()
 
 
 def test_a_card_says_what_was_not_measured_and_how_to(run):
@@ -128,15 +141,16 @@ def test_a_card_gives_the_figures_of_its_maps(run, maps_document):
     assert "Not measured for this model." in other
 
 
-def test_a_failed_check_stands_out(maps_document):
+def test_a_failed_check_stands_out(run, maps_document):
     document = json.loads(json.dumps(maps_document[0]))
     document["models"][MODEL]["sanity"]["all_layers"]["rank_abs"] = 0.9
-    assert "**FAILED**" in describe_maps(MODEL, "release", document)
+    assert "**FAILED**" in section(build(run, maps=document), "Heat maps")
 
 
-def test_maps_of_a_ct_run_are_not_done_for_a_reason():
+def test_maps_of_a_ct_run_are_not_done_for_a_reason(run):
     document = {"status": "not done", "reason": "The models read CT slices.", "models": {}}
-    assert describe_maps(MODEL, "ct", document) == "Not measured: The models read CT slices."
+    text = section(build(run, maps=document), "Heat maps")
+    assert text == "Not measured: The models read CT slices."
 
 
 def test_a_card_gives_the_figures_of_the_guard(run):
@@ -151,8 +165,9 @@ def test_a_card_gives_the_figures_of_the_guard(run):
     assert "answers for any picture" not in text
 
 
-def test_a_guard_that_was_not_measured_says_so():
-    text = describe_guard("mine", GUARD | {"acceptance": None, "refusal": {}})
+def test_a_guard_that_was_not_measured_says_so(run):
+    unmeasured = GUARD | {"acceptance": None, "refusal": {}}
+    text = section(build(run, guard=unmeasured), "Refusing other pictures")
     assert "was not measured" in text and "|" not in text
 
 
@@ -168,3 +183,59 @@ def test_recipes_tried_elsewhere_are_said_to_be():
     home, away = ({"dataset": {"name": name}} for name in ("darkcovidnet", "ucsd-covid-ct"))
     assert tried_where(home, 3) == tried_where(away, 1) == ""
     assert tried_where(away, 3) == " (on darkcovidnet, none on this data set)"
+
+
+def test_a_card_says_that_weights_were_not_kept(run):
+    said = section(build(run, weights={MODEL: "not kept"}), "Training")
+    assert "Weights: not kept in this run" in said and "--run release-again" in said
+    for kept in ({}, {"weights": {MODEL: "kept"}}):
+        assert "not kept" not in section(build(run, **kept), "Training")
+
+
+# ---------------------------------------------------------------- what the Hugging Face Hub reads
+
+
+def front_matter(text: str) -> dict:
+    first, metadata, card = text.split("---\n", 2)
+    assert first == "" and card.startswith("\n# MobileNetV2 (release)\n")
+    return yaml.safe_load(metadata)
+
+
+def test_the_yaml_above_a_card_agrees_with_the_metrics(run):
+    refresh_cards(run)
+    found = front_matter((run.path / MODEL / "card.md").read_text(encoding="utf-8"))
+    metrics = artifacts.load_metrics(run, MODEL)
+    assert found["license"] == "other" and "MIT" in found["license_details"]
+    assert run.info["dataset"]["licence"] in found["license_details"]
+    assert found["datasets"] == ["darkcovidnet"] and found["metrics"] == ["accuracy", "f1"]
+    assert "research-use-only" in found["tags"]
+    (model,) = found["model-index"]
+    (result,) = model["results"]
+    assert result["task"] == {"type": "image-classification"}
+    assert result["dataset"] == {
+        "type": "darkcovidnet",
+        "name": run.info["dataset"]["title"],
+        "split": "test",
+    }
+    accuracy, macro_f1 = result["metrics"]
+    assert (accuracy["type"], accuracy["value"]) == ("accuracy", metrics["accuracy"])
+    assert (macro_f1["type"], macro_f1["value"]) == ("f1", metrics["macro_f1"])
+    low, high = (100 * metrics["intervals"]["macro_f1"][end] for end in ("low", "high"))
+    assert macro_f1["name"] == (
+        f"Macro-F1, {metrics['n']} test images of {metrics['n_patients']} patients, "
+        f"95% interval {low:.1f} to {high:.1f}"
+    )
+
+
+def test_the_yaml_above_a_card_names_what_makes_its_figures_worthless(run):
+    found = front_matter(build(run, leakage={"share": 0.44}, modality="phantom"))
+    name = found["model-index"][0]["results"][0]["dataset"]["name"]
+    assert "SYNTHETIC" in name and "LEAKS: 44%" in name
+    assert {"synthetic", "leakage"} <= set(found["tags"])
+
+
+def test_a_card_is_shown_without_the_yaml_above_it(run):
+    fresh = refresh_cards(run)
+    assert (run.path / MODEL / "card.md").read_text(encoding="utf-8").startswith("---\nlicense:")
+    text = card(fresh)
+    assert text.startswith("# MobileNetV2 (release)\n") and "license:" not in text

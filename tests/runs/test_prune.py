@@ -14,7 +14,6 @@ from core.datasets.phantom.generate import make_phantom
 from core.imageio.decode import decode_image
 from core.inference.answers import open_models
 from core.inference.served_model import InferenceError, load_model
-from core.reporting.model_card_measured import describe_weights
 from core.reporting.run_summary import summarise_run
 from core.runs import additions, artifacts
 from core.runs.artifacts import NOT_KEPT, ArtifactError, open_run, verify_run
@@ -186,19 +185,6 @@ def test_a_run_that_tells_no_command_gets_one_without_ensembles() -> None:
     }  # fmt: skip
     expected = "python -m core train --dataset x --models cnn --run old-again"
     assert retrain_command(info) == expected
-
-
-def test_a_card_says_that_weights_were_not_kept() -> None:
-    info = {
-        "name": "old",
-        "dataset": {"name": "x"},
-        "models": ["cnn"],
-        "weights": {"cnn": NOT_KEPT},
-    }
-    assert "not kept" in describe_weights("cnn", info)
-    assert "--run old-again" in describe_weights("cnn", info)
-    assert describe_weights("cnn", info | {"weights": {"cnn": "kept"}}) == ""
-    assert describe_weights("cnn", {}) == ""
 
 
 # ------------------------------------------------------------------------------ commands
