@@ -1,6 +1,6 @@
 """Whether memory stays flat and time linear when the data set grows tenfold.
 
-The grown set is a real file of memory-mapped pixels: pictures of the task, each altered a little,
+The grown set is a real file of memory-mapped pixels: images of the task, each altered a little,
 over and over. Every measurement is a process of its own, whose highest resident memory (peak RSS,
 as the kernel counts it, pages of mapped files included) is read at its end.
 """
@@ -20,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from core.bench.measurement import Measured, Measurements, describe
+from core.bench.measurement import Measured, Measurements
 from core.console import say
 from core.imageio.pixel_cache import build_pixel_cache
 
 SIZES = (1_710, 17_099)
 LIMIT_MB = 2_000  # as the demand says it: 2 GB
 MODEL = "mobilenetv2"
-COLOURS = ("#136", "#a60", "#173")
 
 
 @dataclass(frozen=True)
@@ -102,67 +101,6 @@ def grow_pixels(file: Path, n: int, size_px: int, folder: Path) -> None:
                 target.write(
                     np.clip(pixels[number].astype("int16") + again, 0, 255).astype("uint8")
                 )
-
-
-def draw_growth(found: dict[str, dict[int, dict[str, float]]]) -> str:
-    """An SVG: peak memory and time of each job against the number of images.
-
-    found: {job: {n: {peak_mb, seconds}}}. A dashed line of time goes through zero and the first
-    point: what linear time would be.
-    """
-    most = max(n for one in found.values() for n in one)
-    longest = max(m["seconds"] for one in found.values() for m in one.values())
-    panels = [
-        ("peak memory, MB (dashed: the limit)", "peak_mb", LIMIT_MB * 1.1),
-        ("time, s (dashed: in proportion)", "seconds", longest * 1.1),
-    ]
-    height = 280 + 18 * len(found)
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" '
-        'font-family="sans-serif" font-size="12" role="img">',
-        "<title>Peak memory and time against the number of images</title>",
-        f'<rect width="720" height="{height}" fill="white"/>',
-    ]
-    for index, (title, key, top) in enumerate(panels):
-        left = 60 + 360 * index
-
-        def place(n: float, value: float, left: int = left, top: float = top) -> str:
-            return f"{left + 260 * n / most:.1f},{230 - 180 * value / top:.1f}"
-
-        lines += [
-            f'<text x="{left}" y="30" font-weight="bold">{title}</text>',
-            f'<path d="M{left} 50V230H{left + 270}" fill="none" stroke="#444"/>',
-            f'<text x="{left + 110}" y="266">images</text>',
-            *(f'<text x="{left + 260 * n / most - 12:.0f}" y="248">{n:,}</text>' for n in SIZES),
-        ]
-        if key == "peak_mb":
-            lines.append(_line([place(0, LIMIT_MB), place(most, LIMIT_MB)], "#a33", dashed=True))
-        for one, colour in zip(found.values(), COLOURS, strict=False):
-            points = [place(n, m[key]) for n, m in sorted(one.items())]
-            lines.append(_line(points, colour))
-            if key == "seconds":
-                n, first = min(one.items())
-                linear = [place(0, 0), place(most, first[key] / n * most)]
-                lines.append(_line(linear, colour, dashed=True))
-            for (_, m), point in zip(sorted(one.items()), points, strict=True):
-                x, y = point.split(",")
-                lines.append(f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"/>')
-                if m[key] < 0.05 * top:
-                    continue  # figures on top of each other nobody can read
-                lines.append(
-                    f'<text x="{float(x) - 6:.1f}" y="{float(y) - 8:.1f}" fill="{colour}">'
-                    f"{m[key]:,.0f}</text>"
-                )
-    for row, (name, colour) in enumerate(zip(found, COLOURS, strict=False)):
-        y = 290 + 18 * row
-        lines.append(_line([f"60,{y - 4}", f"84,{y - 4}"], colour))
-        lines.append(f'<text x="92" y="{y}">{JOBS[name].what}</text>')
-    return "\n".join([*lines, "</svg>"]) + "\n"
-
-
-def _line(points: list[str], colour: str, dashed: bool = False) -> str:
-    more = ' stroke-width="1" stroke-dasharray="5 4"' if dashed else ' stroke-width="2"'
-    return f'<polyline fill="none" stroke="{colour}"{more} points="{" ".join(points)}"/>'
 
 
 def train_frozen(pixels: np.ndarray, folder: Path) -> None:
@@ -253,24 +191,13 @@ def _work(name: str, file: Path, n: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """FILE N JOB: what the child process does. --plot SVG: measure and draw, for documentation."""
+    """What the child process does."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("file", type=Path, nargs="?")
-    parser.add_argument("n", type=int, nargs="?")
-    parser.add_argument("job", choices=JOBS, nargs="?")
-    parser.add_argument("--plot", type=Path, metavar="SVG")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("n", type=int)
+    parser.add_argument("job", choices=JOBS)
     args = parser.parse_args()
-    if not args.plot:
-        print(json.dumps(_work(args.job, args.file, args.n)))
-        return
-    found: dict[str, dict[int, dict[str, float]]] = {}
-    for name in JOBS:
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = {n: measure(name, n, Path(folder)) for n in SIZES}
-        for measured in _compare(JOBS[name], *found[name].values()):
-            say(describe(measured))
-    args.plot.write_text(draw_growth(found), encoding="utf-8")
-    print(json.dumps(found))
+    print(json.dumps(_work(args.job, args.file, args.n)))
 
 
 if __name__ == "__main__":
