@@ -28,6 +28,7 @@ AUDIT_FOLDER, AUDIT_FILE = "audit", "audit.json"
 MAPS_FOLDER, MAPS_FILE = "maps", "maps.json"
 EXTERNAL_FOLDER, EXTERNAL_FILE = "external", "external.json"
 GUARD_FOLDER, GUARD_FILE, GUARD_ARRAYS = "guard", "guard.json", "guard.npz"
+ADDITION_FOLDERS = (AUDIT_FOLDER, EXTERNAL_FOLDER, GUARD_FOLDER, MAPS_FOLDER)
 MANIFEST_FILE, PREDICTIONS_FILE = "manifest.csv", "predictions.csv"
 SCORES_FILE, PHANTOMS_FILE = "scores.csv", "phantoms.csv"
 ADDITION_VERSION = 1

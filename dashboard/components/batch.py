@@ -11,7 +11,7 @@ import streamlit as st
 from core.serving.predict import Predictor
 from dashboard.components.markdown import escape, escape_sentence, init_name
 from dashboard.components.sidebar import Selection
-from dashboard.data import runs as run_data
+from dashboard.data import tokens
 from dashboard.predict import batch as batches
 from dashboard.predict import batch_table
 from dashboard.predict.batch import Batch, BatchProgress, BatchRow, start_batch
@@ -44,7 +44,7 @@ def put_batch(
     clear_batch()
     # All models, so that the sidebar's choice of models needs no second asking.
     st.session_state[_BATCH] = start_batch(predictor, files)
-    st.session_state[_TOKEN] = run_data.run_token(selection.run)
+    st.session_state[_TOKEN] = tokens.run_token(selection.run)
 
 
 def has_batch() -> bool:
@@ -74,7 +74,7 @@ def show_batch(selection: Selection, predictor: Predictor) -> Upload | None:
     held: Batch | None = st.session_state.get(_BATCH)
     if held is None:
         return None
-    if st.session_state[_TOKEN] != run_data.run_token(selection.run):
+    if st.session_state[_TOKEN] != tokens.run_token(selection.run):
         st.info(
             f"The table of files was made by run {escape(held.predictor.run.name)}: choose that "
             "run in the sidebar to see it, or drop the files again.",

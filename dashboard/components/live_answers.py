@@ -24,6 +24,7 @@ from core.serving.predict import NOT_ASKED, ImagePrediction, ModelPrediction, Pr
 from dashboard.components.markdown import escape
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
+from dashboard.data import tokens
 from dashboard.predict.model_choice import chosen_models, shown_pixels, shown_predictions
 from dashboard.predict.uploads import Upload
 
@@ -52,7 +53,7 @@ def predict_models(selection: Selection, upload: Upload) -> ImagePrediction:
     run = selection.run
     predictor = run_data.load_predictor(run)
     chosen = tuple(chosen_models(run, selection.models))
-    key = (upload.key, run_data.predictor_token(run), chosen)
+    key = (upload.key, tokens.predictor_token(run), chosen)
     kept: dict = st.session_state.setdefault(_ANSWERS, {})
     if key not in kept:
         answer = predictor.answer(upload.decoded, chosen=chosen)
@@ -156,7 +157,7 @@ def model_maps(
     if own.class_maps is not None:
         return own.class_maps, CLASS_ACTIVATION
     kept: dict = st.session_state.setdefault(_MAPS, {})
-    key = (upload.key, run_data.predictor_token(selection.run), own.model)
+    key = (upload.key, tokens.predictor_token(selection.run), own.model)
     if key not in kept:
         with st.spinner("Hiding the picture place by place …"):
             maps = occlude(run_data.load_predictor(selection.run), upload, own)

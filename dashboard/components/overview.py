@@ -28,6 +28,7 @@ from dashboard.components.markdown import (
 from dashboard.components.sidebar import Selection
 from dashboard.data import protocol as protocol_data
 from dashboard.data import runs as run_data
+from dashboard.data import trust as trust_data
 from dashboard.tables import metrics as metric_tables
 
 CALIBRATED = {"log_loss": "Log loss", "brier": "Brier score", "ece": "ECE"}
@@ -39,7 +40,7 @@ def show_links(selection: Selection) -> None:
     run = selection.run
     with st.container(horizontal=True, gap="medium"):
         try:
-            counts = verdict.trust_counts(c.status for c in protocol_data.load_checks(run))
+            counts = verdict.trust_counts(c.status for c in trust_data.load_scorecard(run))
             link("trust", f"Trust: {counts}", ":material/verified_user:")
         except (ArtifactError, MetricsError) as error:
             st.error(escape_sentence(str(error)), icon=":material/error:")

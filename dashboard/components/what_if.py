@@ -23,7 +23,7 @@ from dashboard.components import live_answers
 from dashboard.components.markdown import escape, model_mark
 from dashboard.components.page import show_chart
 from dashboard.components.sidebar import Selection
-from dashboard.data import runs as run_data
+from dashboard.data import tokens
 from dashboard.predict.model_choice import shown_pixels
 from dashboard.predict.uploads import Upload
 
@@ -49,7 +49,7 @@ def show_what_if(
 ) -> None:
     """Sliders that change the picture and ask the models again; answer: that of the picture as it
     is. Every new picture begins unchanged."""
-    whose = (upload.sha256, run_data.run_token(selection.run))
+    whose = (upload.sha256, tokens.run_token(selection.run))
     if st.session_state.get(_OF) != whose:
         st.session_state[_OF] = whose
         _reset()

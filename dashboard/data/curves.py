@@ -18,12 +18,13 @@ from core.metrics.curves import Curve
 from core.runs import artifacts
 from core.runs.artifacts import Run
 from dashboard.data import runs as run_data
+from dashboard.data.tokens import BY_RUN
 from dashboard.tables import curves as curve_tables
 
 TEST = "test"
 UNCHOSEN = 0.5
 SPLIT_PHRASES = {"inner": "inner folds", "val": "validation"}
-_CACHE = {"hash_funcs": {Run: run_data.run_token}, "show_spinner": "Computing …"}
+_BUSY = "Computing …"
 
 
 def load_arrays(run: Run, model: str, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -33,14 +34,14 @@ def load_arrays(run: Run, model: str, part: str) -> tuple[np.ndarray, np.ndarray
     return y_true, y_prob, table["patient_id"].to_numpy()
 
 
-@st.cache_data(**_CACHE, max_entries=60)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=60)
 def load_curves(run: Run, model: str, part: str) -> dict[str, dict[str, Curve]]:
     """{"roc": {class or "macro": Curve}, "pr": ...}; a class without a curve is absent."""
     roc, pr = curves.curve_bands(*load_arrays(run, model, part), run.class_names)
     return {"roc": roc, "pr": pr}
 
 
-@st.cache_data(**_CACHE, max_entries=20)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=20)
 def load_area_comparisons(run: Run, part: str) -> dict[str, list[dict]] | None:
     """Each pair of the run's models judged on AUC, a class; None where no paired test exists.
 
@@ -83,7 +84,7 @@ def fitted_on(entry: dict[str, Any]) -> str:
     return text
 
 
-@st.cache_data(**_CACHE, max_entries=60)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=60)
 def load_calibration(run: Run, model: str) -> dict[str, Any]:
     """Test probabilities as served and calibrated: reliability tables and metrics.
 
@@ -102,7 +103,7 @@ def load_calibration(run: Run, model: str) -> dict[str, Any]:
     }
 
 
-@st.cache_data(**_CACHE, max_entries=60)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=60)
 def load_sets(run: Run, model: str) -> dict[str, Any]:
     """core.metrics.conformal.evaluate_sets on test; needs a conformal_entry."""
     y_true, y_prob, groups = load_arrays(run, model, TEST)
@@ -122,7 +123,7 @@ def _one_class(run: Run, model: str, part: str, name: str) -> tuple:
     return y_true == k, y_prob[:, k], groups
 
 
-@st.cache_data(**_CACHE, max_entries=200)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=200)
 def load_default_threshold(run: Run, model: str, name: str) -> dict[str, Any]:
     """{part, n, n_positive, threshold}: where a threshold is chosen and the default chosen there.
 
@@ -139,7 +140,7 @@ def load_default_threshold(run: Run, model: str, name: str) -> dict[str, Any]:
     return chosen
 
 
-@st.cache_data(**_CACHE, max_entries=200)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=200)
 def load_operating_table(
     run: Run, model: str, part: str, name: str, default: float
 ) -> pd.DataFrame:
@@ -149,7 +150,7 @@ def load_operating_table(
     return operating_point.operating_table(y_true, y_prob, run.class_names.index(name), thresholds)
 
 
-@st.cache_data(**_CACHE, max_entries=500)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=500)
 def load_rates(
     run: Run, model: str, name: str, threshold: float, prevalence: float
 ) -> dict[str, dict]:

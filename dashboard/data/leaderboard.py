@@ -21,10 +21,8 @@ from core.reporting.leaderboard.claims import ClaimResult
 from core.reporting.leaderboard.ranking import Protocol
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError, Run
-from dashboard.data import protocol as protocol_data
 from dashboard.data import runs as run_data
-
-_BY_RUN = {Run: run_data.run_token}
+from dashboard.data.tokens import BY_ADDITIONS, BY_RUN, run_token
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def open_runs() -> tuple[list[Run], dict[str, str]]:
     return runs, problems
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Reading the runs …", max_entries=100)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner="Reading the runs …", max_entries=100)
 def _problem(run: Run) -> str:
     """Why a run cannot be ranked, "" where it can: one bad run must not take the page down."""
     try:
@@ -82,13 +80,13 @@ def _problem(run: Run) -> str:
 
 
 # Shared, not copied for each reader: nobody changes them.
-@st.cache_resource(hash_funcs=_BY_RUN, show_spinner="Reading the runs …", max_entries=10)
+@st.cache_resource(hash_funcs=BY_RUN, show_spinner="Reading the runs …", max_entries=10)
 def _find_protocols(runs: tuple[Run, ...]) -> list[Protocol]:
     return ranking.find_protocols(runs)
 
 
 @st.cache_resource(
-    hash_funcs={Protocol: lambda p: ";".join(run_data.run_token(run) for run in p.runs)},
+    hash_funcs={Protocol: lambda protocol: " ".join(map(run_token, protocol.runs))},
     show_spinner="Ranking the models …",
     max_entries=20,
 )
@@ -105,13 +103,7 @@ def load_zoo(protocol: Protocol) -> Zoo:
     )
 
 
+@st.cache_resource(hash_funcs=BY_ADDITIONS, show_spinner="Crossing the data sets …", max_entries=10)
 def load_matrices(runs: tuple[Run, ...]) -> dict[str, cross_dataset.Matrix]:
-    """core.evaluation.external.cross_dataset.build_matrices, every model of the runs. Raises
-    CrossError.
-    """
-    return _load_matrices(runs, ";".join(map(protocol_data.additions_token, runs)))
-
-
-@st.cache_resource(hash_funcs=_BY_RUN, show_spinner="Crossing the data sets …", max_entries=10)
-def _load_matrices(runs: tuple[Run, ...], token: str) -> dict[str, cross_dataset.Matrix]:
+    """Every model of the runs, each tested on the other data sets. Raises CrossError."""
     return cross_dataset.build_matrices(runs)

@@ -21,27 +21,25 @@ import streamlit as st
 
 from core.evaluation import cross_validation, published_protocol, split_comparison
 from core.reporting import verdict
-from core.reporting.scorecard import scorecard
 from core.runs import additions, artifacts
 from core.runs.artifacts import ArtifactError, Run, RunEntry
 from dashboard.data import runs as run_data
+from dashboard.data.tokens import BY_ADDITIONS, BY_RUN
 
-_BY_RUN = {Run: run_data.run_token}
 
-
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Computing the folds' intervals …", max_entries=10)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner="Computing the folds' intervals …", max_entries=10)
 def load_fold_table(run: Run) -> pd.DataFrame:
     """core.evaluation.cross_validation.fold_table. Raises ArtifactError, MetricsError."""
     return cross_validation.fold_table(run)
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Reading the folds …", max_entries=10)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner="Reading the folds …", max_entries=10)
 def load_table_rows(run: Run) -> list[published_protocol.ProtocolRow]:
     """core.evaluation.published_protocol.table_rows. Raises ArtifactError, MetricsError."""
     return published_protocol.table_rows(run)
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=10)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=False, max_entries=10)
 def load_target(run: Run) -> published_protocol.PublishedTarget:
     """core.evaluation.published_protocol.judge_target. Raises ArtifactError, MetricsError."""
     return published_protocol.judge_target(run)
@@ -61,51 +59,25 @@ def _open(path: Path) -> Run | None:
         return None
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Comparing the folds …", max_entries=10)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner="Comparing the folds …", max_entries=10)
 def load_optimism(run: Run, counterpart: Run) -> list[split_comparison.Optimism]:
     """core.evaluation.split_comparison.compare_splits. Raises ArtifactError, MetricsError."""
     return split_comparison.compare_splits(run, counterpart)
 
 
-def load_checks(run: Run) -> list[Any]:
-    """The scorecard of core.reporting.scorecard.scorecard, a Check each. Raises ArtifactError."""
-    return _load_checks(run, additions_token(run))
-
-
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Reading the scorecard …", max_entries=10)
-def _load_checks(run: Run, token: str) -> list[Any]:
-    return list(scorecard.build_scorecard(run))
-
-
+@st.cache_data(hash_funcs=BY_ADDITIONS, show_spinner=False, max_entries=10)
 def load_externals(run: Run) -> list[dict[str, Any]]:
     """external.json of every external set. Raises ArtifactError where one is damaged."""
     return [additions.load_external(run, name) for name in additions.list_external(run)]
 
 
-def additions_token(run: Run) -> str:
-    """What changes when an audit or an external result is added or made anew."""
-    files = [run.path / additions.AUDIT_FOLDER / additions.AUDIT_FILE]
-    folder = run.path / additions.EXTERNAL_FOLDER
-    files += [folder / name / additions.EXTERNAL_FILE for name in additions.list_external(run)]
-    return ";".join(_file_token(file) for file in files)
-
-
 def leaking_runs(entries: Sequence[RunEntry]) -> dict[str, str]:
     """Run name -> its LEAKS badge, for the runs whose test part is not independent."""
-    found = {entry.name: _leak_badge(entry.path, _file_token(entry.path / artifacts.RUN_FILE))
-             for entry in entries}  # fmt: skip
+    found = {entry.name: _leak_badge(entry) for entry in entries}
     return {name: badge for name, badge in found.items() if badge}
 
 
-@st.cache_data(show_spinner=False, max_entries=200)
-def _leak_badge(path: Path, token: str) -> str:
-    run = _open(path)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=False, max_entries=200)
+def _leak_badge(entry: RunEntry) -> str:
+    run = _open(entry.path)
     return verdict.leak_badge(run.info.get("leakage")) if run else ""
-
-
-def _file_token(file: Path) -> str:
-    try:
-        status = file.stat()
-    except OSError:
-        return f"{file}:gone"
-    return f"{file}:{status.st_mtime_ns}:{status.st_size}"

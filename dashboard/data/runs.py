@@ -36,19 +36,7 @@ from core.imageio import decode
 from core.metrics import classification, confidence, significance
 from core.runs import additions, artifacts
 from core.runs.artifacts import Run, RunEntry
-
-
-def run_token(run: Run) -> str:
-    """What changes when the run is written anew: its path and run.json's time and size."""
-    file = run.path / artifacts.RUN_FILE
-    try:
-        status = file.stat()
-    except OSError:
-        return f"{run.path}:gone"
-    return f"{run.path.resolve()}:{status.st_mtime_ns}:{status.st_size}"
-
-
-_BY_RUN = {Run: run_token}
+from dashboard.data.tokens import BY_ADDITIONS, BY_PREDICTOR, BY_RUN
 
 
 def list_runs() -> list[RunEntry]:
@@ -71,25 +59,25 @@ def list_usable_models(but: str = "") -> list[str]:
     return names
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=20)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=False, max_entries=20)
 def load_manifest(run: Run) -> pd.DataFrame:
     """manifest.csv, one row an image."""
     return artifacts.load_manifest(run)
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=20)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=False, max_entries=20)
 def load_skipped(run: Run) -> pd.DataFrame:
     """path, reason of the files that were not used."""
     return artifacts.load_skipped(run)
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=60)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=False, max_entries=60)
 def load_history(run: Run, model: str) -> pd.DataFrame:
     """history.csv, one row an epoch."""
     return artifacts.load_history(run, model)
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=60)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner=False, max_entries=60)
 def load_prediction_table(run: Run, model: str, part: str = "test") -> pd.DataFrame:
     """Predictions of one part with what a page needs beside them, in the order of the file.
 
@@ -119,7 +107,7 @@ def load_prediction_table(run: Run, model: str, part: str = "test") -> pd.DataFr
     return table
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Computing the intervals …", max_entries=60)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner="Computing the intervals …", max_entries=60)
 def load_metrics(run: Run, model: str, part: str = "test") -> dict[str, Any]:
     """The figures of one part with `intervals`, keys as metrics.json has them.
 
@@ -140,7 +128,7 @@ def load_metrics(run: Run, model: str, part: str = "test") -> dict[str, Any]:
     return computed
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Comparing the models …", max_entries=20)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner="Comparing the models …", max_entries=20)
 def load_comparisons(run: Run, part: str = "test") -> list[dict]:
     """Each pair of the run's models judged on one part: run.json's answer for the test part.
 
@@ -201,7 +189,7 @@ def typed_folder(text: str) -> Path:
     return Path(os.path.expanduser(text.strip()))
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Looking for the pictures …", ttl=60)
+@st.cache_data(hash_funcs=BY_RUN, show_spinner="Looking for the pictures …", ttl=60)
 def _index_image_files(run: Run, root: str) -> dict[str, str]:
     """image_id -> relative path below root, whatever the extension; only the run's own folders.
 
@@ -252,7 +240,7 @@ def _read_thumbnail(path: str, modified_ns: int, size_px: int) -> np.ndarray:
     return np.asarray(small)
 
 
-@st.cache_resource(hash_funcs=_BY_RUN, show_spinner="Loading the model …", max_entries=12)
+@st.cache_resource(hash_funcs=BY_RUN, show_spinner="Loading the model …", max_entries=12)
 def load_model(run: Run, model: str) -> Any:
     """The served model, hash-checked (core.inference.served_model.ServedModel)."""
     from core.inference import (
@@ -262,42 +250,20 @@ def load_model(run: Run, model: str) -> Any:
     return served_model.load_model(run, model)
 
 
-def addition_token(run: Run) -> str:
-    """What changes when the run, or its guard's or its maps' figures, are written anew."""
-    names = ("guard/guard.json", "guard/guard.npz", "maps/maps.json")
-    return " ".join([run_token(run), *(_stamp(run.path / name) for name in names)])
-
-
-@st.cache_data(hash_funcs={Run: addition_token}, show_spinner=False, max_entries=20)
+@st.cache_data(hash_funcs=BY_ADDITIONS, show_spinner=False, max_entries=20)
 def load_guard_document(run: Run) -> dict[str, Any] | None:
     """guard/guard.json, None where no guard was fitted. Raises ArtifactError."""
     return additions.load_guard_document(run)
 
 
 # Shared, not copied for each reader: it is long, and nobody changes it.
-@st.cache_resource(hash_funcs={Run: addition_token}, show_spinner=False, max_entries=20)
+@st.cache_resource(hash_funcs=BY_ADDITIONS, show_spinner=False, max_entries=20)
 def load_maps(run: Run) -> dict[str, Any] | None:
     """maps/maps.json, None where the maps were not measured. Raises ArtifactError."""
     return additions.load_maps(run)
 
 
-def predictor_token(run: Run) -> str:
-    """What changes when a model or the guard of a run is written anew, damaged or mended."""
-    files = [run.path / m / name for m in run.served for name in artifacts.MODEL_FILES]
-    return " ".join([addition_token(run), *map(_stamp, files)])
-
-
-def _stamp(file: Path) -> str:
-    try:
-        status = file.stat()
-    except OSError:
-        return "gone"
-    return f"{status.st_mtime_ns}:{status.st_size}"
-
-
-@st.cache_resource(
-    hash_funcs={Run: predictor_token}, show_spinner="Loading the models …", max_entries=4
-)
+@st.cache_resource(hash_funcs=BY_PREDICTOR, show_spinner="Loading the models …", max_entries=4)
 def load_predictor(run: Run) -> Any:
     """The run's models and guard (core.serving.predict.Answerer), each asked once so that it is
     warm.

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,48 +21,26 @@ import streamlit as st
 from core.datasets.phantom.generate import label_synthetic, make_phantom
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.scorecard import Check, Evidence
-from core.runs import additions, artifacts
 from core.runs.artifacts import Run
 from dashboard.charts.base import Chart
-from dashboard.data import runs as run_data
+from dashboard.data.tokens import BY_ADDITIONS
 
 PHANTOM_PX = 256
 
 
-def trust_token(run: Run) -> str:
-    """What changes when the run or anything that was added to it is written anew."""
-    files = [run.path / additions.AUDIT_FOLDER / additions.AUDIT_FILE]
-    files += sorted((run.path / additions.EXTERNAL_FOLDER).glob(f"*/{additions.EXTERNAL_FILE}"))
-    for model in run.models:
-        names = (artifacts.METRICS_FILE, artifacts.FOLD_METRICS_FILE)
-        files += [run.path / model / name for name in names]
-    return "|".join([run_data.run_token(run), *map(_stamp, files)])
-
-
-def _stamp(file: Path) -> str:
-    try:
-        status = file.stat()
-    except OSError:
-        return f"{file.name}:gone"
-    return f"{file.parent.name}/{file.name}:{status.st_mtime_ns}:{status.st_size}"
-
-
-_BY_RUN = {Run: trust_token}
-
-
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner=False, max_entries=20)
+@st.cache_data(hash_funcs=BY_ADDITIONS, show_spinner=False, max_entries=20)
 def load_evidence(run: Run) -> Evidence:
     """Audit and external sets of the run. Raises ArtifactError where they are damaged."""
     return scorecard.load_evidence(run)
 
 
-@st.cache_data(hash_funcs=_BY_RUN, show_spinner="Checking the run …", max_entries=20)
+@st.cache_data(hash_funcs=BY_ADDITIONS, show_spinner="Checking the run …", max_entries=20)
 def load_scorecard(run: Run) -> list[Check]:
     """Every check, the most serious first. Raises ArtifactError."""
     return scorecard.build_scorecard(run)
 
 
-@st.cache_resource(hash_funcs=_BY_RUN, show_spinner=False, max_entries=300)
+@st.cache_resource(hash_funcs=BY_ADDITIONS, show_spinner=False, max_entries=300)
 def keep_chart(run: Run, models: tuple[str, ...], name: str, _build: Callable[[], Chart]) -> Chart:
     """The chart of that name, built once for these models of the run; to be shown, not changed.
 
