@@ -12,6 +12,7 @@ import numpy as np
 from core.config import artifacts_root
 from core.errors import UserError
 from core.runs import artifacts
+from core.runs.run import RunEntry
 
 SECONDS = "s"
 
@@ -74,7 +75,7 @@ def median_by_turns(steps: list[Callable[[], object]], rounds: int) -> list[floa
     return [float(np.median(seconds)) for seconds in times]
 
 
-def find_entry(name: str | None) -> artifacts.RunEntry | None:
+def find_entry(name: str | None) -> RunEntry | None:
     """The run of that name, or the first that pages would show; None where there is none.
 
     Raises BenchError for a name that no readable run has.

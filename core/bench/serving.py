@@ -30,6 +30,7 @@ from core.imageio.sandbox import decode_safely
 from core.inference.class_activation import class_heat, overlay
 from core.reporting.scorecard.base import headline_models
 from core.runs import artifacts
+from core.runs.run import Run
 from core.serving.predict import Predictor, open_predictor, warm_up
 from core.serving.predict_files import bytes_sources, predict_files
 
@@ -175,7 +176,7 @@ def predict_one(predictor: Predictor, data: bytes) -> None:
             overlay(shown, class_heat(own.class_maps, names.index(own.predicted)), 0.5)
 
 
-def load_pictures(run: artifacts.Run, n: int) -> tuple[list[bytes], str]:
+def load_pictures(run: Run, n: int) -> tuple[list[bytes], str]:
     """Files' bytes of up to n of the run's images, test images first, and what they are."""
     manifest = artifacts.load_manifest(run)
     found = find_images(manifest, dataset_folder(run.info["dataset"]["name"], data_root()))
@@ -210,7 +211,7 @@ def _open(run: str | None) -> Predictor | None:
         return None  # a run without its model files answers nothing
 
 
-def _first(run: artifacts.Run, data: bytes) -> Measured:
+def _first(run: Run, data: bytes) -> Measured:
     """The first answer of a new process, its start and all loading included."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.config import artifacts_root
 from core.runs import artifacts
+from core.runs.run import Run
 
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def open_named(name: str) -> artifacts.Run:
+def open_named(name: str) -> Run:
     """The run of that name in artifacts/. Raises ArtifactError."""
     return artifacts.open_run(find_run(name))
 

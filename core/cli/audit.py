@@ -14,9 +14,9 @@ from core.evaluation.audit.source_probe_images import default_probe
 from core.inference.ensemble import AuditError
 from core.inference.served_model import PRECISIONS
 from core.metrics.classification import COVID
-from core.runs import artifacts
 from core.runs.additions import load_audit, write_audit
 from core.runs.missing_weights import check_no_loss
+from core.runs.run import Run
 
 EXAMPLES = """examples:
   python -m core audit --run release
@@ -82,7 +82,7 @@ def run_audit(args: argparse.Namespace) -> int:
     return int(document["n_test"] == 0 or bool(document["excluded"]) or unasked)
 
 
-def summary_lines(run: artifacts.Run, document: dict) -> list[str]:
+def summary_lines(run: Run, document: dict) -> list[str]:
     """What an audit found, a line for each finding."""
     lines = [f"Leakage: {document['leakage']['sentence']}"]
     for section, key in (("blackout", None), ("probe", None), ("perturbation", "steepest")):
@@ -99,7 +99,7 @@ def summary_lines(run: artifacts.Run, document: dict) -> list[str]:
     return lines
 
 
-def _keep_models(run: artifacts.Run) -> None:
+def _keep_models(run: Run) -> None:
     """An audit of models that cannot be asked any more stays."""
     earlier = load_audit(run) or {}
     asked = {
@@ -110,7 +110,7 @@ def _keep_models(run: artifacts.Run) -> None:
     check_no_loss(run, "an audit", asked)
 
 
-def _keep_better(run: artifacts.Run, document: dict) -> None:
+def _keep_better(run: Run, document: dict) -> None:
     """An audit made with the images is not replaced by one made without them."""
     earlier = load_audit(run) if document["n_test"] == 0 else None
     if earlier is not None and earlier["blackout"] is not None:

@@ -20,8 +20,9 @@ from core.evaluation.external.dataset import find_own_images, name_external
 from core.imageio.decode import ImageError
 from core.inference.served_model import InferenceError
 from core.runs import additions, artifacts
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
 from core.runs.missing_weights import left_out_sentence
+from core.runs.run import Run
 
 EXAMPLES = """examples:
   python -m core cross

@@ -30,6 +30,7 @@ from core.inference.ensemble import ModelGroup
 from core.reporting.run_summary import score_line
 from core.runs import additions, artifacts
 from core.runs.missing_weights import check_no_loss, left_out, left_out_sentence, need_weights
+from core.runs.run import Run
 
 _EXAMPLES = """examples:
   python -m core evaluate --run release                             its own test images again
@@ -83,7 +84,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return _evaluate_own(run, own, args.json)
 
 
-def _evaluate_own(run: artifacts.Run, own: OwnImages | None, as_json: bool) -> int:
+def _evaluate_own(run: Run, own: OwnImages | None, as_json: bool) -> int:
     """Predict the test split anew where its images are, else score predictions.csv again."""
     manifest = artifacts.load_manifest(run)
     test = manifest[manifest["split"] == "test"]
@@ -128,7 +129,7 @@ def _evaluate_own(run: artifacts.Run, own: OwnImages | None, as_json: bool) -> i
 
 
 def _predict_test(
-    run: artifacts.Run, model_group: ModelGroup, test: pd.DataFrame, files: dict[str, Path | None]
+    run: Run, model_group: ModelGroup, test: pd.DataFrame, files: dict[str, Path | None]
 ) -> tuple[dict[str, pd.DataFrame], list[dict]]:
     """Each model's predictions of the images that can be read, and the others with the reason.
 
@@ -163,9 +164,7 @@ def _predict_test(
     return tables, excluded
 
 
-def _evaluate_external(
-    run: artifacts.Run, dataset: Dataset, root: Path, args: argparse.Namespace
-) -> int:
+def _evaluate_external(run: Run, dataset: Dataset, root: Path, args: argparse.Namespace) -> int:
     """External validation, kept in the run as external/<name>."""
     name = name_external(dataset, args.name)
     document = evaluate_and_keep(run, dataset, root, name, replace=args.name is not None)
@@ -178,7 +177,7 @@ def _evaluate_external(
 
 
 def evaluate_and_keep(
-    run: artifacts.Run, dataset: Dataset, root: Path, name: str, *, replace: bool = False
+    run: Run, dataset: Dataset, root: Path, name: str, *, replace: bool = False
 ) -> dict[str, Any]:
     """Score the run on the images below root, say what came of it, and write external/<name>.
 

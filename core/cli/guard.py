@@ -10,7 +10,7 @@ from core.console import print_json, say
 from core.datasets.registry import dataset_folder
 from core.reporting.model_card import refresh_cards
 from core.runs.additions import load_guard_document, write_guard
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from core.serving.guard.detector import build_guard
 from core.serving.guard.evaluate import measure_guard
 from core.serving.guard.fit import fit_guard

@@ -16,6 +16,7 @@ from core.datasets.folder import IMAGE_SUFFIXES
 from core.files import shown_name, write_csv, write_text
 from core.imageio.decode import ImageError
 from core.runs import artifacts
+from core.runs.run import Run
 from core.serving.predict import (
     NOT_ASKED,
     ModelPrediction,
@@ -162,7 +163,7 @@ def _say_failed(rows: list[dict[str, Any]]) -> None:
         say(f"{refused} of {len(rows)} not answered for that reason; {ALL_THE_SAME}.")
 
 
-def _give(args: argparse.Namespace, run: artifacts.Run, rows: list[dict[str, Any]]) -> None:
+def _give(args: argparse.Namespace, run: Run, rows: list[dict[str, Any]]) -> None:
     if args.json:
         print_json(rows)
     elif args.csv:
@@ -179,7 +180,7 @@ def _give(args: argparse.Namespace, run: artifacts.Run, rows: list[dict[str, Any
                 print(line)
 
 
-def _lines(run: artifacts.Run, row: dict[str, Any]) -> list[str]:
+def _lines(run: Run, row: dict[str, Any]) -> list[str]:
     """path, model, class, its share and what cannot be ruled out, by tabs; a line a model.
 
     The class is the one with the largest served probability; where calibration puts another first
@@ -221,7 +222,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _calibration_words(run: artifacts.Run) -> str:
+def _calibration_words(run: Run) -> str:
     """What the shares that are shown are worth."""
     calibrated = [name for name in run.models if (run.info.get("calibration") or {}).get(name)]
     if not calibrated:

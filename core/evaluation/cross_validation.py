@@ -21,13 +21,8 @@ from core.metrics.classification import (
     rates_from_confusion,
 )
 from core.metrics.confidence import as_matrices, bootstrap_intervals, patient_confusion
-from core.runs.artifacts import (
-    Run,
-    has_predictions,
-    load_fold_metrics,
-    load_manifest,
-    load_predictions,
-)
+from core.runs.artifacts import has_predictions, load_fold_metrics, load_manifest, load_predictions
+from core.runs.run import Run
 
 DRAWS = 2000
 POOLED = "pooled"

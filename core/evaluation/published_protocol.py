@@ -34,7 +34,7 @@ from core.evaluation.published_results import (
 )
 from core.metrics.bootstrap import rate_estimate
 from core.metrics.classification import arrays_from_predictions
-from core.runs.artifacts import Run
+from core.runs.run import Run
 
 # The papers average in ways of their own; ours are means over the classes.
 MEANS = {"sensitivity": "macro_recall", "precision": "macro_precision", "f1": "macro_f1"}

@@ -21,7 +21,8 @@ from core.metrics.confidence import bootstrap_intervals
 from core.metrics.conformal import fit_conformal
 from core.metrics.prior_correction import effective_prior, measure_weights_effect
 from core.metrics.significance import compare_models
-from core.runs import artifacts
+from core.runs import artifacts, writing
+from core.runs.run import Run
 
 NORMAL = "normal"
 TWO_CLASSES = (COVID, NORMAL)
@@ -147,7 +148,7 @@ def score_run(
     Those are comparisons, temperature, calibration and conformal. All is computed from the
     predictions files alone, apart from `costs` (model -> metrics.json's cost).
     """
-    run = artifacts.Run(run_dir, info)
+    run = Run(run_dir, info)
     manifest = artifacts.load_manifest(run)
     patients = manifest.set_index("image_id")["patient_id"]
     train = manifest.loc[manifest["split"] == "train", "label"]
@@ -175,7 +176,7 @@ def score_run(
             } | calibrated_metrics(
                 y_true, probabilities[model], after, groups, class_names, draws=draws, seed=seed
             )
-        artifacts.write_metrics(run_dir, model, metrics)
+        writing.write_metrics(run_dir, model, metrics)
         if artifacts.has_predictions(run, model, "folds"):
             table = artifacts.load_predictions(run, model, "folds")
             figures = score_folds(table, patients, class_names, seed=seed, draws=draws)
@@ -187,7 +188,7 @@ def score_run(
 
 
 def _calibrate(
-    run: artifacts.Run,
+    run: Run,
     model: str,
     patients: pd.Series,
     prior: dict[str, float],
@@ -217,17 +218,17 @@ def _calibrate(
     return fitted | {"effect": effect, "part": part}, conformal | {"part": part}
 
 
-def _write_ensemble(run: artifacts.Run, model: str) -> None:
+def _write_ensemble(run: Run, model: str) -> None:
     """Every part that all members have; an ensemble has no file of its own to serve."""
     members = run.members(model)
     for part in artifacts.PREDICTION_FILES:
         if members and all(artifacts.has_predictions(run, name, part) for name in members):
             tables = [artifacts.load_predictions(run, name, part) for name in members]
             table = mean_table(tables, run.class_names)
-            artifacts.write_predictions(run.path, model, part, table)
+            writing.write_predictions(run.path, model, part, table)
 
 
-def _cost(run: artifacts.Run, model: str, costs: dict[str, dict]) -> dict[str, Any] | None:
+def _cost(run: Run, model: str, costs: dict[str, dict]) -> dict[str, Any] | None:
     """An ensemble costs what its members cost together."""
     members = run.members(model)
     if not members:

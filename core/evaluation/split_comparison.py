@@ -27,7 +27,8 @@ from core.metrics.classification import (
     rates_from_confusion,
 )
 from core.metrics.confidence import as_matrices, patient_confusion
-from core.runs.artifacts import Run, has_predictions
+from core.runs.artifacts import has_predictions
+from core.runs.run import Run
 
 # What a recipe says of itself and not of the training.
 NOT_RECIPE = ("tried", "step_ms")

@@ -11,8 +11,8 @@ from core.inference.served_model import load_model
 from core.metrics.calibration import apply_calibration
 from core.metrics.classification import predicted_index
 from core.metrics.conformal import prediction_sets
-from core.runs.artifacts import Run
 from core.runs.missing_weights import need_weights
+from core.runs.run import Run
 
 
 def open_models(run: Run) -> ModelGroup:

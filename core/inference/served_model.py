@@ -15,8 +15,9 @@ import numpy as np
 from core.backend import import_openvino
 from core.errors import UserError
 from core.inference.receptive_field import Places, align_maps, find_places
-from core.runs.artifacts import ArtifactError, Run, model_files
+from core.runs.artifacts import ArtifactError, model_files
 from core.runs.missing_weights import retrain_command
+from core.runs.run import Run
 
 PRECISIONS = ("f32", "bf16", "f16")
 

@@ -18,9 +18,10 @@ from core.models.names import NOTEBOOK, POOLED
 from core.models.recipes import TRIALS_DATASET, Recipe, recipe_from_json
 from core.reporting.templating import render_markdown
 from core.reporting.verdict import baselines_sentence, unbeaten_baselines
-from core.runs import artifacts
+from core.runs import artifacts, writing
 from core.runs.additions import load_guard_document, load_maps
 from core.runs.missing_weights import retrain_command
+from core.runs.run import KEPT, Run
 
 INIT_TEXT = {
     "imagenet": "ImageNet weights, then fine-tuned",
@@ -50,17 +51,17 @@ def write_cards(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> list[s
 
     Returns the models' names; an ensemble has no card: it is its members.
     """
-    run = artifacts.Run(run_dir, info)
+    run = Run(run_dir, info)
     maps, guard = load_maps(run), load_guard_document(run)
     models = list(info.get("recipes") or {})
     for model in models:
         metrics = json.loads((run_dir / model / artifacts.METRICS_FILE).read_text())
         card = build_card(model, info, metrics, dataset, maps=maps, guard=guard)
-        artifacts.write_card(run_dir, model, card)
+        writing.write_card(run_dir, model, card)
     return models
 
 
-def refresh_cards(run: artifacts.Run) -> artifacts.Run:
+def refresh_cards(run: Run) -> Run:
     """Rebuild the cards of a finished run after something was added to it.
 
     run.json is written anew with the cards' new hashes and is otherwise as it was: every other file
@@ -129,7 +130,7 @@ def build_card(
         from_notebook=model in NOTEBOOK,
         rate_searches=info.get("rate_search", {}).get(model, []),
         tried_where=tried_where(info, recipe.tried),
-        has_weights=(info.get("weights") or {}).get(model, artifacts.KEPT) == artifacts.KEPT,
+        has_weights=(info.get("weights") or {}).get(model, KEPT) == KEPT,
         retrain_command=retrain_command(info),
         results=_results(metrics),
         baselines=baselines_sentence(metrics, info["floors"]),

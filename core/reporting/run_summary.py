@@ -17,13 +17,14 @@ from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
 from core.reporting.scorecard.guard_checks import check_guard
 from core.runs import additions, artifacts
 from core.runs.additions import load_maps
+from core.runs.run import Run
 
 INIT_WORDS = {"imagenet": "ImageNet", "random": "random", "scratch": "from scratch"}
 HEAD = ("", "init", "input", "accuracy, %", "macro-F1, %", "covid sensitivity, %", "ms", "MB")
 NO_VALUE = "–"
 
 
-def summarise_run(run: artifacts.Run) -> str:
+def summarise_run(run: Run) -> str:
     """Markdown of a whole run; parts that were not done are left out or said to be missing.
 
     Raises ArtifactError where a file that is read is absent or damaged.
@@ -54,7 +55,7 @@ def summarise_run(run: artifacts.Run) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def trust_text(run: artifacts.Run) -> str:
+def trust_text(run: Run) -> str:
     """What the scorecard counts, and one line for every check that failed."""
     checks = scorecard.build_scorecard(run)
     counts = verdict.trust_counts(check.status for check in checks)
@@ -65,7 +66,7 @@ def trust_text(run: artifacts.Run) -> str:
     return "\n\n".join([text, "\n".join(lines)] if lines else [text])
 
 
-def _live_parts(run: artifacts.Run) -> list[str]:
+def _live_parts(run: Run) -> list[str]:
     """What live answers rest on: the guard's figures and those of the heat maps, where measured."""
     parts = []
     evidence = scorecard.load_evidence(run)
@@ -101,7 +102,7 @@ def score_line(title: str, metrics: Mapping[str, Any]) -> str:
     return f"{title}: {', '.join(shown)}, n = {metrics['n']}."
 
 
-def _model_table(run: artifacts.Run, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+def _model_table(run: Run, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [_model_row(run, model, metrics[model]) for model in run.models]
     rows += [_baseline_row(floor) for floor in run.info.get("floors", {}).values()]
     return _table(HEAD, rows)
@@ -112,7 +113,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _baseline_lines(run: artifacts.Run, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _baseline_lines(run: Run, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     floors = run.info.get("floors")
     if not floors:
         return []
@@ -122,7 +123,7 @@ def _baseline_lines(run: artifacts.Run, metrics: Mapping[str, Mapping[str, Any]]
     ]
 
 
-def _fold_parts(run: artifacts.Run) -> list[str]:
+def _fold_parts(run: Run) -> list[str]:
     """Cross-validation beside the published rows, the target, and what was not done."""
     pooled = load_pooled(run)
     if not pooled:
@@ -145,7 +146,7 @@ def _fold_parts(run: artifacts.Run) -> list[str]:
     return [published_table(run), "\n".join(lines), *said]
 
 
-def _external_parts(run: artifacts.Run) -> list[str]:
+def _external_parts(run: Run) -> list[str]:
     """A table for every set from elsewhere: what is left there of each model."""
     parts = []
     for name in additions.list_external(run):
@@ -191,7 +192,7 @@ def external_sensitivities(document: Mapping[str, Any], model: str) -> dict[str,
     }
 
 
-def _model_row(run: artifacts.Run, model: str, metrics: Mapping[str, Any]) -> list[str]:
+def _model_row(run: Run, model: str, metrics: Mapping[str, Any]) -> list[str]:
     init = str(run.info.get("init", {}).get(model, NO_VALUE))
     size = run.info.get("model_input_size_px", {}).get(model, run.info.get("input_size_px"))
     start, seen = INIT_WORDS.get(init, init), f"{size} px"

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from core.files import sha256_file, write_bytes, write_csv, write_json
-from core.runs.artifacts import RUN_NAME, Run, prediction_columns
+from core.runs.artifacts import prediction_columns
 from core.runs.readers import ArtifactError, damaged, read_csv, read_json
+from core.runs.run import RUN_NAME, Run
 from core.runs.schema.checking import find_problem
 from core.runs.schema.guard import Guard
 from core.runs.schema.maps import Maps

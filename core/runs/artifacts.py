@@ -1,24 +1,22 @@
-"""The files of a run: the only place that knows their names and columns.
+"""The files of a run, read and checked: the only place that knows their names and columns.
 
-Layout and columns are the contract written down in docs/artifacts.md. Every write is atomic (a
-temporary file in the same folder, flushed, then renamed), so a reader never meets half a file.
-What is added to a finished run (audit/, external/, guard/) is in core.runs.additions.
+Layout and columns are the contract written down in docs/artifacts.md; core.runs.writing writes
+them. What is added to a finished run (audit/, external/, guard/, maps/) is in core.runs.additions.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from core.files import sha256_file, write_csv, write_json, write_text
+from core.files import sha256_file
 from core.metrics.classification import COVID
 from core.runs.readers import ArtifactError, damaged, read_csv, read_json, read_text
+from core.runs.run import KEPT, NOT_KEPT, RUN_NAME, Run, RunEntry
 from core.runs.schema.checking import find_problem
 from core.runs.schema.metrics import Metrics, PooledMetrics
 from core.runs.schema.run import RunInfo
@@ -40,13 +38,7 @@ PREDICTION_FILES = {
     "inner": "predictions_inner.csv",
 }
 FOLD_METRICS_FILE = "metrics_folds.json"
-OWN_HASHES = (
-    "audit",
-    "external",
-    "guard",
-    "maps",
-)  # folders that carry their own files{path: sha256}
-KEPT, NOT_KEPT = "kept", "not kept"  # what run.json's `weights` says of a model
+OWN_HASHES = ("audit", "external", "guard", "maps")  # folders with their own files{path: sha256}
 WORK_FOLDER = ".work"  # checkpoints of a training in progress; gone when the run is complete
 
 MANIFEST_COLUMNS = [
@@ -74,76 +66,6 @@ HISTORY_COLUMNS = [
     "lr",
     "seconds",
 ]
-# What a run and a model may be called: a folder's name on every system.
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that can be read. `info` is run.json as written."""
-
-    path: Path
-    info: RunInfo
-
-    @property
-    def name(self) -> str:
-        return str(self.info["name"])
-
-    @property
-    def models(self) -> list[str]:
-        return list(self.info["models"])
-
-    @property
-    def singles(self) -> list[str]:
-        """The models that are no ensemble, whether or not their weights were kept."""
-        return [model for model in self.models if not self.members(model)]
-
-    @property
-    def served(self) -> list[str]:
-        """The models that have a file to serve; an ensemble is the mean of its members."""
-        weights = self.info.get("weights") or {}
-        return [model for model in self.singles if weights.get(model, KEPT) == KEPT]
-
-    @property
-    def usable_models(self) -> list[str]:
-        """The models that can be asked: those served, and ensembles all of whose members are."""
-        served = set(self.served)
-        return [m for m in self.models if served.issuperset(self.members(m) or [m])]
-
-    def members(self, model: str) -> list[str]:
-        """The models whose mean an ensemble is; [] for a single model."""
-        if self.info.get("kind", {}).get(model) != "ensemble":
-            return []
-        return list(self.info.get("members", {}).get(model, []))
-
-    @property
-    def class_names(self) -> list[str]:
-        return list(self.info["class_names"])
-
-    @property
-    def modality(self) -> str:
-        return str(self.info.get("modality", "xray"))
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the images are drawn phantoms: every page must say so."""
-        return self.modality == "phantom"
-
-    def title(self, model: str) -> str:
-        """The model's name for people, such as "ResNet50"."""
-        return str(self.info.get("display", {}).get(model, model))
-
-
-@dataclass(frozen=True)
-class RunEntry:
-    """One folder below the artifacts root; `problem` is a sentence when it cannot be opened."""
-
-    name: str
-    path: Path
-    problem: str | None
-
-
-# ---------------------------------------------------------------------------------- reading
 
 
 def list_runs(root: Path) -> list[RunEntry]:
@@ -370,52 +292,6 @@ def prediction_columns(class_names: Iterable[str]) -> list[str]:
     return ["image_id", "split", "fold", "label", "predicted"] + [f"p_{c}" for c in class_names]
 
 
-# ---------------------------------------------------------------------------------- writing
-
-
-def check_run_name(name: str) -> str:
-    """Return `name` when it can be a folder name on every system, else raise ArtifactError."""
-    if not RUN_NAME.fullmatch(name):
-        raise ArtifactError(
-            "A run's name holds 1 to 100 letters, digits, dots, dashes and underscores, and "
-            f"begins with a letter or digit. Received: {name!r}."
-        )
-    return name
-
-
-def write_predictions(run_dir: Path, model: str, part: str, table: pd.DataFrame) -> None:
-    """Write one predictions file; `table` has prediction_columns of the run."""
-    write_csv(run_dir / model / PREDICTION_FILES[part], table)
-
-
-def write_manifest(run_dir: Path, table: pd.DataFrame) -> None:
-    write_csv(run_dir / MANIFEST_FILE, table[MANIFEST_COLUMNS])
-
-
-def write_skipped(run_dir: Path, table: pd.DataFrame) -> None:
-    write_csv(run_dir / SKIPPED_FILE, table[SKIPPED_COLUMNS])
-
-
-def write_history(run_dir: Path, model: str, table: pd.DataFrame) -> None:
-    more = [column for column in table if column not in HISTORY_COLUMNS]  # tracked by the recipe
-    write_csv(run_dir / model / HISTORY_FILE, table[HISTORY_COLUMNS + more])
-
-
-def write_metrics(run_dir: Path, model: str, metrics: dict[str, Any]) -> None:
-    write_json(run_dir / model / METRICS_FILE, metrics)
-
-
-def write_card(run_dir: Path, model: str, text: str) -> None:
-    write_text(run_dir / model / CARD_FILE, text)
-
-
-def finish_run(run_dir: Path, info: dict[str, Any]) -> Run:
-    """Hash every file of the run's core and write run.json last, so a run is whole or absent."""
-    files = {name: sha256_file(run_dir / name) for name in run_file_names(run_dir)}
-    write_json(run_dir / RUN_FILE, {"format_version": FORMAT_VERSION, **info, "files": files})
-    return open_run(run_dir)
-
-
 def run_file_names(path: Path) -> list[str]:
     """POSIX paths of the run's core files, run.json and OWN_HASHES folders left out, sorted."""
     names = []
@@ -425,11 +301,6 @@ def run_file_names(path: Path) -> list[str]:
         if file.is_file() and not hidden and relative.parts[0] not in OWN_HASHES:
             names.append(relative.as_posix())
     return sorted(name for name in names if name != RUN_FILE)
-
-
-def utc_now() -> str:
-    """The time as run.json's `created` has it, such as 2026-01-31T09:30:00Z."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _timestamp(created: str) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from core.runs.readers import ArtifactError
 
 if TYPE_CHECKING:
-    from core.runs.artifacts import Run
+    from core.runs.run import Run
 
 
 def retrain_command(info: Mapping[str, Any]) -> str:

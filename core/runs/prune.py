@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from core.files import sha256_file
 from core.reporting.model_card import refresh_cards
 from core.runs import artifacts
-from core.runs.artifacts import KEPT, KERAS_FILE, MODEL_FILES, NOT_KEPT, Run
+from core.runs.artifacts import KERAS_FILE, MODEL_FILES
 from core.runs.missing_weights import join_titles, retrain_command
 from core.runs.readers import ArtifactError
+from core.runs.run import KEPT, NOT_KEPT, Run
 
 WEIGHT_FILES = (*MODEL_FILES, KERAS_FILE)
 

@@ -28,7 +28,8 @@ from core.reporting.answer_reliability import agreement_sentence, answer_reliabi
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.base import FAILED, Check, percent
 from core.reporting.templating import open_templates
-from core.runs.artifacts import MODEL_FILES, ArtifactError, Run, load_metrics
+from core.runs.artifacts import MODEL_FILES, ArtifactError, load_metrics
+from core.runs.run import Run
 from core.serving.guard.detector import Guard
 from core.serving.html_report_images import draw_image, draw_maps, draw_scale, titles_without_map
 from core.serving.predict import (

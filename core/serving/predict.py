@@ -17,8 +17,9 @@ from core.inference.answers import describe_prediction
 from core.inference.ensemble import as_shares
 from core.inference.served_model import InferenceError, Output, ServedModel, load_model
 from core.metrics.conformal import ALPHA
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
+from core.runs.run import Run
 from core.serving.guard.detector import Guard, Judgement, Neighbour, load_guard
 
 # Pictures asked about at once in a long table. More are no quicker each, take memory (a network at

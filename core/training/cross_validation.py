@@ -20,7 +20,7 @@ from core.files import write_csv, write_json
 from core.models.names import model_title
 from core.models.pretrained import CONTROLS, InitPlan
 from core.models.recipes import Recipe, find_recipe
-from core.runs import artifacts
+from core.runs import artifacts, writing
 from core.training.run_metadata import expected_minutes
 from core.training.trainer import Materials, train_once
 
@@ -135,7 +135,7 @@ def cross_validate(
             if kind == "outer":
                 tables.insert(0, _hold_out(run_dir, name, materials))
             table = pd.concat(tables, ignore_index=True)
-            artifacts.write_predictions(run_dir, name, part, table)
+            writing.write_predictions(run_dir, name, part, table)
             state |= {"status": DONE, "reason": "", "n": len(table), "train_s": seconds}
     return {
         "folds": {

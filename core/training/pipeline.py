@@ -23,7 +23,8 @@ from core.models.names import from_scratch, model_title
 from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe
 from core.reporting.model_card import write_cards
-from core.runs import artifacts
+from core.runs import artifacts, writing
+from core.runs.run import Run
 from core.training.cross_validation import announce_folds, cross_validate
 from core.training.devices import prepare_devices
 from core.training.fit import RATE_FILE
@@ -60,7 +61,7 @@ from core.training.trainer import Materials, serve, train_once
 
 def train_and_evaluate(
     config: Config, run_dir: Path, *, resume: bool = False, replace: bool = False, say=print
-) -> artifacts.Run:
+) -> Run:
     """Make one run: data, split, models, predictions, metrics, cards, hashes.
 
     say is called with one line of text for everything a person should know on the way.
@@ -69,7 +70,7 @@ def train_and_evaluate(
         ConfigError, DatasetError, ManifestError, ArtifactError: wrong use, one sentence each.
     """
     started = time.perf_counter()
-    artifacts.check_run_name(config.run)
+    writing.check_run_name(config.run)
     unknown = [name for name in config.models if name not in BUILDERS]
     if unknown or not config.models:
         raise ConfigError(
@@ -121,7 +122,7 @@ def train_and_evaluate(
     if config.folds:
         announce_folds(config, plans, recipes, len(manifest), finished or {}, say)
         info |= cross_validate(run_dir, config, materials, plans, recipes, finished or {}, say)
-        artifacts.write_manifest(run_dir, manifest)
+        writing.write_manifest(run_dir, manifest)
         run = close_run(run_dir, info, dataset, say)
     shutil.rmtree(work)
     shutil.rmtree(replaced_folder(run_dir), ignore_errors=True)
@@ -149,7 +150,7 @@ def set_devices(
     return devices | ({"measured_s": found["seconds"]} if "seconds" in found else {})
 
 
-def close_run(run_dir: Path, info: dict[str, Any], dataset: Dataset, say) -> artifacts.Run:
+def close_run(run_dir: Path, info: dict[str, Any], dataset: Dataset, say) -> Run:
     """Score what was predicted and write metrics, cards and run.json: the run can be read now."""
     say("Intervals, calibration, paired tests ...")
     costs = info.pop("costs", None) or {
@@ -158,7 +159,7 @@ def close_run(run_dir: Path, info: dict[str, Any], dataset: Dataset, say) -> art
     }
     info |= score_run(run_dir, info, costs)
     write_cards(run_dir, info, dataset)
-    return artifacts.finish_run(run_dir, info)
+    return writing.finish_run(run_dir, info)
 
 
 def hold_out(
@@ -185,10 +186,10 @@ def hold_out(
     made = train_once(name, plan, recipe, materials, split, run_dir / name, checkpoints=work)
     if config.keep_keras:
         made.model.save(run_dir / name / artifacts.KERAS_FILE)
-    artifacts.write_history(run_dir, name, made.history)
+    writing.write_history(run_dir, name, made.history)
     for part in ("test", "val"):
         table = made.predict(np.flatnonzero(split == part)).assign(fold="")
-        artifacts.write_predictions(run_dir, name, part, table)
+        writing.write_predictions(run_dir, name, part, table)
     size_bytes = sum((run_dir / name / f).stat().st_size for f in artifacts.MODEL_FILES)
     facts = {
         "cost": {
@@ -221,9 +222,9 @@ def measure_run(
         cache.pixels(min(recipe.image_size_px for recipe in recipes.values())),
         manifest, materials.class_names, materials.seed, metadata=table,
     )  # fmt: skip
-    artifacts.write_manifest(run_dir, manifest)
+    writing.write_manifest(run_dir, manifest)
     skipped = all_skipped(table, cache)
-    artifacts.write_skipped(run_dir, skipped)
+    writing.write_skipped(run_dir, skipped)
     latencies = time_models(run_dir, recipes, materials)
     return {
         "tta": materials.tta,

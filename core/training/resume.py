@@ -18,6 +18,7 @@ from core.files import jsonable, sha256_file, write_json, write_text
 from core.models.pretrained import InitPlan, plan_init
 from core.models.recipes import Recipe, recipe_from_json
 from core.runs import artifacts
+from core.runs.run import Run
 
 SETTINGS, PLAN, DONE = "config.json", "plan.json", "done.json"
 # What may differ when folds are added to a finished run.
@@ -106,7 +107,7 @@ def finished_part(run_dir: Path) -> dict | None:
 
 def check_finished(info: dict, manifest: pd.DataFrame, run_dir: Path, recipes: dict) -> None:
     """Hold the images, their split and the recipes against those that the run was made with."""
-    before = artifacts.load_manifest(artifacts.Run(run_dir, info)).set_index("image_id")
+    before = artifacts.load_manifest(Run(run_dir, info)).set_index("image_id")
     columns = ["sha256", "split", "group_id"]
     now = manifest.set_index("image_id")[columns].astype(str)
     same_images = set(before.index) == set(now.index)

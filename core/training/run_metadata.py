@@ -17,7 +17,7 @@ from core.datasets.registry import KNOWN, Dataset
 from core.datasets.splits import fingerprint
 from core.models.names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
 from core.models.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
-from core.runs import artifacts
+from core.runs import writing
 from core.training.devices import list_gpus
 
 PRECISION = "f32"
@@ -83,7 +83,7 @@ def describe_run(
     ensemble = {ENSEMBLE: members} if len(members) > 1 else {}
     return {
         "name": config.run,
-        "created": artifacts.utc_now(),
+        "created": writing.utc_now(),
         "modality": dataset.modality,
         "dataset": {
             "name": dataset.name,

@@ -8,8 +8,9 @@ from core.datasets.phantom.generate import class_names as PHANTOM_CLASSES
 from core.datasets.phantom.generate import make_phantom
 from core.imageio.decode import MAX_BYTES, Decoded, ImageError, read_image
 from core.imageio.zip_archive import MAX_ZIP_BYTES, is_zip
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
 from core.runs.missing_weights import retrain_command
+from core.runs.run import Run
 from dashboard.components import answers as said
 from dashboard.components import batch, evidence, gallery, live_answers
 from dashboard.components.guard import show_guard

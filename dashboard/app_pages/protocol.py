@@ -8,7 +8,8 @@ import streamlit as st
 from core.evaluation import cross_validation, published_protocol, split_comparison
 from core.evaluation.published_results import FIGURES, TASKS
 from core.metrics.classification import MetricsError
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
+from core.runs.run import Run
 from dashboard.charts import protocol as protocol_charts
 from dashboard.components.markdown import (
     escape,

@@ -7,7 +7,8 @@ from functools import partial
 import streamlit as st
 
 from core.runs.additions import guard_command
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
+from core.runs.run import Run
 from core.serving.predict import ImagePrediction, Predictor
 from dashboard.components import gallery, live_answers
 from dashboard.components.guard import REFUSED

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from core.datasets import registry
 from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import ImageError, read_image
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from dashboard.charts.base import model_style
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.components import live_answers

@@ -8,7 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from core.runs.additions import guard_command
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
+from core.runs.run import Run
 from core.serving.predict import ImagePrediction, Predictor
 from dashboard.components.markdown import escape, escape_sentence, with_interval
 from dashboard.data import runs as run_data

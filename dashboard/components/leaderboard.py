@@ -15,7 +15,8 @@ from core.reporting.leaderboard import claims
 from core.reporting.leaderboard import ranking as zoo
 from core.reporting.leaderboard.describe import AGAINST_THE_FIRST, METRIC_WORDS
 from core.reporting.leaderboard.ranking import METRICS, Protocol
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
+from core.runs.run import Run
 from dashboard.charts import leaderboard as leaderboard_charts
 from dashboard.components import live_answers
 from dashboard.components.markdown import escape, escape_sentence, init_name, percent, with_interval

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from dashboard.charts.base import model_style
 from dashboard.tables import metrics as metric_tables
 

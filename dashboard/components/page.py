@@ -17,7 +17,7 @@ import streamlit as st
 
 from core.datasets.leakage import leak_sentence
 from core.reporting import verdict
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from dashboard.charts.base import Chart
 from dashboard.components.markdown import escape, escape_sentence, model_cell
 from dashboard.components.sidebar import RESEARCH_LINE, Selection, take_sidebar

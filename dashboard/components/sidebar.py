@@ -9,7 +9,8 @@ import streamlit as st
 
 from core import config
 from core.runs import artifacts
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
+from core.runs.run import Run, RunEntry
 from dashboard.components.markdown import escape, escape_sentence, init_name, model_label
 from dashboard.data import protocol as protocol_data
 from dashboard.data import runs as run_data
@@ -96,7 +97,7 @@ def _cannot_be_shown(n: int) -> str:
     return f"{n} run{'s' if n != 1 else ''} cannot be shown"
 
 
-def _nothing(damaged: list[artifacts.RunEntry]) -> Sidebar:
+def _nothing(damaged: list[RunEntry]) -> Sidebar:
     where = config.artifacts_root().as_posix()
     if damaged:
         first = damaged[0]
@@ -109,7 +110,7 @@ def _nothing(damaged: list[artifacts.RunEntry]) -> Sidebar:
     )
 
 
-def _choose(usable: dict[str, artifacts.RunEntry]) -> Sidebar:
+def _choose(usable: dict[str, RunEntry]) -> Sidebar:
     if st.session_state.get(RUN_KEY) not in usable:
         wanted = os.environ.get("CXR_RUN", "")  # `make demo` opens on its own run
         st.session_state[RUN_KEY] = wanted if wanted in usable else next(iter(usable))

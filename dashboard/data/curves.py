@@ -16,7 +16,7 @@ import streamlit as st
 from core.metrics import calibration, classification, conformal, curves, operating_point
 from core.metrics.curves import Curve
 from core.runs import artifacts
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from dashboard.data import runs as run_data
 from dashboard.data.tokens import BY_RUN
 from dashboard.tables import curves as curve_tables

@@ -20,7 +20,8 @@ from core.reporting.leaderboard import ranking
 from core.reporting.leaderboard.claims import ClaimResult
 from core.reporting.leaderboard.ranking import Protocol
 from core.runs import artifacts
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
+from core.runs.run import Run
 from dashboard.data import runs as run_data
 from dashboard.data.tokens import BY_ADDITIONS, BY_RUN, run_token
 

@@ -22,7 +22,8 @@ import streamlit as st
 from core.evaluation import cross_validation, published_protocol, split_comparison
 from core.reporting import verdict
 from core.runs import additions, artifacts
-from core.runs.artifacts import ArtifactError, Run, RunEntry
+from core.runs.artifacts import ArtifactError
+from core.runs.run import Run, RunEntry
 from dashboard.data import runs as run_data
 from dashboard.data.tokens import BY_ADDITIONS, BY_RUN
 

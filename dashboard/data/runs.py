@@ -35,7 +35,7 @@ from core.datasets.registry import dataset_folder
 from core.imageio import decode
 from core.metrics import classification, confidence, significance
 from core.runs import additions, artifacts
-from core.runs.artifacts import Run, RunEntry
+from core.runs.run import Run, RunEntry
 from dashboard.data.tokens import BY_ADDITIONS, BY_PREDICTOR, BY_RUN
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from core.runs import artifacts
 from core.runs.additions import ADDITION_FOLDERS, GUARD_FOLDER
-from core.runs.artifacts import Run, RunEntry
+from core.runs.run import Run, RunEntry
 
 HashFuncs = dict[str | type[Any], Callable[[Any], Any]]
 

@@ -21,7 +21,7 @@ import streamlit as st
 from core.datasets.phantom.generate import label_synthetic, make_phantom
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.scorecard import Check, Evidence
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from dashboard.charts.base import Chart
 from dashboard.data.tokens import BY_ADDITIONS
 

@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from core.metrics import calibration, conformal, curves, operating_point
 from core.metrics.classification import arrays_from_predictions, compute_metrics, rank_auc
-from core.runs import artifacts
+from core.runs import artifacts, writing
+from core.runs.run import Run
 from dashboard.data import curves as curve_data
 from dashboard.tables import curves as curve_tables
 from tests.support.runs import make_run
@@ -21,16 +22,16 @@ PAGE = Path(__file__).resolve().parents[2] / "dashboard" / "app_pages" / "curves
 MODELS = ("cnn", "resnet50", "mobilenetv2")
 
 
-def rewrite(run_dir: Path, change) -> artifacts.Run:
+def rewrite(run_dir: Path, change) -> Run:
     """Change run.json's document in place, hashes of the other files made anew."""
     info = json.loads((run_dir / artifacts.RUN_FILE).read_text(encoding="utf-8"))
     change(info)
     for key in ("files", "format_version"):
         info.pop(key)
-    return artifacts.finish_run(run_dir, info)
+    return writing.finish_run(run_dir, info)
 
 
-def strip_calibration(run_dir: Path) -> artifacts.Run:
+def strip_calibration(run_dir: Path) -> Run:
     """The run as an older version wrote it: no inner folds and nothing that follows from them."""
     for file in run_dir.glob("*/predictions_inner.csv"):
         file.unlink()
@@ -42,14 +43,14 @@ def strip_calibration(run_dir: Path) -> artifacts.Run:
     return rewrite(run_dir, change)
 
 
-def arrays(run: artifacts.Run, model: str, part: str):
+def arrays(run: Run, model: str, part: str):
     table = artifacts.load_predictions(run, model, part).sort_values("image_id")
     patients = artifacts.load_manifest(run).set_index("image_id")["patient_id"]
     groups = patients.loc[table["image_id"]].to_numpy()
     return (*arrays_from_predictions(table, run.class_names), groups)
 
 
-def calibrate_run(run_dir: Path, part: str = "val") -> artifacts.Run:
+def calibrate_run(run_dir: Path, part: str = "val") -> Run:
     """Fit every model of a stripped run on `part` ("inner": of validation, made surer)."""
     run = strip_calibration(run_dir)
     fitted, sets = {}, {}
@@ -59,7 +60,7 @@ def calibrate_run(run_dir: Path, part: str = "val") -> artifacts.Run:
             columns = [f"p_{name}" for name in run.class_names]
             sharp = table[columns] ** 2
             table[columns] = sharp.div(sharp.sum(axis=1), axis=0)
-            artifacts.write_predictions(run_dir, model, "inner", table.assign(fold="1"))
+            writing.write_predictions(run_dir, model, "inner", table.assign(fold="1"))
         y_true, y_prob, groups = arrays(run, model, part)
         prior = {"covid": 0.2, "normal": 0.4, "pneumonia": 0.4}
         prior = {name: prior[name] for name in run.class_names}
@@ -98,7 +99,7 @@ def show(app: AppTest, section: str) -> AppTest:
     return app.segmented_control(key="curves_section").set_value(section).run()
 
 
-def open_run(root: Path, name: str) -> artifacts.Run:
+def open_run(root: Path, name: str) -> Run:
     return artifacts.open_run(root / name)
 
 
@@ -353,7 +354,7 @@ def make_two_class_run(root: Path) -> Path:
     run_dir = make_run(root, name="two", images=False, models=["cnn", "resnet50"])
     run = strip_calibration(run_dir)
     manifest = artifacts.load_manifest(run)
-    artifacts.write_manifest(run_dir, manifest[manifest["label"] != "pneumonia"])
+    writing.write_manifest(run_dir, manifest[manifest["label"] != "pneumonia"])
     for model in run.models:
         for part in ("test", "val"):
             table = artifacts.load_predictions(run, model, part)
@@ -362,10 +363,10 @@ def make_two_class_run(root: Path) -> Path:
             table[columns] = table[columns].div(table[columns].sum(axis=1), axis=0)
             called = table[columns].to_numpy().argmax(axis=1)
             table["predicted"] = np.array(["covid", "normal"])[called]
-            artifacts.write_predictions(run_dir, model, part, table)
+            writing.write_predictions(run_dir, model, part, table)
         y_true, y_prob = arrays_from_predictions(table, ["covid", "normal"])
         metrics = compute_metrics(y_true, y_prob, ["covid", "normal"])
-        artifacts.write_metrics(
+        writing.write_metrics(
             run_dir, model, metrics | {"intervals": {}, "calibrated": None, "cost": None}
         )
     rewrite(run_dir, lambda info: info.update(class_names=["covid", "normal"], comparisons=[]))
@@ -395,7 +396,7 @@ def make_run_without(root: Path, gone: str) -> Path:
     for model in run.models:
         table = artifacts.load_predictions(run, model, "test")
         table = table[table["label"] != gone]
-        artifacts.write_predictions(run_dir, model, "test", table)
+        writing.write_predictions(run_dir, model, "test", table)
     rewrite(run_dir, lambda info: None)
     return run_dir
 

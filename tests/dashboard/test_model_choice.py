@@ -10,7 +10,7 @@ import pytest
 
 from core.imageio.decode import Decoded
 from core.reporting.answer_reliability import votes
-from core.runs import artifacts
+from core.runs.run import Run
 from core.serving.predict import ModelPrediction
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.predict.model_choice import chosen_models, moved_class, plain_mean, shown_pixels
@@ -29,10 +29,10 @@ def said(*predicted: str, **more) -> list[ModelPrediction]:
     ]
 
 
-def a_run(members: dict[str, list[str]], *singles: str) -> artifacts.Run:
+def a_run(members: dict[str, list[str]], *singles: str) -> Run:
     kind = dict.fromkeys(singles, "single") | dict.fromkeys(members, "ensemble")
     info = {"models": [*singles, *members], "kind": kind, "members": members}
-    return artifacts.Run(Path("r"), info | {"class_names": NAMES, "display": {"all": "All"}})
+    return Run(Path("r"), info | {"class_names": NAMES, "display": {"all": "All"}})
 
 
 # ----------------------------------------------------------------------------- who counts

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from core.files import write_json
 from core.metrics.classification import compute_metrics, flatten_metrics
 from core.reporting.scorecard.scorecard import build_scorecard
-from core.runs import artifacts
+from core.runs import artifacts, writing
 from dashboard.charts import base as base_charts
 from dashboard.tables import metrics as metric_tables
 from tests.support.audit import add_audit, add_external
@@ -181,7 +181,7 @@ def test_models_without_folds_or_calibration_are_named(empty_app: Path):
     run = make_folded_run(empty_app, not_done={"cnn": "every layer is trained"})
     for model in run.models:
         metrics = artifacts.load_metrics(run, model)
-        artifacts.write_metrics(run.path, model, metrics | {"calibrated": None})
+        writing.write_metrics(run.path, model, metrics | {"calibrated": None})
     text = main_text(open_page("overview"))
     assert "Cross-validation of some models (CNN: every layer is trained)" in text
     assert "Calibration (no temperature is fitted for CNN, MobileNetV2)" in text
@@ -476,5 +476,5 @@ def test_patients_in_two_splits_are_said(empty_app: Path):
     path = make_run(empty_app, n=30, images=False, models=("cnn",))
     manifest = artifacts.load_manifest(artifacts.open_run(path))
     manifest.loc[manifest["label"] == "covid", "patient_id"] = "same"
-    artifacts.write_manifest(path, manifest)
+    writing.write_manifest(path, manifest)
     assert "**1 patient is in more than one split**" in main_text(open_page("data"))

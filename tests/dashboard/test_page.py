@@ -12,7 +12,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.files import write_json
-from core.runs import artifacts
+from core.runs import artifacts, writing
+from core.runs.run import Run
 from dashboard.components.markdown import (
     escape,
     escape_sentence,
@@ -104,7 +105,7 @@ def test_a_long_name_keeps_both_ends():
 )
 def test_init_stands_beside_the_name(init: str | None, label: str):
     info = {"display": {"resnet50": "ResNet50"}, "init": {"resnet50": init} if init else {}}
-    assert model_label(artifacts.Run(Path("r"), info), "resnet50") == label
+    assert model_label(Run(Path("r"), info), "resnet50") == label
 
 
 # --------------------------------------------------------------------------------- sidebar
@@ -366,6 +367,6 @@ def test_an_id_that_climbs_out_finds_nothing(empty_app: Path, tmp_path: Path):
     manifest = artifacts.load_manifest(artifacts.open_run(path))
     manifest.loc[0, "image_id"] = "../../secret"
     manifest.loc[1, "image_id"] = str(tmp_path / "secret")
-    artifacts.write_manifest(path, manifest)
+    writing.write_manifest(path, manifest)
     pictures = run_data.find_image_files(artifacts.open_run(path))
     assert pictures.found == {}

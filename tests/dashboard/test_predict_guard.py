@@ -16,6 +16,7 @@ from core.evaluation.heatmaps.evaluate import TABLE_COLUMNS
 from core.imageio.decode import decode_image, read_image
 from core.runs import artifacts
 from core.runs.additions import write_maps
+from core.runs.run import Run
 from core.serving.predict import open_predictor
 from dashboard.components import evidence
 from dashboard.components.markdown import shorten
@@ -48,13 +49,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def use(guarded: Path, monkeypatch: pytest.MonkeyPatch) -> artifacts.Run:
+def use(guarded: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("CXR_ARTIFACTS", str(guarded / "artifacts"))
     monkeypatch.setenv("CXR_DATA", str(guarded / "data"))
     return artifacts.open_run(guarded / "artifacts" / "demo")
 
 
-def train_image(run: artifacts.Run, label: str = "covid") -> tuple[str, bytes]:
+def train_image(run: Run, label: str = "covid") -> tuple[str, bytes]:
     """Id and bytes of a training image, without the word that says it is drawn."""
     manifest = artifacts.load_manifest(run)
     row = manifest[(manifest["split"] == "train") & (manifest["label"] == label)].iloc[0]
@@ -74,7 +75,7 @@ def show_refused(app: AppTest) -> AppTest:
 # ----------------------------------------------------------------------------- the guard
 
 
-def test_a_picture_that_belongs_here_is_let_through_in_words(use: artifacts.Run) -> None:
+def test_a_picture_that_belongs_here_is_let_through_in_words(use: Run) -> None:
     app = upload(open_page(), "a.png", train_image(use)[1])
     assert not app.exception and not app.error and not app.toggle
     assert app.info[0].value.startswith("It looks like a frontal chest X-ray")
@@ -82,7 +83,7 @@ def test_a_picture_that_belongs_here_is_let_through_in_words(use: artifacts.Run)
     assert REFUSED not in all_text(app)
 
 
-def test_a_refused_picture_says_why_and_shows_no_answer(use: artifacts.Run) -> None:
+def test_a_refused_picture_says_why_and_shows_no_answer(use: Run) -> None:
     app = upload(open_page(), "cat.png", colourful())
     assert not app.exception and len(app.error) == 1
     said = plain(app.error[0].value)
@@ -93,7 +94,7 @@ def test_a_refused_picture_says_why_and_shows_no_answer(use: artifacts.Run) -> N
     assert not any("Nearest" in s.value for s in app.subheader)
 
 
-def test_shown_all_the_same_every_part_is_marked(use: artifacts.Run) -> None:
+def test_shown_all_the_same_every_part_is_marked(use: Run) -> None:
     app = show_refused(upload(open_page(), "cat.png", colourful()))
     assert not app.exception and len(app.error) == 1 and sentences(app)
     assert len(cards(app)) == 4
@@ -105,7 +106,7 @@ def test_shown_all_the_same_every_part_is_marked(use: artifacts.Run) -> None:
     assert any(c.value.startswith(REFUSED) for c in app.caption), "the map"
 
 
-def test_the_switch_is_off_for_the_next_picture_and_stays_for_this_one(use: artifacts.Run) -> None:
+def test_the_switch_is_off_for_the_next_picture_and_stays_for_this_one(use: Run) -> None:
     app = show_refused(upload(open_page(), "cat.png", colourful()))
     app.switch_page("app_pages/errors.py").run()
     app.switch_page("app_pages/predict.py").run()
@@ -115,7 +116,7 @@ def test_the_switch_is_off_for_the_next_picture_and_stays_for_this_one(use: arti
     assert not app.toggle(key="predict_show_refused").value and not cards(app)
 
 
-def test_grey_and_colour_of_the_same_greys_are_judged_apart(use: artifacts.Run) -> None:
+def test_grey_and_colour_of_the_same_greys_are_judged_apart(use: Run) -> None:
     pixels = decode_image(train_image(use)[1]).pixels
     # Colours whose luma is the grey picture's, as far as rounding goes.
     colour = np.stack([0 * pixels, pixels, pixels], axis=-1)
@@ -130,7 +131,7 @@ def test_grey_and_colour_of_the_same_greys_are_judged_apart(use: artifacts.Run) 
     assert "olour picture" in second[0] and not any("olour picture" in e for e in first)
 
 
-def test_a_drawn_phantom_passes_visibly_as_synthetic(use: artifacts.Run) -> None:
+def test_a_drawn_phantom_passes_visibly_as_synthetic(use: Run) -> None:
     app = upload(open_page(), "a.png", png(PIXELS, Synthetic=NOTICE))
     assert not app.exception and not app.error and len(cards(app)) == 4
     assert plain(app.info[0].value).startswith("SYNTHETIC: a drawn phantom, let through as such")
@@ -157,7 +158,7 @@ def test_a_damaged_guard_is_named_and_the_models_answer(empty_app: Path) -> None
     assert "demo/guard/guard.npz is damaged" in said and "answer for any picture" in said
 
 
-def test_what_the_guard_is_worth_is_told_from_its_file(use: artifacts.Run) -> None:
+def test_what_the_guard_is_worth_is_told_from_its_file(use: Run) -> None:
     app = upload(open_page(), "a.png", train_image(use)[1])
     document = run_data.load_guard_document(use)
     kept = document["acceptance"]["test"]["all"]
@@ -185,7 +186,7 @@ def nearest(app: AppTest) -> list[str]:
     return [plain(m.value) for m in app.main.markdown if re.search(r"distance \d", m.value)]
 
 
-def test_the_five_nearest_training_cases_with_label_and_distance(use: artifacts.Run) -> None:
+def test_the_five_nearest_training_cases_with_label_and_distance(use: Run) -> None:
     image_id, data = train_image(use)
     app = upload(open_page(), "a.png", data)
     found = nearest(app)
@@ -205,7 +206,7 @@ def test_the_five_nearest_training_cases_with_label_and_distance(use: artifacts.
     assert evidence.alike_words(labels) in said and "Alike does not mean the same disease" in said
 
 
-def test_another_picture_is_not_called_a_training_image(use: artifacts.Run) -> None:
+def test_another_picture_is_not_called_a_training_image(use: Run) -> None:
     app = upload(open_page(), "a.png", png(make_phantom("covid", 99, 96, patient=99).pixels))
     show_refused(app) if app.error else app
     assert len(nearest(app)) == 5 and not any("prove nothing" in w.value for w in app.warning)
@@ -276,7 +277,7 @@ def measured_maps(model: str, sane: bool) -> dict:
 # ----------------------------------------------------------------------------- report
 
 
-def report(run: artifacts.Run, data: bytes, **more) -> str:
+def report(run: Run, data: bytes, **more) -> str:
     predictor = open_predictor(run)
     picture = uploads.read_upload("Doe_Jane.png", data)
     answer = predictor.answer(picture.decoded)
@@ -284,7 +285,7 @@ def report(run: artifacts.Run, data: bytes, **more) -> str:
 
 
 def test_the_report_has_the_answers_and_nothing_of_the_patient_unless_typed(
-    use: artifacts.Run,
+    use: Run,
 ) -> None:
     _, data = train_image(use)
     html = report(use, data)
@@ -298,15 +299,13 @@ def test_the_report_has_the_answers_and_nothing_of_the_patient_unless_typed(
     assert "Ward 7 &lt;3" in typed and "seen twice" in typed
 
 
-def test_the_report_on_a_refused_picture_says_so(use: artifacts.Run) -> None:
+def test_the_report_on_a_refused_picture_says_so(use: Run) -> None:
     html = report(use, colourful())
     assert "This does not look like a frontal chest X-ray" in html
     assert "CNN" in html
 
 
-def test_the_report_is_made_when_it_is_asked_for(
-    use: artifacts.Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_is_made_when_it_is_asked_for(use: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     monkeypatch.setattr(evidence, "make_report", lambda *args: made.append(args) or b"")
     app = upload(open_page(), "a.png", train_image(use)[1])
@@ -317,7 +316,7 @@ def test_the_report_is_made_when_it_is_asked_for(
     assert not app.exception and made == []
 
 
-def test_the_reports_name_tells_nothing_of_the_picture(use: artifacts.Run) -> None:
+def test_the_reports_name_tells_nothing_of_the_picture(use: Run) -> None:
     selection = Selection(use, tuple(use.models), "test")
     name = evidence._report_name(selection)
     assert re.fullmatch(r"report-demo-\d{8}T\d{6}Z\.html", name)

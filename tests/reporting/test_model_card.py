@@ -15,6 +15,7 @@ from core.evaluation.heatmaps.evaluate import measure_maps
 from core.reporting.model_card import build_card, refresh_cards, tried_where
 from core.runs import artifacts
 from core.runs.additions import write_guard, write_maps
+from core.runs.run import Run
 from tests.support.runs import make_run
 
 RELEASE = Path(__file__).resolve().parents[2] / "artifacts" / "release"
@@ -22,7 +23,7 @@ MODEL = "mobilenetv2"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> artifacts.Run:
+def run(tmp_path: Path) -> Run:
     """The release run without its models and additions."""
     leave = shutil.ignore_patterns("model.xml", "model.bin", "audit", "external", "maps", "guard")
     shutil.copytree(RELEASE, tmp_path / "release", ignore=leave)
@@ -66,11 +67,11 @@ GUARD = {
 }  # fmt: skip
 
 
-def card(run: artifacts.Run, model: str = MODEL) -> str:
+def card(run: Run, model: str = MODEL) -> str:
     return artifacts.load_card(run, model)
 
 
-def build(run: artifacts.Run, **changed) -> str:
+def build(run: Run, **changed) -> str:
     """A card of the run, with keys of run.json changed; maps and guard as in build_card."""
     documents = {key: changed.pop(key) for key in ("maps", "guard") if key in changed}
     known = run.info["dataset"]

@@ -15,10 +15,11 @@ from core.imageio.decode import decode_image
 from core.inference.answers import open_models
 from core.inference.served_model import InferenceError, load_model
 from core.reporting.run_summary import summarise_run
-from core.runs import additions, artifacts
-from core.runs.artifacts import NOT_KEPT, ArtifactError, open_run, verify_run
+from core.runs import additions, artifacts, writing
+from core.runs.artifacts import ArtifactError, open_run, verify_run
 from core.runs.missing_weights import left_out, left_out_sentence, retrain_command
 from core.runs.prune import SlimError, slim_run
+from core.runs.run import NOT_KEPT, Run
 from core.serving.guard.detector import load_guard
 from core.serving.predict import NOT_ASKED, open_predictor
 from tests.support.audit import add_audit, add_external, change_json
@@ -45,7 +46,7 @@ def root(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(root: Path) -> artifacts.Run:
+def run(root: Path) -> Run:
     return open_run(root / "artifacts" / "demo")
 
 
@@ -60,14 +61,14 @@ def command(root: Path, capsys: pytest.CaptureFixture):
     return call
 
 
-def files_of(run: artifacts.Run) -> set[str]:
+def files_of(run: Run) -> set[str]:
     return set(artifacts.run_file_names(run.path))
 
 
 # ------------------------------------------------------------------------------ the run
 
 
-def test_all_weights_go_and_everything_else_stays(run: artifacts.Run) -> None:
+def test_all_weights_go_and_everything_else_stays(run: Run) -> None:
     before, said = files_of(run), summarise_run(run)
     sizes = [f.stat().st_size for m in MODELS for f in (run.path / m).glob("model.*")]
     slim, freed = slim_run(run)
@@ -83,7 +84,7 @@ def test_all_weights_go_and_everything_else_stays(run: artifacts.Run) -> None:
     }
 
 
-def test_slimming_twice_is_harmless(run: artifacts.Run) -> None:
+def test_slimming_twice_is_harmless(run: Run) -> None:
     slim, _ = slim_run(run, ["cnn"])
     written = (run.path / "run.json").stat().st_mtime_ns
     again, freed = slim_run(slim, ["cnn"])
@@ -91,7 +92,7 @@ def test_slimming_twice_is_harmless(run: artifacts.Run) -> None:
     assert (run.path / "run.json").stat().st_mtime_ns == written
 
 
-def test_kept_models_answer_and_a_mean_needs_all_its_members(run: artifacts.Run) -> None:
+def test_kept_models_answer_and_a_mean_needs_all_its_members(run: Run) -> None:
     slim, _ = slim_run(run, ["cnn", "resnet50"])
     assert slim.served == ["cnn", "resnet50"] == slim.usable_models
     assert left_out(slim) == ["mobilenetv2", "ensemble"]
@@ -103,33 +104,33 @@ def test_kept_models_answer_and_a_mean_needs_all_its_members(run: artifacts.Run)
         load_model(slim, "ensemble")
 
 
-def test_an_ensemble_that_is_kept_keeps_its_members(run: artifacts.Run) -> None:
+def test_an_ensemble_that_is_kept_keeps_its_members(run: Run) -> None:
     slim, freed = slim_run(run, ["ensemble"])
     assert freed == 0 and slim.usable_models == slim.models and left_out_sentence(slim) == ""
 
 
-def test_model_keras_goes_too(run: artifacts.Run) -> None:
+def test_model_keras_goes_too(run: Run) -> None:
     (run.path / "cnn" / "model.keras").write_bytes(b"weights")
-    artifacts.finish_run(run.path, {k: v for k, v in run.info.items() if k != "files"})
+    writing.finish_run(run.path, {k: v for k, v in run.info.items() if k != "files"})
     slim_run(open_run(run.path), ["mobilenetv2"])
     assert not (run.path / "cnn" / "model.keras").exists() and verify_run(run.path) == []
 
 
 @pytest.mark.parametrize("keep", [["vgg16"], ["cnn", "vgg16"]])
-def test_unknown_names_are_refused_and_nothing_is_deleted(run: artifacts.Run, keep) -> None:
+def test_unknown_names_are_refused_and_nothing_is_deleted(run: Run, keep) -> None:
     before = files_of(run)
     with pytest.raises(SlimError, match=r"no model vgg16\. It has: cnn, resnet50"):
         slim_run(run, keep)
     assert files_of(run) == before
 
 
-def test_what_is_gone_cannot_be_kept(run: artifacts.Run) -> None:
+def test_what_is_gone_cannot_be_kept(run: Run) -> None:
     slim, _ = slim_run(run)
     with pytest.raises(SlimError, match=f"CNN are gone from run demo already.*{AGAIN}"):
         slim_run(slim, ["cnn"])
 
 
-def test_an_interrupted_call_is_completed_by_the_next(run: artifacts.Run, monkeypatch) -> None:
+def test_an_interrupted_call_is_completed_by_the_next(run: Run, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("core.runs.prune.refresh_cards", lambda run: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -139,7 +140,7 @@ def test_an_interrupted_call_is_completed_by_the_next(run: artifacts.Run, monkey
     assert slim.served == [] and verify_run(run.path) == []
 
 
-def test_weights_stay_while_they_may_be_needed_to_mend_predictions(run: artifacts.Run) -> None:
+def test_weights_stay_while_they_may_be_needed_to_mend_predictions(run: Run) -> None:
     file = run.path / "cnn" / "predictions.csv"
     file.write_text(file.read_text().replace("covid", "normal", 1))
     before = files_of(run)
@@ -157,7 +158,7 @@ def test_weights_stay_while_they_may_be_needed_to_mend_predictions(run: artifact
         ({"cnn": None}, "weights.cnn"),
     ],
 )
-def test_what_run_json_says_of_weights_is_checked(run: artifacts.Run, weights, says) -> None:
+def test_what_run_json_says_of_weights_is_checked(run: Run, weights, says) -> None:
     change_json(run.path / "run.json", weights=weights)
     with pytest.raises(ArtifactError, match=says):
         open_run(run.path)
@@ -190,7 +191,7 @@ def test_a_run_that_tells_no_command_gets_one_without_ensembles() -> None:
 # ------------------------------------------------------------------------------ commands
 
 
-def test_the_command_says_what_was_freed(command, run: artifacts.Run) -> None:
+def test_the_command_says_what_was_freed(command, run: Run) -> None:
     status, out, said = command("slim", "--run", "demo", "--keep", "mobilenetv2", "--json")
     assert status == 0 and "MB freed" in said and "Kept: the weights of MobileNetV2." in said
     document = json.loads(out)
@@ -274,7 +275,7 @@ def test_predict_asks_those_kept_and_says_which_are_left_out(command, run, root)
 # ------------------------------------------------------------------------------ answers
 
 
-def test_the_guard_needs_the_model_it_looks_with(run: artifacts.Run, root: Path) -> None:
+def test_the_guard_needs_the_model_it_looks_with(run: Run, root: Path) -> None:
     add_guard(run.path)
     file = next((root / "data" / "phantom").rglob("*.png"))
     decoded = decode_image(file.read_bytes())
@@ -286,7 +287,7 @@ def test_the_guard_needs_the_model_it_looks_with(run: artifacts.Run, root: Path)
         open_predictor(slim_run(with_it)[0])
 
 
-def test_without_that_model_nothing_is_judged_and_that_is_said(run: artifacts.Run) -> None:
+def test_without_that_model_nothing_is_judged_and_that_is_said(run: Run) -> None:
     add_guard(run.path)
     slim, _ = slim_run(run, ["cnn"])
     assert load_guard(slim) is not None  # its figures can still be read

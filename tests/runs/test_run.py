@@ -12,8 +12,9 @@ from typing import Annotated, Any, NotRequired, TypedDict
 import pandas as pd
 import pytest
 
-from core.runs import artifacts
+from core.runs import artifacts, writing
 from core.runs.artifacts import ArtifactError
+from core.runs.run import Run
 from core.runs.schema.checking import find_problem
 from tests.support.runs import make_run
 
@@ -190,7 +191,7 @@ def test_figures_of_a_covid_class_need_one(run_dir: Path) -> None:
     file = run_dir / "cnn" / "metrics.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"covid"', '"flu"'), encoding="utf-8")
     with pytest.raises(ArtifactError, match="`binary` needs a class covid"):
-        artifacts.load_metrics(artifacts.Run(run_dir, info), "cnn")
+        artifacts.load_metrics(Run(run_dir, info), "cnn")
 
 
 def test_empty_numbers_are_nan_and_text_stays_text(run_dir: Path) -> None:
@@ -201,7 +202,7 @@ def test_empty_numbers_are_nan_and_text_stays_text(run_dir: Path) -> None:
     history = artifacts.load_history(artifacts.open_run(run_dir), "cnn")
     assert history["val_loss"].isna().tolist() == [True] + [False] * 9
     assert set(history["phase"]) == {"NA"} and history["epoch"].tolist() == list(range(1, 11))
-    artifacts.write_history(run_dir, "cnn", table.iloc[:0])
+    writing.write_history(run_dir, "cnn", table.iloc[:0])
     assert len(artifacts.load_history(artifacts.open_run(run_dir), "cnn")) == 0
 
 

@@ -24,6 +24,7 @@ from core.imageio.decode import Decoded
 from core.inference.class_activation import class_heat, overlay
 from core.reporting.scorecard import scorecard
 from core.runs import artifacts
+from core.runs.run import Run
 from core.serving.guard.detector import Guard, Judgement, Neighbour
 from core.serving.html_report import (
     MAX_NOTE,
@@ -99,7 +100,7 @@ def percents(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> artifacts.Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("report")
     return artifacts.open_run(
         make_run(folder / "artifacts", n=60, images=False, ensemble=True, modality="xray")
@@ -267,7 +268,7 @@ def test_hostile_words_stay_words(run) -> None:
     picture = make_picture(facts={HOSTILE: HOSTILE}, tags_read=(HOSTILE,))
     picture = replace(picture, name=HOSTILE, sha256=HOSTILE, label=HOSTILE)
     html = build_report(
-        artifacts.Run(run.path, info), picture, answer, typed=HOSTILE[:MAX_TYPED],
+        Run(run.path, info), picture, answer, typed=HOSTILE[:MAX_TYPED],
         note=HOSTILE, show_name=True, checks=[],
     )  # fmt: skip
     page = Page(html)
@@ -376,7 +377,7 @@ def test_synthetic_stands_in_every_picture(run) -> None:
 
 
 def test_a_run_of_phantoms_says_that_it_knows_nothing_of_real_pictures(run) -> None:
-    phantoms = artifacts.Run(run.path, run.info | {"modality": "phantom"})
+    phantoms = Run(run.path, run.info | {"modality": "phantom"})
     text = Page(build_report(phantoms, make_picture(), make_answer())).text
     assert "what it says about a real picture means nothing" in text
     drawn = Page(build_report(phantoms, make_picture(synthetic=True), make_answer())).text

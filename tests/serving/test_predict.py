@@ -12,6 +12,7 @@ from core.datasets.phantom.generate import make_phantom
 from core.imageio.decode import Decoded, resize_square
 from core.inference.served_model import load_model
 from core.runs import artifacts
+from core.runs.run import Run
 from core.serving.guard.detector import Judgement, Neighbour
 from core.serving.predict import (
     BATCH,
@@ -44,7 +45,7 @@ class FakeGuard:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> artifacts.Run:
+def run(tmp_path_factory) -> Run:
     root = tmp_path_factory.mktemp("answering") / "artifacts"
     make_run(root, n=40, images=False, tiny_openvino=True, ensemble=True)
     return artifacts.open_run(root / "demo")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from core.metrics.confidence import wilson_interval
 from core.runs import additions, artifacts
+from core.runs.run import Run
 
 # Title, unit, strengths, the one that changes nothing.
 KINDS = {
@@ -208,7 +209,7 @@ def _leakage(manifest: pd.DataFrame, leaks: bool) -> dict[str, Any]:
 
 
 def _blackout(
-    run: artifacts.Run, figures: dict, manifest: pd.DataFrame, flagged: Sequence[str]
+    run: Run, figures: dict, manifest: pd.DataFrame, flagged: Sequence[str]
 ) -> dict[str, Any]:
     test = manifest[manifest["split"] == "test"]
     n = len(test)
@@ -246,7 +247,7 @@ def _blackout(
     }
 
 
-def _probe(run: artifacts.Run, fooled: Sequence[str], rng: np.random.Generator) -> dict[str, Any]:
+def _probe(run: Run, fooled: Sequence[str], rng: np.random.Generator) -> dict[str, Any]:
     n, n_patients, covid = 19, 16, run.class_names[0]
     images = [
         {"image_id": f"other/{k:02d}", "finding": ("fungal", "lipoid")[k % 2], "predicted": {},
@@ -277,7 +278,7 @@ def _probe(run: artifacts.Run, fooled: Sequence[str], rng: np.random.Generator) 
     }
 
 
-def _perturbation(run: artifacts.Run, figures: dict) -> dict[str, Any]:
+def _perturbation(run: Run, figures: dict) -> dict[str, Any]:
     models = {}
     for model, metrics in figures.items():
         n, base = metrics["n"], metrics["accuracy"]
@@ -306,7 +307,7 @@ def _perturbation(run: artifacts.Run, figures: dict) -> dict[str, Any]:
     return {"kinds": kinds, "models": models}
 
 
-def _subgroups(run: artifacts.Run, manifest: pd.DataFrame) -> dict[str, Any]:
+def _subgroups(run: Run, manifest: pd.DataFrame) -> dict[str, Any]:
     test = manifest[manifest["split"] == "test"].reset_index(drop=True)
     number = np.arange(len(test))
     cuts = {
@@ -367,7 +368,7 @@ def _share(right: np.ndarray, n_patients: int) -> dict[str, float]:
 
 
 def _far_predictions(
-    run: artifacts.Run, manifest: pd.DataFrame, accuracy: float, present: Sequence[str]
+    run: Run, manifest: pd.DataFrame, accuracy: float, present: Sequence[str]
 ) -> pd.DataFrame:
     """Right in the share `accuracy` of each class, evenly spread."""
     names = run.class_names
@@ -383,7 +384,7 @@ def _far_predictions(
 
 
 def _far_metrics(
-    run: artifacts.Run, table: pd.DataFrame, labelled: bool, present: Sequence[str]
+    run: Run, table: pd.DataFrame, labelled: bool, present: Sequence[str]
 ) -> dict[str, Any]:
     from core.metrics.classification import compute_metrics
     from core.metrics.confidence import bootstrap_intervals

@@ -13,6 +13,7 @@ import pandas as pd
 from core.evaluation.scoring import score_run
 from core.files import write_csv, write_json
 from core.runs import artifacts
+from core.runs.run import Run
 from tests.support.runs import make_run
 
 FOLDS = artifacts.FOLD_METRICS_FILE
@@ -31,7 +32,7 @@ def make_folded_run(
     models: Sequence[str] = ("cnn", "mobilenetv2"),
     n: int = 90,
     **info: Any,
-) -> artifacts.Run:
+) -> Run:
     """A run of the factory with folds.
 
     skill: share of the wrong out-of-fold answers that are made right; ensemble: a further model,
@@ -60,7 +61,7 @@ def make_folded_run(
     return artifacts.open_run(path)
 
 
-def set_pooled(run: artifacts.Run, model: str, three: tuple, two: tuple) -> None:
+def set_pooled(run: Run, model: str, three: tuple, two: tuple) -> None:
     """Put (accuracy, low, high) of both tasks into metrics_folds.json."""
     file = run.path / model / FOLDS
     metrics = json.loads(file.read_text())

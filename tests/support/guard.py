@@ -15,7 +15,7 @@ from core.inference.served_model import load_model
 from core.metrics.confidence import wilson_interval
 from core.runs import artifacts
 from core.runs.additions import write_guard
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from core.serving.guard.detector import CELLS
 from core.serving.guard.features import Seen, see_images
 from core.serving.guard.fit import Fitted, describe_fit, fit_candidate, pack

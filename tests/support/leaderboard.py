@@ -14,7 +14,7 @@ from core.files import write_json
 from core.metrics.classification import arrays_from_predictions, compute_metrics
 from core.metrics.confidence import bootstrap_intervals
 from core.models.names import BACKBONES, NOTEBOOK, OWN, model_title
-from core.runs import artifacts
+from core.runs import artifacts, writing
 from tests.support import runs
 
 NOTEBOOK_SKILLS = dict(
@@ -68,13 +68,13 @@ def set_called(path: Path, model: str, wrong: Callable[[pd.DataFrame], pd.Series
     table["predicted"] = [names[k] for k in called]
     for k, name in enumerate(names):
         table[f"p_{name}"] = [0.8 if place == k else 0.2 / (len(names) - 1) for place in called]
-    artifacts.write_predictions(path, model, "test", table.fillna({"fold": ""}))
+    writing.write_predictions(path, model, "test", table.fillna({"fold": ""}))
     y_true, y_prob = arrays_from_predictions(table, names)
     metrics = artifacts.load_metrics(run, model) | compute_metrics(y_true, y_prob, names)
     metrics["intervals"] = bootstrap_intervals(
         y_true, y_prob, table["image_id"].map(patients).to_numpy(), names, draws=200
     )
-    artifacts.write_metrics(path, model, metrics)
+    writing.write_metrics(path, model, metrics)
 
 
 def change_info(run: Path, **keys: Any) -> None:

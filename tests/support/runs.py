@@ -18,7 +18,8 @@ from core.backend import import_openvino
 from core.config import Config
 from core.datasets.phantom.generate import write_phantoms
 from core.evaluation.scoring import score_run
-from core.runs import artifacts
+from core.runs import artifacts, writing
+from core.runs.run import NOT_KEPT
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
 DATASET, ENSEMBLE = "phantom", "ensemble"
@@ -70,8 +71,8 @@ def make_run(
         manifest = make_manifest(patients, folds=folds, root=data)
     else:
         manifest = make_manifest(patients, folds=folds)
-    artifacts.write_manifest(run_dir, manifest)
-    artifacts.write_skipped(
+    writing.write_manifest(run_dir, manifest)
+    writing.write_skipped(
         run_dir,
         pd.DataFrame(
             [("covid/broken.png", "The image ends too early: the file is truncated.")],
@@ -86,25 +87,25 @@ def make_run(
         info["members"] = {ENSEMBLE: names}
         info["display"][ENSEMBLE] = "Mean of the models"
     if not weights:
-        info["weights"] = dict.fromkeys(names, artifacts.NOT_KEPT)
+        info["weights"] = dict.fromkeys(names, NOT_KEPT)
     rng = np.random.default_rng(seed)
     hardness = rng.normal(0, 1.1, (len(manifest), len(CLASS_NAMES)))
     for number, model in enumerate(models):
         logits = _draw_logits(manifest, hardness, model, np.random.default_rng([seed, number]))
         table = _predictions(manifest, logits)
         test = table[table["split"] == "test"]
-        artifacts.write_predictions(run_dir, model, "test", test.assign(fold=""))
+        writing.write_predictions(run_dir, model, "test", test.assign(fold=""))
         val = table[table["split"] == "val"].assign(fold="")
-        artifacts.write_predictions(run_dir, model, "val", val)
+        writing.write_predictions(run_dir, model, "val", val)
         if folds:
-            artifacts.write_predictions(run_dir, model, "folds", table)
+            writing.write_predictions(run_dir, model, "folds", table)
             inner = _draw_logits(
                 manifest, hardness, model, np.random.default_rng([seed, number, 2])
             )
             inner = _predictions(manifest, inner)
-            artifacts.write_predictions(run_dir, model, "inner", inner[inner["split"] != "test"])
-        artifacts.write_history(run_dir, model, _history(np.random.default_rng([seed, number, 1])))
-        artifacts.write_card(
+            writing.write_predictions(run_dir, model, "inner", inner[inner["split"] != "test"])
+        writing.write_history(run_dir, model, _history(np.random.default_rng([seed, number, 1])))
+        writing.write_card(
             run_dir,
             model,
             f"# {TITLES.get(model, model)}\n\nMade up for tests; it was never trained.\n",
@@ -113,7 +114,7 @@ def make_run(
             write_tiny_model(run_dir / model, seed=seed + number)
     costs = {model: _cost(model) for model in names}
     new = score_run(run_dir, info, costs, draws=200)
-    artifacts.finish_run(run_dir, info | new)
+    writing.finish_run(run_dir, info | new)
     return run_dir
 
 

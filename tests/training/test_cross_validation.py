@@ -12,7 +12,7 @@ from core.datasets.splits import ManifestError, build_manifest, fold_parts
 from core.imageio.pixel_cache import build_pixel_cache
 from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, Stage
-from core.runs import artifacts
+from core.runs import writing
 from core.training import cross_validation
 from core.training.trainer import Materials, train_once
 
@@ -116,7 +116,7 @@ def test_every_image_is_predicted_once_and_what_was_finished_is_taken_over(
     split = manifest["split"].to_numpy()
     hold_out = train_once(name, plans[name], FROZEN, materials, split, run_dir / name)
     test = hold_out.predict(np.flatnonzero(split == "test")).assign(fold="")
-    artifacts.write_predictions(run_dir, name, "test", test)
+    writing.write_predictions(run_dir, name, "test", test)
     assert not (run_dir / name / "frozen").exists(), "the store lies in the work folder"
 
     recipes = {name: FROZEN}

@@ -15,7 +15,7 @@ from core.evaluation.audit.blackout import shrink_mask
 from core.imageio.decode import ImageError, read_image
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.inference.ensemble import AuditError
-from core.runs import artifacts
+from core.runs.run import Run
 
 # Copies and floors need no more; models may want more (or less).
 MIN_SMALL_PX = 64
@@ -49,7 +49,7 @@ def find_images(manifest: pd.DataFrame, root: Path) -> dict[str, Path | None]:
 
 
 def read_images(
-    run: artifacts.Run,
+    run: Run,
     manifest: pd.DataFrame,
     root: Path,
     found: dict[str, Path | None],

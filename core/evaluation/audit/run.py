@@ -29,14 +29,15 @@ from core.inference.answers import open_models
 from core.inference.ensemble import AuditError, ModelGroup, Sample
 from core.metrics.classification import COVID
 from core.reporting.scorecard.base import NO_BOX
-from core.runs import artifacts
+from core.runs import artifacts, writing
 from core.runs.missing_weights import left_out, left_out_sentence
+from core.runs.run import Run
 
 NO_IMAGES = "The images of the run are not here, so {what} could not be done; give --data."
 
 
 def audit_run(
-    run: artifacts.Run,
+    run: Run,
     root: Path,
     *,
     probe: Path | None = None,
@@ -87,7 +88,7 @@ def audit_run(
     for sentence in missing:
         say(sentence)
     return {
-        "created": artifacts.utc_now(),
+        "created": writing.utc_now(),
         "minutes": (time.perf_counter() - started) / 60,
         "precision": precision,
         "tta": "none",
@@ -118,7 +119,7 @@ def _say_excluded(images: RunImages, manifest: pd.DataFrame, missing: list[str],
         )
 
 
-def open_unmirrored_models(run: artifacts.Run, precision: str) -> ModelGroup:
+def open_unmirrored_models(run: Run, precision: str) -> ModelGroup:
     """The models of a run, asked without mirrored copies at that precision.
 
     Raises ArtifactError or InferenceError as core.inference.answers.open_models does.
@@ -128,7 +129,7 @@ def open_unmirrored_models(run: artifacts.Run, precision: str) -> ModelGroup:
 
 
 def _leakage(
-    run: artifacts.Run, manifest: pd.DataFrame, images: RunImages | None, missing: list[str]
+    run: Run, manifest: pd.DataFrame, images: RunImages | None, missing: list[str]
 ) -> dict:
     if images is not None:
         return find_leaks(images.manifest, images.small)
@@ -139,13 +140,13 @@ def _leakage(
     return find_leaks(manifest, None, pd.DataFrame(run.info.get("near_duplicates") or []))
 
 
-def _sample(run: artifacts.Run, rows: pd.DataFrame) -> Sample:
+def _sample(run: Run, rows: pd.DataFrame) -> Sample:
     y_true = pd.Index(run.class_names).get_indexer(rows["label"])
     return Sample(y_true, rows["patient_id"].to_numpy(), run.class_names, int(run.info["seed"]))
 
 
 def _blackout(
-    run: artifacts.Run,
+    run: Run,
     model_group: ModelGroup,
     images: RunImages,
     masks: dict[str, Path] | None,
@@ -194,7 +195,7 @@ def _blackout(
 
 
 def _perturbation(
-    run: artifacts.Run, model_group: ModelGroup, images: RunImages, say: Callable[[str], None]
+    run: Run, model_group: ModelGroup, images: RunImages, say: Callable[[str], None]
 ) -> dict:
     say(
         f"Perturbation: {len(images.test_rows)} images, altered in {count_questions() - 1} ways ..."
@@ -208,7 +209,7 @@ def _perturbation(
 def _probe(
     probe: Probe | None,
     model_group: ModelGroup | None,
-    run: artifacts.Run,
+    run: Run,
     manifest: pd.DataFrame,
     images: RunImages | None,
     predictions: dict[str, pd.DataFrame],

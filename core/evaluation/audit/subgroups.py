@@ -16,7 +16,8 @@ from core.datasets.subgroup_columns import UNKNOWN, list_columns
 from core.errors import UserError
 from core.metrics.classification import arrays_from_predictions, predicted_index
 from core.metrics.confidence import draw_weights, patient_index, wilson_interval
-from core.runs.artifacts import Run, load_manifest
+from core.runs.artifacts import load_manifest
+from core.runs.run import Run
 
 MIN_N = 20  # patients; a smaller group is marked
 GIVES_AWAY = 0.75  # balanced accuracy: halfway from guessing to knowing

@@ -19,7 +19,8 @@ from core.errors import UserError
 from core.evaluation.external.cross_dataset_rows import choose_runs, data_name
 from core.evaluation.external.dataset import MODALITY_WORDS
 from core.runs import additions, artifacts
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
+from core.runs.run import Run
 from core.runs.schema.checking import find_problem
 from core.runs.schema.external import External
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from core.runs.artifacts import Run
+from core.runs.run import Run
 
 
 def data_name(run: Run) -> str:

@@ -14,6 +14,7 @@ from core.datasets.registry import KNOWN, Dataset, DatasetError
 from core.evaluation.external.overlap import DUPLICATE, SAME_PATIENT, Match
 from core.files import sha256_file
 from core.runs import additions, artifacts
+from core.runs.run import RUN_NAME, Run
 
 CLASS, UNREADABLE = "class", "unreadable"
 MODALITY_WORDS = {"xray": "chest X-rays", "ct": "CT slices", "phantom": "drawn phantoms"}
@@ -30,7 +31,7 @@ class OwnImages(NamedTuple):
     same_bytes: bool
 
 
-def find_own_images(run: artifacts.Run, dataset: Dataset, root: Path) -> OwnImages | None:
+def find_own_images(run: Run, dataset: Dataset, root: Path) -> OwnImages | None:
     """The run's test images below root; None where what is there is something else.
 
     The names alone prove nothing, since many sets number their images. They count where one file
@@ -53,7 +54,7 @@ def name_external(dataset: Dataset, name: str | None) -> str:
     """What to keep the result under: the name asked for, else the data set's, cleaned."""
     if name is None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.name).strip("-._")[:100] or "external"
-    if not artifacts.RUN_NAME.fullmatch(name):
+    if not RUN_NAME.fullmatch(name):
         raise ExternalError(
             "--name holds 1 to 100 letters, digits, dots, dashes and underscores, and begins with "
             f"a letter or digit. Received: {name!r}."
@@ -61,7 +62,7 @@ def name_external(dataset: Dataset, name: str | None) -> str:
     return name
 
 
-def check_name(run: artifacts.Run, name: str, table: pd.DataFrame) -> None:
+def check_name(run: Run, name: str, table: pd.DataFrame) -> None:
     """Refuse a name under which a result of other images is kept: none of `table` is among them.
 
     table: image_id and sha256 of the images at hand. Raises ExternalError.
@@ -75,7 +76,7 @@ def check_name(run: artifacts.Run, name: str, table: pd.DataFrame) -> None:
         )
 
 
-def read_set(run: artifacts.Run, dataset: Dataset, root: Path) -> pd.DataFrame:
+def read_set(run: Run, dataset: Dataset, root: Path) -> pd.DataFrame:
     """The images below root as core.datasets.folder.load_table gives them, all labels "" where
     unlabelled.
 
@@ -116,7 +117,7 @@ def _flat_images(root: Path) -> list[str]:
 
 
 def leave_out_classes(
-    run: artifacts.Run, table: pd.DataFrame, root: Path
+    run: Run, table: pd.DataFrame, root: Path
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], dict[str, int]]:
     """Rows whose label is a class of the run; entries of the others, and how many of each label.
 

@@ -11,7 +11,7 @@ import pandas as pd
 from core.datasets.registry import KNOWN, Dataset, canonical_label
 from core.evaluation.external.dataset import MODALITY_WORDS
 from core.metrics.classification import COVID
-from core.runs.artifacts import Run
+from core.runs.run import Run
 
 _LISTED = 10
 _NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}

@@ -46,8 +46,9 @@ from core.evaluation.external.scoring import (
 from core.evaluation.scoring import predictions_table
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.inference.ensemble import ModelGroup
-from core.runs import additions, artifacts
+from core.runs import additions, artifacts, writing
 from core.runs.missing_weights import left_out, left_out_sentence
+from core.runs.run import Run
 
 SPLIT = "external"
 _BATCH = 64
@@ -79,7 +80,7 @@ class _ReadImages:
 
 
 def evaluate_external(
-    run: artifacts.Run,
+    run: Run,
     model_group: ModelGroup,
     dataset: Dataset,
     root: Path,
@@ -125,7 +126,7 @@ def evaluate_external(
     known = dataset.name in KNOWN or dataset.modality == "phantom"
     document = {
         "title": dataset.title,
-        "created": artifacts.utc_now(),
+        "created": writing.utc_now(),
         "modality": dataset.modality if known else run.modality,
         "labelled": images.labelled,
         "n": len(rows),
@@ -148,7 +149,7 @@ def evaluate_external(
 
 
 def _sort_out(
-    run: artifacts.Run,
+    run: Run,
     manifest: pd.DataFrame,
     model_group: ModelGroup,
     dataset: Dataset,
@@ -261,7 +262,7 @@ def _pictures(cache: PixelCache) -> ImageSet:
     )
 
 
-def _ask(run: artifacts.Run, model_group: ModelGroup, cache: PixelCache) -> dict[str, pd.DataFrame]:
+def _ask(run: Run, model_group: ModelGroup, cache: PixelCache) -> dict[str, pd.DataFrame]:
     """Predictions of every model of the panel, in the run's order, for every image of the cache."""
     rows = cache.table.assign(split=SPLIT, fold="")
     parts = []

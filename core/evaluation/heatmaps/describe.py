@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.evaluation.heatmaps.pointing_game import BASELINES
 from core.evaluation.heatmaps.sanity_checks import DECIDING, LIMIT
-from core.runs.artifacts import Run
+from core.runs.run import Run
 
 ALL = "all"  # the phantoms of all classes with a lesion together
 

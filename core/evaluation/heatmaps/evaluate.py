@@ -45,10 +45,10 @@ from core.inference.class_activation import stretch_heat
 from core.inference.served_model import load_model
 from core.metrics.bootstrap import wilson_interval
 from core.metrics.classification import predicted_index
-from core.runs import artifacts
+from core.runs import writing
 from core.runs.additions import SCORE_COLUMNS
-from core.runs.artifacts import Run
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
+from core.runs.run import Run
 
 PER_CLASS = 100
 SIZE_PX = 448
@@ -85,7 +85,7 @@ def measure_maps(
     """
     started = time.perf_counter()
     head = {
-        "created": artifacts.utc_now(),
+        "created": writing.utc_now(),
         "precision": run.info.get("precision", "f32"),
         "tta": run.info.get("tta", "none"),
     }

@@ -20,7 +20,7 @@ from core.inference.class_activation import (
     model_maps,
 )
 from core.inference.served_model import ServedModel
-from core.runs.artifacts import Run
+from core.runs.run import Run
 
 BATCH = 32
 

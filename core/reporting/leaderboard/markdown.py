@@ -13,7 +13,7 @@ from core.reporting.leaderboard import ranking as zoo
 from core.reporting.leaderboard.claims import UNKNOWN, ClaimResult, judge_claims
 from core.reporting.leaderboard.ranking import Protocol
 from core.reporting.run_summary import INIT_WORDS
-from core.runs.artifacts import Run
+from core.runs.run import Run
 
 METRIC = "macro_f1"
 HEAD = (

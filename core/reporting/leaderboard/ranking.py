@@ -23,7 +23,7 @@ from core.metrics.significance import ALPHA, holm
 from core.models.names import NOTEBOOK
 from core.reporting import verdict
 from core.runs import artifacts
-from core.runs.artifacts import Run
+from core.runs.run import KEPT, NOT_KEPT, Run
 
 # What a ranking can go by -> its name for people.
 METRICS = {
@@ -235,7 +235,7 @@ def rank(
 
     Columns: rank (equal figures share one), run, model, label, init, kind; each of SHOWN with
     <metric>_low and <metric>_high; params, size_mb, train_s, latency_ms, epochs; weights
-    (artifacts.KEPT or NOT_KEPT; of a mean of models, its members'); behind, behind_low,
+    (KEPT or NOT_KEPT; of a mean of models, its members'); behind, behind_low,
     behind_high (the first model less this one), p_holm (over all models held against the first);
     tied_with_best: p_holm is 0.05 or more, so that the test cannot tell the model from the first
     one; floors_lost: words, a list.
@@ -293,7 +293,7 @@ def _row(protocol: Protocol, entry: Entry, known_baselines: dict[str, dict]) -> 
     if row["train_s"] is None and len(history):
         row["train_s"] = float(history["seconds"].sum())
     row["epochs"] = len(history) or None
-    row["weights"] = artifacts.KEPT if model in run.usable_models else artifacts.NOT_KEPT
+    row["weights"] = KEPT if model in run.usable_models else NOT_KEPT
     row["floors_lost"] = verdict.unbeaten_baselines(metrics, known_baselines)
     numbers = [*(f"{key}{end}" for key in SHOWN for end in ("", "_low", "_high")), *COSTS, "epochs"]
     return row | {key: np.nan if row[key] is None else float(row[key]) for key in numbers}

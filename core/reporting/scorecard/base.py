@@ -19,7 +19,7 @@ from core.datasets.leakage import measure_split
 from core.metrics.classification import COVID
 from core.reporting.verdict import CONTROL_SUFFIX
 from core.runs import additions, artifacts
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from core.runs.schema.audit import Audit
 from core.runs.schema.checking import find_problem
 from core.runs.schema.external import External

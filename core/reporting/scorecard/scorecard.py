@@ -39,7 +39,7 @@ from core.reporting.scorecard.run_checks import (
     check_operating,
     check_patient_split,
 )
-from core.runs.artifacts import Run
+from core.runs.run import Run
 
 # The most serious first: what makes all other figures worthless, then what makes them narrow.
 CHECKS = {

@@ -24,8 +24,9 @@ import numpy as np
 
 from core.imageio.decode import Decoded, resize_square
 from core.runs import additions
-from core.runs.artifacts import ArtifactError, Run
+from core.runs.artifacts import ArtifactError
 from core.runs.missing_weights import left_out
+from core.runs.run import Run
 from core.serving.guard.messages import (
     GuardMeasurement,
     explain_facts,

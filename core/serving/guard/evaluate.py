@@ -21,7 +21,7 @@ from core.imageio.decode import resize_square
 from core.inference.served_model import ServedModel
 from core.metrics.bootstrap import wilson_interval
 from core.runs import artifacts
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from core.serving.guard.detector import Guard, chords
 from core.serving.guard.fit import REPORT_SEED
 from core.serving.guard.messages import GuardMeasurement

@@ -26,9 +26,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from core.datasets.folder import find_image
 from core.inference.served_model import ServedModel, load_model
 from core.reporting.scorecard.base import headline_models, percent
-from core.runs import artifacts
-from core.runs.artifacts import Run
+from core.runs import artifacts, writing
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
+from core.runs.run import Run
 from core.serving.guard.detector import (
     CELLS,
     Guard,
@@ -305,7 +305,7 @@ def describe_fit(
         else ""
     )
     return {
-        "created": artifacts.utc_now(),
+        "created": writing.utc_now(),
         "model": guard.model,
         "model_files": {
             name: run.info["files"][name]

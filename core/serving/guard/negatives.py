@@ -18,7 +18,7 @@ from PIL import Image
 from core.datasets.folder import find_image, load_table
 from core.datasets.registry import KNOWN, dataset_folder
 from core.imageio.decode import Decoded, ImageError, measure_colour, read_image
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from core.serving.guard.synthetic_negatives import (
     Draw,
     draw_blank,

@@ -18,6 +18,7 @@ from core.metrics.confidence import bootstrap_intervals
 from core.reporting.scorecard.scorecard import NOT_DONE, build_scorecard
 from core.runs import artifacts
 from core.runs.additions import load_audit
+from core.runs.run import Run
 from core.runs.schema.audit import Audit
 from core.runs.schema.checking import find_problem
 from tests.support.fake_models import CLASSES, Rule
@@ -62,7 +63,7 @@ def audit(root: Path, capsys: pytest.CaptureFixture):
     return run
 
 
-def run_of(root: Path) -> artifacts.Run:
+def run_of(root: Path) -> Run:
     return artifacts.open_run(root / "artifacts" / "demo")
 
 
@@ -122,7 +123,7 @@ def test_an_audit_that_breaks_off_leaves_the_earlier_one(audit, root, monkeypatc
 
 def test_models_are_asked_without_mirrored_copies_at_the_precision_that_is_named(root):
     run = run_of(root)
-    run = artifacts.Run(run.path, run.info | {"tta": "flip"})
+    run = Run(run.path, run.info | {"tta": "flip"})
     model_group = open_unmirrored_models(run, "f32")
     assert [model.tta for model in model_group.models.values()] == ["none", "none"]
     assert [model.precision for model in model_group.models.values()] == ["f32", "f32"]
@@ -227,7 +228,7 @@ def test_a_probe_that_is_named_is_asked(audit, root):
 
 
 def test_ct_slices_are_not_blacked_out_by_a_box_for_chest_x_rays(audit, root, monkeypatch):
-    monkeypatch.setattr(artifacts.Run, "modality", property(lambda run: "ct"))
+    monkeypatch.setattr(Run, "modality", property(lambda run: "ct"))
     document = json.loads(audit("--json")[1])
     assert document["blackout"] is None and document["perturbation"] is not None
     assert sum("frontal chest X-ray" in line for line in document["missing"]) == 1

@@ -16,8 +16,9 @@ from core.cli.cross import cell_text
 from core.evaluation.external.cross_dataset import build_matrices, build_matrix
 from core.evaluation.external.cross_dataset_rows import choose_runs, row_name
 from core.evaluation.external.scoring import compare_with_test_split, score_external
-from core.runs import additions, artifacts
-from core.runs.artifacts import NOT_KEPT, Run, open_run
+from core.runs import additions, artifacts, writing
+from core.runs.artifacts import open_run
+from core.runs.run import NOT_KEPT, Run
 from tests.support.audit import add_external, change_json
 from tests.support.runs import CLASS_NAMES, make_run
 
@@ -299,7 +300,7 @@ def two_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     change_json(run / "run.json", dataset=dataset)
     manifest = artifacts.load_manifest(open_run(run))
     manifest["patient_id"] = "second-" + manifest["patient_id"]
-    artifacts.write_manifest(run, manifest)
+    writing.write_manifest(run, manifest)
     return root
 
 

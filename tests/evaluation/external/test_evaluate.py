@@ -41,6 +41,7 @@ from core.evaluation.scoring import predictions_table
 from core.imageio.decode import resize_square
 from core.inference.answers import open_models
 from core.runs import additions, artifacts
+from core.runs.run import Run
 from tests.support.files import write_metadata
 from tests.support.predictions import NAMES, sample
 from tests.support.runs import make_run
@@ -74,7 +75,7 @@ def features(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.evaluation.external.overlap.MOST_PAIRS", 10_000)
 
 
-def the_run(root: Path) -> artifacts.Run:
+def the_run(root: Path) -> Run:
     return artifacts.open_run(root / "artifacts" / "demo")
 
 

@@ -20,6 +20,7 @@ from core.metrics.classification import predicted_index
 from core.runs import artifacts
 from core.runs.additions import load_maps, verify_additions, write_maps
 from core.runs.readers import read_json
+from core.runs.run import Run
 from core.runs.schema.checking import find_problem
 from core.runs.schema.maps import Maps
 from tests.support.runs import make_run
@@ -47,7 +48,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 
 
 @pytest.fixture
-def run(measured, tmp_path: Path) -> artifacts.Run:
+def run(measured, tmp_path: Path) -> Run:
     shutil.copytree(measured[0] / "demo", tmp_path / "demo")
     return artifacts.open_run(tmp_path / "demo")
 
@@ -155,7 +156,7 @@ def test_a_model_without_maps_is_asked_by_occlusion(run):
 
 @pytest.mark.parametrize(("modality", "says"), [("ct", "CT slices"), ("xray", None)])
 def test_a_run_of_ct_slices_is_not_measured(run, modality, says):
-    other = artifacts.Run(run.path, run.info | {"modality": modality})
+    other = Run(run.path, run.info | {"modality": modality})
     assert (evaluate.why_not(other) is None) == (says is None)
     if says:
         document, table = evaluate.measure_maps(other)
@@ -168,7 +169,7 @@ def test_a_run_of_ct_slices_is_not_measured(run, modality, says):
 
 
 def test_a_run_without_classes_that_have_lesions_is_not_measured(run):
-    other = artifacts.Run(run.path, run.info | {"class_names": ["cat", "normal"]})
+    other = Run(run.path, run.info | {"class_names": ["cat", "normal"]})
     assert "None of the run's classes" in evaluate.why_not(other)
 
 

@@ -28,6 +28,7 @@ from core.reporting.leaderboard.claims import (
     judge_half,
 )
 from core.runs import artifacts
+from core.runs.run import Run
 from tests.support.leaderboard import change_info, make_notebook_run, make_zoo, set_called
 from tests.support.runs import make_run
 
@@ -47,7 +48,7 @@ def copied(zoo_root: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(zoo_root, tmp_path / "artifacts"))
 
 
-def open_runs(root: Path) -> list[artifacts.Run]:
+def open_runs(root: Path) -> list[Run]:
     return [artifacts.open_run(entry.path) for entry in artifacts.list_runs(root)]
 
 
@@ -98,8 +99,8 @@ def test_order_of_rows_and_other_columns_do_not_matter(copied):
 def test_other_classes_are_another_protocol_and_their_order_is_not(copied):
     run = artifacts.open_run(copied / "release")
     manifest = artifacts.load_manifest(run)
-    turned = artifacts.Run(run.path, run.info | {"class_names": run.class_names[::-1]})
-    fewer = artifacts.Run(run.path, run.info | {"class_names": run.class_names[:2]})
+    turned = Run(run.path, run.info | {"class_names": run.class_names[::-1]})
+    fewer = Run(run.path, run.info | {"class_names": run.class_names[:2]})
     key = zoo.protocol_key(run, manifest)
     assert zoo.protocol_key(turned, manifest) == key != zoo.protocol_key(fewer, manifest)
 
@@ -240,7 +241,7 @@ def test_unknown_metric_and_other_images_are_refused(copied):
 
 def test_classes_in_another_order_are_the_same_answers(zoo_root):
     first, second = only_protocol(zoo_root).runs
-    turned = artifacts.Run(second.path, second.info | {"class_names": second.class_names[::-1]})
+    turned = Run(second.path, second.info | {"class_names": second.class_names[::-1]})
     both = zoo.find_protocols([first, turned])[0]
     plain = zoo.load_test_predictions(zoo.find_protocols([first, second])[0])
     assert zoo.load_test_predictions(both).drawn["macro_f1"] == pytest.approx(
@@ -256,7 +257,7 @@ def test_kept_epochs_are_the_lowest_loss_of_a_phase_or_its_last(zoo_root):
     run = artifacts.open_run(zoo_root / "release")
     assert zoo.kept_epochs(run, "cnn", history) == [2, 4]
     stages = [{"name": "a", "keep": "best"}, {"name": "b", "keep": "last"}]
-    told = artifacts.Run(run.path, run.info | {"recipes": {"cnn": {"stages": stages}}})
+    told = Run(run.path, run.info | {"recipes": {"cnn": {"stages": stages}}})
     assert zoo.kept_epochs(told, "cnn", history) == [2, 5]
     assert zoo.kept_epochs(run, "cnn", history.assign(val_loss=np.nan)) == []
     assert zoo.kept_epochs(run, "cnn", history.iloc[:0]) == []

@@ -24,7 +24,7 @@ from core.reporting.scorecard.scorecard import (
     build_scorecard,
     scorecard_sentence,
 )
-from core.runs import artifacts
+from core.runs import artifacts, writing
 from core.runs.artifacts import ArtifactError
 from tests.support.audit import add_audit, add_external, change_json
 from tests.support.guard import add_guard
@@ -398,7 +398,7 @@ def predict(run_dir: Path, part: str, splits: list[str], found: float) -> None:
     table = rows[["image_id", "split"]].assign(fold="", label=rows["label"])
     table["predicted"] = p.map(lambda v: "covid" if v > 0.5 else "normal")
     table = table.assign(p_covid=p, p_normal=0.95 - p, p_pneumonia=0.05)
-    artifacts.write_predictions(run_dir, "cnn", part, table)
+    writing.write_predictions(run_dir, "cnn", part, table)
 
 
 @pytest.mark.parametrize(("found", "status"), [(1.0, PASSED), (0.8, FAILED)])
