@@ -1,12 +1,13 @@
 """A run in words and tables: what the README shows and `train` prints at its end.
 
-Markdown: the verdict, the models with intervals and floors, cross-validation beside the published
-rows, results on images from elsewhere, and what the scorecard found.
+Markdown: the verdict, the models with intervals and baselines, cross-validation beside the
+published rows, results on external images, and what the scorecard found. Values are gathered here;
+the words stand in templates/run_summary.md.j2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from core.evaluation.cross_validation import folds_not_done, load_pooled
@@ -14,13 +15,11 @@ from core.evaluation.published_protocol import is_published_set, judge_target, p
 from core.reporting import verdict
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
-from core.reporting.scorecard.guard_checks import check_guard
+from core.reporting.templating import render_markdown
 from core.runs import additions, artifacts
-from core.runs.additions import load_maps
 from core.runs.run import Run
 
-INIT_WORDS = {"imagenet": "ImageNet", "random": "random", "scratch": "from scratch"}
-HEAD = ("", "init", "input", "accuracy, %", "macro-F1, %", "covid sensitivity, %", "ms", "MB")
+INIT_TEXT = {"imagenet": "ImageNet", "random": "random", "scratch": "from scratch"}
 NO_VALUE = "–"
 
 
@@ -31,66 +30,36 @@ def summarise_run(run: Run) -> str:
     """
     metrics = {model: artifacts.load_metrics(run, model) for model in run.models}
     titles = {model: run.title(model) for model in run.models}
-    said = verdict.leader_sentence(
-        metrics, run.info.get("comparisons", []), titles, synthetic=run.synthetic
-    )
     inits = run.info.get("init", {})
-    note = verdict.initialisation_note(
-        {m: inits.get(m) for m in run.models if not run.members(m)}, titles
-    )
-    leak = verdict.leak_badge(run.info.get("leakage"))
-    parts = [
-        f"**{leak}.** Its figures are too high for new patients." if leak else "",
-        said.sentence,
-        said.cost,
-        _model_table(run, metrics),
-        "\n".join(_baseline_lines(run, metrics)),
-        note or "",
-        said.basis,
-        *_fold_parts(run),
-        *_external_parts(run),
-        trust_text(run),
-        *_live_parts(run),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def trust_text(run: Run) -> str:
-    """What the scorecard counts, and one line for every check that failed."""
-    checks = scorecard.build_scorecard(run)
-    counts = verdict.trust_counts(check.status for check in checks)
-    failed = [check for check in checks if check.status == scorecard.FAILED]
-    missing = [check.title for check in checks if check.status == scorecard.NOT_DONE]
-    text = f"Trust: the run {counts}" + (f" ({'; '.join(missing)})." if missing else ".")
-    lines = [f"- **Fails {check.title}** ({check.fault}): {check.sentence}" for check in failed]
-    return "\n\n".join([text, "\n".join(lines)] if lines else [text])
-
-
-def _live_parts(run: Run) -> list[str]:
-    """What live answers rest on: the guard's figures and those of the heat maps, where measured."""
-    parts = []
+    baselines = run.info.get("floors") or {}
     evidence = scorecard.load_evidence(run)
-    if evidence.guard:
-        parts.append(f"Pictures of other things: {check_guard(evidence).sentence}")
-    maps = load_maps(run)
-    if maps and maps["status"] == "done":
-        found = maps["models"]
-        all_hits = {model: found[model]["pointing"]["true"]["all"] for model in found}
-        any_hits = next(iter(all_hits.values()))
-        places = [
-            f"{words} {100 * any_hits['against'][place]['hit']['value']:.1f}"
-            for place, words in maps["baselines"].items()
-        ]
-        hits = [
-            f"{run.title(m)} {_share(row['hit']['value'], row['hit'])}"
-            for m, row in all_hits.items()
-        ]
-        parts.append(
-            f"Heat maps, on {any_hits['n']} drawn phantoms with a lesion: hottest on the lesion in "
-            f"% of them {', '.join(hits)}; for comparison {', '.join(places)}. "
-            f"{maps['learned_from']}"
-        )
-    return parts
+    checks = scorecard.judge_evidence(evidence)
+    return render_markdown(
+        "run_summary.md.j2",
+        leak=verdict.leak_badge(run.info.get("leakage")),
+        said=verdict.leader_sentence(
+            metrics, run.info.get("comparisons", []), titles, synthetic=run.synthetic
+        ),
+        models=[
+            *(_model_row(run, model, metrics[model]) for model in run.models),
+            *(_baseline_row(baseline) for baseline in baselines.values()),
+        ],
+        baselines=[
+            (titles[model], verdict.baselines_sentence(metrics[model], baselines))
+            for model in run.models
+            if baselines
+        ],
+        note=verdict.initialisation_note(
+            {m: inits.get(m) for m in run.models if not run.members(m)}, titles
+        ),
+        folds=_folds(run),
+        externals=[_external(run, name) for name in additions.list_external(run)],
+        trust=_trust(checks),
+        guard=next(check.sentence for check in checks if check.key == "guard")
+        if evidence.guard
+        else "",
+        maps=_maps(run),
+    )
 
 
 def score_line(title: str, metrics: Mapping[str, Any]) -> str:
@@ -102,79 +71,8 @@ def score_line(title: str, metrics: Mapping[str, Any]) -> str:
     return f"{title}: {', '.join(shown)}, n = {metrics['n']}."
 
 
-def _model_table(run: Run, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [_model_row(run, model, metrics[model]) for model in run.models]
-    rows += [_baseline_row(floor) for floor in run.info.get("floors", {}).values()]
-    return _table(HEAD, rows)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = (head, ["---"] * len(head), *rows)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _baseline_lines(run: Run, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    floors = run.info.get("floors")
-    if not floors:
-        return []
-    return [
-        f"- {run.title(model)}: {verdict.baselines_sentence(metrics[model], floors)}"
-        for model in run.models
-    ]
-
-
-def _fold_parts(run: Run) -> list[str]:
-    """Cross-validation beside the published rows, the target, and what was not done."""
-    pooled = load_pooled(run)
-    if not pooled:
-        return []
-    lines = []
-    for model, metrics in pooled.items():
-        spread, n_folds = metrics["spread"]["accuracy"], len(metrics["folds"])
-        sd = "" if spread["sd"] is None else f", standard deviation {100 * spread['sd']:.1f}"
-        accuracy = _share(metrics["accuracy"], metrics["intervals"].get("accuracy"))
-        lines.append(
-            f"- {run.title(model)}: accuracy {accuracy} pooled, mean of the {n_folds} folds "
-            f"{100 * spread['mean']:.1f}{sd}."
-        )
-    lines += [f"- {run.title(m)}: folds not done, {why}." for m, why in folds_not_done(run).items()]
-    target = judge_target(run) if is_published_set(run) else None
-    said = []
-    if target is not None:
-        said = [f"**{target.sentence}**", "\n".join(f"- {one.sentence}" for one in target.tasks)]
-        said.append(target.basis)
-    return [published_table(run), "\n".join(lines), *said]
-
-
-def _external_parts(run: Run) -> list[str]:
-    """A table for every set from elsewhere: what is left there of each model."""
-    parts = []
-    for name in additions.list_external(run):
-        document = additions.load_external(run, name)
-        models = [model for model in run.models if model in document["models"]]
-        found = {model: external_sensitivities(document, model) for model in models}
-        classes = [c for c in run.class_names if any(c in row for row in found.values())]
-        head = ("", "accuracy, %", "macro-F1, %", "macro-F1 there against here")
-        head += tuple(f"{name} sensitivity, %" for name in classes)
-        rows = [
-            (
-                run.title(model),
-                *external_cells(document, model),
-                *(found[model].get(name, NO_VALUE) for name in classes),
-            )
-            for model in models
-        ]
-        title = document.get("title", name)
-        intro = f"Images from elsewhere: {title} (n = {document.get('n', 0):,})."
-        missing = document.get("classes_missing") or []
-        if missing:
-            intro += f" It has no {' and no '.join(missing)}."
-        parts += [intro, _table(head, rows)]
-    return parts
-
-
 def external_cells(document: Mapping[str, Any], model: str) -> list[str]:
-    """Accuracy and macro-F1 of a model on a set from elsewhere, and how they differ from here."""
+    """Accuracy and macro-F1 of a model on an external set, and how they differ from the test."""
     figures = document["models"][model]
     intervals, fall = figures.get("intervals") or {}, macro_f1_fall(document, model)
     shares = [_share(figures.get(key), intervals.get(key)) for key in ("accuracy", "macro_f1")]
@@ -182,7 +80,7 @@ def external_cells(document: Mapping[str, Any], model: str) -> list[str]:
 
 
 def external_sensitivities(document: Mapping[str, Any], model: str) -> dict[str, str]:
-    """Class -> the share of its images that the model finds elsewhere, classes there only."""
+    """Class -> the share of its images that the model finds in an external set that has any."""
     figures = document["models"][model]
     intervals = figures.get("intervals") or {}
     return {
@@ -192,10 +90,87 @@ def external_sensitivities(document: Mapping[str, Any], model: str) -> dict[str,
     }
 
 
+def _trust(checks: list[scorecard.Check]) -> dict[str, Any]:
+    """What the scorecard counts, which checks were not done, and those that failed."""
+    return {
+        "counts": verdict.trust_counts(check.status for check in checks),
+        "missing": [check.title for check in checks if check.status == scorecard.NOT_DONE],
+        "failed": [check for check in checks if check.status == scorecard.FAILED],
+    }
+
+
+def _maps(run: Run) -> dict[str, Any] | None:
+    """How often the models' heat maps are hottest on the lesion, None where not measured."""
+    document = additions.load_maps(run)
+    if not document or document["status"] != "done":
+        return None
+    all_hits = {m: row["pointing"]["true"]["all"] for m, row in document["models"].items()}
+    any_hits = next(iter(all_hits.values()))
+    return {
+        "n": any_hits["n"],
+        "hits": [
+            f"{run.title(m)} {_share(row['hit']['value'], row['hit'])}"
+            for m, row in all_hits.items()
+        ],
+        "baselines": [
+            f"{text} {100 * any_hits['against'][place]['hit']['value']:.1f}"
+            for place, text in document["baselines"].items()
+        ],
+        "learned_from": document["learned_from"],
+    }
+
+
+def _folds(run: Run) -> dict[str, Any] | None:
+    """Cross-validation beside the published rows, the target, and what was not done."""
+    pooled = load_pooled(run)
+    if not pooled:
+        return None
+    return {
+        "published": published_table(run),
+        "pooled": [
+            {
+                **metrics["spread"]["accuracy"],
+                "title": run.title(model),
+                "accuracy": _share(metrics["accuracy"], metrics["intervals"].get("accuracy")),
+                "n": len(metrics["folds"]),
+            }
+            for model, metrics in pooled.items()
+        ],
+        "not_done": [(run.title(m), reason) for m, reason in folds_not_done(run).items()],
+        "target": judge_target(run) if is_published_set(run) else None,
+    }
+
+
+def _external(run: Run, name: str) -> dict[str, Any]:
+    """The table of an external set: what is left there of each model."""
+    document = additions.load_external(run, name)
+    found = {
+        model: external_sensitivities(document, model)
+        for model in run.models
+        if model in document["models"]
+    }
+    classes = [c for c in run.class_names if any(c in row for row in found.values())]
+    sensitivities = [f"{name} sensitivity, %" for name in classes]
+    return {
+        "title": document.get("title", name),
+        "n": document.get("n", 0),
+        "missing": document.get("classes_missing"),
+        "head": ["", "accuracy, %", "macro-F1, %", "macro-F1 there against here", *sensitivities],
+        "rows": [
+            [
+                run.title(model),
+                *external_cells(document, model),
+                *(row.get(name, NO_VALUE) for name in classes),
+            ]
+            for model, row in found.items()
+        ],
+    }
+
+
 def _model_row(run: Run, model: str, metrics: Mapping[str, Any]) -> list[str]:
     init = str(run.info.get("init", {}).get(model, NO_VALUE))
     size = run.info.get("model_input_size_px", {}).get(model, run.info.get("input_size_px"))
-    start, seen = INIT_WORDS.get(init, init), f"{size} px"
+    start, seen = INIT_TEXT.get(init, init), f"{size} px"
     if run.members(model):
         start, seen = f"mean of {len(run.members(model))}", NO_VALUE
     covid = metrics["per_class"].get("covid", {}).get("recall")
@@ -213,17 +188,13 @@ def _model_row(run: Run, model: str, metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _baseline_row(floor: Mapping[str, Any]) -> list[str]:
-    kind = "pixels" if floor["kind"] == "pixel" else "files"
+def _baseline_row(baseline: Mapping[str, Any]) -> list[str]:
     return [
-        f"*floor: {floor['title']}*",
+        f"*floor: {baseline['title']}*",
         NO_VALUE,
-        kind,
-        _share(floor["accuracy"], floor["intervals"]["accuracy"]),
-        _share(floor["macro_f1"], floor["intervals"]["macro_f1"]),
-        NO_VALUE,
-        NO_VALUE,
-        NO_VALUE,
+        "pixels" if baseline["kind"] == "pixel" else "files",
+        *(_share(baseline[key], baseline["intervals"][key]) for key in ("accuracy", "macro_f1")),
+        *(NO_VALUE,) * 3,
     ]
 
 

@@ -12,14 +12,23 @@ from core.reporting.leaderboard import describe as leaderboard_describe
 from core.reporting.leaderboard import ranking as zoo
 from core.reporting.leaderboard.claims import UNKNOWN, ClaimResult, judge_claims
 from core.reporting.leaderboard.ranking import Protocol
-from core.reporting.run_summary import INIT_WORDS
+from core.reporting.run_summary import INIT_TEXT
+from core.reporting.templating import markdown_table
 from core.runs.run import Run
 
 METRIC = "macro_f1"
 HEAD = (
-    "rank", "model", "init", "macro-F1, %", "accuracy, %", "macro-F1 against the first",
-    "floors not beaten", "parameters, millions", "training, min", "ms",
-)  # fmt: skip
+    "rank",
+    "model",
+    "init",
+    "macro-F1, %",
+    "accuracy, %",
+    "macro-F1 against the first",
+    "floors not beaten",
+    "parameters, millions",
+    "training, min",
+    "ms",
+)
 
 
 def summarise_zoo(runs: Sequence[Run]) -> str:
@@ -66,7 +75,7 @@ def _protocol_text(protocol: Protocol) -> str:
         [
             f"**{leaderboard_describe.headline(protocol, ranking, METRIC)}**",
             f"{leaderboard_describe.protocol_words(protocol)}.",
-            "\n".join([_line(HEAD), _line(["---"] * len(HEAD)), *map(_line, rows)]),
+            markdown_table(rows, HEAD),
             leaderboard_describe.baselines_text(protocol, ranking),
             "\n".join(claims),
         ]
@@ -74,7 +83,7 @@ def _protocol_text(protocol: Protocol) -> str:
 
 
 def _row(row: dict[str, Any]) -> list[str]:
-    init = "mean" if row["kind"] == "ensemble" else INIT_WORDS.get(row["init"], row["init"])
+    init = "mean" if row["kind"] == "ensemble" else INIT_TEXT.get(row["init"], row["init"])
     if row["behind"] == 0 and row["rank"] == 1:
         against = "–"
     else:
@@ -84,10 +93,17 @@ def _row(row: dict[str, Any]) -> list[str]:
             f"{'cannot be told' if row['tied_with_best'] else 'behind'}"
         )
     return [
-        str(row["rank"]), row["label"], init, _share(row, METRIC), _share(row, "accuracy"), against,
-        str(len(row["floors_lost"])), _number(row["params"] / 1e6, 2),
-        _number(row["train_s"] / 60, 1), _number(row["latency_ms"], 1),
-    ]  # fmt: skip
+        str(row["rank"]),
+        row["label"],
+        init,
+        _share(row, METRIC),
+        _share(row, "accuracy"),
+        against,
+        str(len(row["floors_lost"])),
+        _number(row["params"] / 1e6, 2),
+        _number(row["train_s"] / 60, 1),
+        _number(row["latency_ms"], 1),
+    ]
 
 
 def _claim_line(claim: ClaimResult) -> str:
@@ -108,7 +124,3 @@ def _share(row: dict[str, Any], metric: str) -> str:
 
 def _number(value: float, digits: int) -> str:
     return "–" if pd.isna(value) else f"{value:.{digits}f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
