@@ -17,6 +17,7 @@ from core.backend import import_keras
 from core.datasets.phantom.generate import make_phantom, write_phantoms
 from core.inference.served_model import load_model
 from core.runs import artifacts
+from tests.support.cli import run_here
 from tests.support.files import write_published_layout
 
 MODELS = "cnn,resnet50,mobilenetv2"
@@ -31,16 +32,24 @@ def place(tmp_path_factory):
     return folder
 
 
+def folders(place):
+    data = {"CXR_DATA": str(place / "data"), "CXR_CACHE": str(place / "cache")}
+    return data | {"CXR_ARTIFACTS": str(place / "runs"), "KERAS_HOME": str(place / "no-keras")}
+
+
 def command(place, *arguments):
-    environment = dict(os.environ, CXR_DATA=str(place / "data"), CXR_CACHE=str(place / "cache"))
-    environment |= {"CXR_ARTIFACTS": str(place / "runs"), "KERAS_HOME": str(place / "no-keras")}
-    return [sys.executable, "-m", "core", *arguments], environment
+    return [sys.executable, "-m", "core", *arguments], dict(os.environ) | folders(place)
 
 
-def run_core(place, *arguments, **variables):
+def start_core(place, *arguments, **variables):
+    """In a process of its own, as a person starts it."""
     words, environment = command(place, *arguments)
     environment |= variables
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=400)
+
+
+def run_core(place, *arguments):
+    return run_here(list(arguments), folders(place))
 
 
 def train_words(run, models, epochs, *more):
@@ -52,7 +61,7 @@ def train_words(run, models, epochs, *more):
 def trained(place):
     words = train_words("three", MODELS, 2)
     words[2] = str(place / "data" / "tiny")  # by path: no file of the run may hold it
-    done = run_core(place, *words)
+    done = start_core(place, *words)
     assert done.returncode == 0, done.stderr
     return artifacts.open_run(place / "runs" / "three"), done
 
@@ -221,7 +230,7 @@ def test_imagenet_weights_go_through_their_stages(place):
     write_published_layout(home / "models" / name, base)
     words = train_words("imagenet", "mobilenetv2", 1)
     words[words.index("random")] = "auto"
-    done = run_core(place, *words, KERAS_HOME=str(home))
+    done = start_core(place, *words, KERAS_HOME=str(home))
     assert done.returncode == 0, done.stderr
     assert "MobileNetV2: ImageNet weights" in done.stderr
     run = artifacts.open_run(place / "runs" / "imagenet")
