@@ -96,17 +96,18 @@ def wrong_images(
     confidence: tuple[float, float] = (0.0, 1.0),
     missed_by: str = "any",
 ) -> pd.DataFrame:
-    """Images that the chosen models got wrong, one row each, the surest mistake first.
+    """Images that at least one of `models` got wrong, one row each, the surest mistake first.
 
-    `missed_by` (a key of MISSED_BY) counts over `models`; `predicted` and `confidence` are asked
-    of at least one wrong answer. Columns: image_id, label, confidence (of the surest wrong answer
-    that fits), wrong (the models that are wrong, joined by ", "), n_wrong.
+    `missed_by` (a key of MISSED_BY) counts over all models of `answers`, chosen or not; `predicted`
+    and `confidence` are asked of at least one wrong answer of `models`. Columns: image_id, label,
+    confidence (of the surest wrong answer that fits), wrong (all models that are wrong, joined by
+    ", "), n_wrong.
     """
-    own = answers[answers["model"].isin(models)]
-    wrong = own[~own["right"].astype(bool)]
-    per_image = wrong.groupby("image_id")["model"].agg([", ".join, "size"])
+    all_wrong = answers[~answers["right"].astype(bool)]
+    per_image = all_wrong.groupby("image_id")["model"].agg([", ".join, "size"])
     per_image.columns = ["wrong", "n_wrong"]
-    needed = {"any": None, "one": 1, "all": len(models)}[missed_by]
+    wrong = all_wrong[all_wrong["model"].isin(models)]
+    needed = {"any": None, "one": 1, "all": answers["model"].nunique()}[missed_by]
     if needed is not None:
         per_image = per_image[per_image["n_wrong"] == needed]
     # The slider moves in hundredths, so its ends count as that near.
