@@ -7,6 +7,9 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 
+# What OpenVINO may compute at on a CPU.
+PRECISIONS = ("f32", "bf16", "f16")
+
 
 def prepare_environment() -> None:
     """Settings that only count before the first import."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from core.files import jsonable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def say(text: str) -> None:
@@ -28,10 +30,15 @@ def fail(sentence: str, as_json: bool = False, status: int = 2) -> int:
     return status
 
 
-def progress(total: int, what: str, unit: str) -> tqdm:
+def progress(total: int | None, what: str, unit: str) -> tqdm:
     """A progress bar with time left on stderr; rare lines where it is no terminal."""
-    quiet = not sys.stderr.isatty()
+    from tqdm import tqdm
+
     return tqdm(
-        total=total, desc=what, unit=unit, file=sys.stderr, dynamic_ncols=True,
-        mininterval=30 if quiet else 0.2, leave=True,
-    )  # fmt: skip
+        total=total,
+        desc=what,
+        unit=unit,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        mininterval=0.2 if sys.stderr.isatty() else 30,
+    )

@@ -1,1 +1,4 @@
-"""The command line: one module a command."""
+"""The command line: one module a command, listed in core.__main__.
+
+Slow imports (tables, models, statistics) stand inside the functions that run a command.
+"""

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from core.cli.arguments import add_data_argument, add_run_argument, open_named
+from core.backend import PRECISIONS
+from core.cli.arguments import add_data_argument, add_json_argument, add_run_argument, open_named
 from core.config import data_root
 from core.console import print_json, say
-from core.datasets.registry import dataset_folder
-from core.evaluation.audit.run import audit_run
-from core.evaluation.audit.source_probe_images import default_probe
-from core.inference.ensemble import AuditError
-from core.inference.served_model import PRECISIONS
-from core.metrics.classification import COVID
-from core.runs.additions import load_audit, write_audit
-from core.runs.missing_weights import check_no_loss
-from core.runs.run import Run
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from core.runs.run import Run
 
 EXAMPLES = """examples:
   python -m core audit --run release
@@ -25,35 +22,39 @@ EXAMPLES = """examples:
 """
 
 
-def add_audit_parser(subparsers) -> None:
-    """Add the `audit` command."""
-    parser = subparsers.add_parser(
-        "audit",
-        help="leakage, blackout, source probe, perturbation and subgroups of a run",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `audit`."""
     add_run_argument(parser)
     add_data_argument(parser)
     parser.add_argument(
-        "--probe", type=Path, metavar="PATH",
+        "--probe",
+        type=Path,
+        metavar="PATH",
         help="folder of images from the covid images' own collection that show another disease "
         "(default for darkcovidnet: kaggle-covid19-xray, where it lies beside it)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--masks", type=Path, metavar="PATH",
+        "--masks",
+        type=Path,
+        metavar="PATH",
         help="folder of lung masks under the images' names (default: one box for all)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--precision", choices=PRECISIONS,
+        "--precision",
+        choices=PRECISIONS,
         help="compute at another precision than the run's; the audit is marked with it",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.set_defaults(func=run_audit)
+    )
+    add_json_argument(parser)
 
 
-def run_audit(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Exit status 1 when some images, or the probe that was named, could not be used."""
+    from core.datasets.registry import dataset_folder
+    from core.evaluation.audit.run import audit_run
+    from core.evaluation.audit.source_probe_images import default_probe
+    from core.metrics.classification import COVID
+    from core.runs.additions import load_audit, write_audit
+
     run = open_named(args.run)
     name = run.info["dataset"]["name"]
     probe = args.probe
@@ -63,11 +64,15 @@ def run_audit(args: argparse.Namespace) -> int:
             say(f"Source probe: {probe.name}, the one for {name}; --probe takes another.")
     _keep_models(run)
     document = audit_run(
-        run, args.data or dataset_folder(name, data_root()),
-        probe=probe, masks=args.masks, precision=args.precision, say=say,
-    )  # fmt: skip
+        run,
+        args.data or dataset_folder(name, data_root()),
+        probe=probe,
+        masks=args.masks,
+        precision=args.precision,
+        say=say,
+    )
     if args.data and document["blackout"] is None and document["perturbation"] is None:
-        raise AuditError(
+        raise UserError(
             f"{args.data} holds none of the test images of run {run.name}; give the folder of the "
             "data set that the run was trained on."
         )
@@ -101,6 +106,9 @@ def summary_lines(run: Run, document: dict) -> list[str]:
 
 def _keep_models(run: Run) -> None:
     """An audit of models that cannot be asked any more stays."""
+    from core.runs.additions import load_audit
+    from core.runs.missing_weights import check_no_loss
+
     earlier = load_audit(run) or {}
     asked = {
         model
@@ -112,9 +120,11 @@ def _keep_models(run: Run) -> None:
 
 def _keep_better(run: Run, document: dict) -> None:
     """An audit made with the images is not replaced by one made without them."""
+    from core.runs.additions import load_audit
+
     earlier = load_audit(run) if document["n_test"] == 0 else None
     if earlier is not None and earlier["blackout"] is not None:
-        raise AuditError(
+        raise UserError(
             f"The images of run {run.name} are not here, and its audit of {earlier['created']} was "
             "made with them, so that one is kept; give --data to make it anew."
         )

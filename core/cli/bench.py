@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from core.bench.measurement import to_json
-from core.bench.registry import BENCHES, run_benches
+from core.bench.registry import BENCHES
+from core.cli.arguments import add_json_argument
 from core.console import print_json, say
 
 EXAMPLES = """examples:
@@ -15,22 +15,18 @@ EXAMPLES = """examples:
 """
 
 
-def add_bench_parser(subparsers) -> None:
-    """Add the `bench` command."""
-    parser = subparsers.add_parser(
-        "bench",
-        help="measure statistics, pages, live answers, training, memory and the audit here",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench`."""
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--run", help="the run whose audit and pages are timed (default: newest)")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.set_defaults(func=run_bench)
+    add_json_argument(parser)
 
 
-def run_bench(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Exit status 1 when something could not be measured; slowness is no failure."""
+    from core.bench.measurement import to_json
+    from core.bench.registry import run_benches
+
     results = run_benches(args.names, args.run, say)
     if args.json:
         print_json(to_json(results))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from core.cli.arguments import add_data_argument, add_run_argument, open_named
+from core.cli.arguments import add_data_argument, add_json_argument, add_run_argument, open_named
 from core.config import data_root
 from core.console import print_json, say
-from core.datasets.registry import dataset_folder
-from core.reporting.model_card import refresh_cards
-from core.runs.additions import load_guard_document, write_guard
-from core.runs.run import Run
-from core.serving.guard.detector import build_guard
-from core.serving.guard.evaluate import measure_guard
-from core.serving.guard.fit import fit_guard
+
+if TYPE_CHECKING:
+    from core.runs.run import Run
 
 EXAMPLES = """examples:
   python -m core guard --run release
@@ -25,22 +22,22 @@ replaced as a whole.
 """
 
 
-def add_guard_parser(subparsers) -> None:
-    """Add the `guard` command."""
-    parser = subparsers.add_parser(
-        "guard",
-        help="fit and measure what refuses pictures that are no chest X-ray",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `guard`."""
     add_run_argument(parser)
     add_data_argument(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.set_defaults(func=run_guard)
+    add_json_argument(parser)
 
 
-def run_guard(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Exit status 1 when something could not be measured."""
+    from core.datasets.registry import dataset_folder
+    from core.reporting.model_card import refresh_cards
+    from core.runs.additions import load_guard_document, write_guard
+    from core.serving.guard.detector import build_guard
+    from core.serving.guard.evaluate import measure_guard
+    from core.serving.guard.fit import fit_guard
+
     run = open_named(args.run)
     root = args.data or dataset_folder(run.info["dataset"]["name"], data_root())
     document, arrays, model = fit_guard(run, root, data_root(), say)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from core.cli.arguments import add_run_argument, open_named
+from core.cli.arguments import add_json_argument, add_run_argument, open_named
 from core.console import print_json, say
-from core.evaluation.heatmaps.evaluate import MapsError, measure_maps
-from core.reporting.model_card import refresh_cards
-from core.runs.additions import load_maps, write_maps
-from core.runs.missing_weights import check_no_loss, need_weights
+from core.errors import UserError
 
 EXAMPLES = """example:
   python -m core maps --run release
@@ -20,21 +17,19 @@ to the run's maps/ and into the models' cards. Takes a few minutes; no data set 
 """
 
 
-def add_maps_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add the command `maps`."""
-    parser = subparsers.add_parser(
-        "maps",
-        help="check a run's heat maps on drawn phantoms with known lesions",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `maps`."""
     add_run_argument(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.set_defaults(func=run_maps)
+    add_json_argument(parser)
 
 
-def run_maps(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Exit status 1 when the run's maps cannot be measured."""
+    from core.evaluation.heatmaps.evaluate import measure_maps
+    from core.reporting.model_card import refresh_cards
+    from core.runs.additions import load_maps, write_maps
+    from core.runs.missing_weights import check_no_loss, need_weights
+
     run = open_named(args.run)
     need_weights(run)
     check_no_loss(run, "figures of heat maps", (load_maps(run) or {}).get("models", ()))
@@ -59,7 +54,7 @@ def _need_skimage() -> None:
     try:
         import skimage.metrics  # noqa: F401
     except ImportError:
-        raise MapsError(
+        raise UserError(
             "scikit-image is not installed, which this command needs; run `make setup`, or "
             "`pip install -r requirements.txt`."
         ) from None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from core.cli.arguments import add_run_argument, open_named
+from core.cli.arguments import add_json_argument, add_run_argument, open_named, split_names
 from core.console import print_json, say
-from core.runs.missing_weights import join_titles, retrain_command
-from core.runs.prune import slim_run
 
 EXAMPLES = """examples:
   python -m core slim --run zoo-darkcovidnet
@@ -17,25 +15,24 @@ Every figure, curve and page stays as it was; only asking a model about new pict
 """
 
 
-def add_slim_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add the command `slim`."""
-    parser = subparsers.add_parser(
-        "slim",
-        help="delete the weights of a run's models and keep its figures",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `slim`."""
     add_run_argument(parser)
     parser.add_argument(
-        "--keep", default=(), type=_names, metavar="NAMES",
+        "--keep",
+        default=(),
+        type=split_names,
+        metavar="NAMES",
         help="models whose weights stay, with commas between them (default: none)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.set_defaults(func=run_slim)
+    )
+    add_json_argument(parser)
 
 
-def run_slim(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Say how many MB were freed."""
+    from core.runs.missing_weights import join_titles, retrain_command
+    from core.runs.prune import slim_run
+
     run, freed = slim_run(open_named(args.run), args.keep)
     say(f"{freed / 1e6:.1f} MB freed in run {run.name}.")
     if run.served:
@@ -51,7 +48,3 @@ def run_slim(args: argparse.Namespace) -> int:
         document = {"run": run.name, "freed_mb": freed / 1e6}
         print_json(document | {"kept": run.served, "not_kept": gone})
     return 0
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from core.cli.arguments import split_names
 from core.config import Config, artifacts_root
 from core.console import fail, say
 from core.models.names import expand_names
-from core.reporting.run_summary import score_line
-from core.runs.artifacts import load_metrics
 
 EXAMPLES = """examples:
   python -m core train --dataset darkcovidnet --models cnn,resnet50,mobilenetv2 --run release
@@ -19,40 +18,47 @@ EXAMPLES = """examples:
 """
 
 
-def add_train_parser(subparsers) -> None:
-    """Add the `train` command."""
-    parser = subparsers.add_parser(
-        "train",
-        help="train, export and evaluate models into a run",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `train`."""
     parser.add_argument("--dataset", required=True, help="a known name or the path of a folder")
     parser.add_argument(
-        "--models", default="cnn,resnet50,mobilenetv2", type=_names, metavar="NAMES",
+        "--models",
+        default="cnn,resnet50,mobilenetv2",
+        type=split_names,
+        metavar="NAMES",
         help="names with commas between them; zoo: all of the field's notebooks and ours "
         "(default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument("--run", required=True, help="name of the run, a folder in artifacts/")
-    parser.add_argument("--classes", type=_names, help="only these classes, such as covid,normal")
     parser.add_argument(
-        "--split", choices=("group", "random"), default="group",
+        "--classes", type=split_names, help="only these classes, such as covid,normal"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("group", "random"),
+        default="group",
         help="group keeps a patient on one side (default); random does not, to show what leaks "
         "(with --allow-leakage)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--folds", type=int, default=0, metavar="K",
+        "--folds",
+        type=int,
+        default=0,
+        metavar="K",
         help="cross-validate too: the hold-out part is fold 0, and K-1 more models are trained; "
         "with --resume folds are added to a finished run",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--fold-models", type=_names, metavar="NAMES",
+        "--fold-models",
+        type=split_names,
+        metavar="NAMES",
         help="cross-validate these models only; of the others the run says that it was not done",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--allow-leakage", action="store_true",
+        "--allow-leakage",
+        action="store_true",
         help="score a run whose test part shares patients or pictures with train, marked as such",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--init", default="auto", help="auto, imagenet, random or a weights file (default: auto)"
     )
@@ -60,27 +66,31 @@ def add_train_parser(subparsers) -> None:
     parser.add_argument("--epochs", type=int, help="at most so many epochs a stage")
     parser.add_argument("--seed", type=int, default=0, help="of split and training (default: 0)")
     parser.add_argument(
-        "--group-copies", action="store_true",
+        "--group-copies",
+        action="store_true",
         help="look for augmented copies (turned, mirrored, zoomed ...) and keep them together; "
         "done by itself for data sets known to hold some",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--mixed", choices=("auto", "on", "off", "measure"), default="auto",
+        "--mixed",
+        choices=("auto", "on", "off", "measure"),
+        default="auto",
         help="half precision (bfloat16): on a GPU (auto), always, never (GPUs made before 2020), "
         "or where a few steps of each model show that it is faster here (measure)",
-    )  # fmt: skip
+    )
     parser.add_argument("--quick", action="store_true", help="64 px, few epochs: a demonstration")
     parser.add_argument(
-        "--keep-keras", action=argparse.BooleanOptionalAction, default=False,
+        "--keep-keras",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="also keep model.keras, for further training",
-    )  # fmt: skip
+    )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     again.add_argument("--replace", action="store_true", help="train a run that exists anew")
-    parser.set_defaults(func=run_train)
 
 
-def run_train(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Train as asked; progress and summary on stderr."""
     config = Config(
         dataset=args.dataset,
@@ -106,6 +116,8 @@ def run_train(args: argparse.Namespace) -> int:
         import_keras()
     except ImportError:
         return fail("Training needs TensorFlow, which is not installed; run `make setup` first.")
+    from core.reporting.run_summary import score_line
+    from core.runs.artifacts import load_metrics
     from core.training.pipeline import train_and_evaluate
 
     run_dir = artifacts_root() / config.run
@@ -118,7 +130,3 @@ def run_train(args: argparse.Namespace) -> int:
         say(score_line(run.title(model), load_metrics(run, model)))
     say(f"See it with `make dashboard`. Files: {run.path.as_posix()}")
     return 0
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from core.cli.arguments import add_json_argument
 from core.config import artifacts_root
 from core.console import print_json, say
-from core.reporting.leaderboard.markdown import summarise_zoo, zoo_to_json
-from core.reporting.leaderboard.ranking import ZooError
-from core.runs import artifacts
-from core.runs.artifacts import ArtifactError
 
 EXAMPLES = """examples:
   python -m core zoo
@@ -17,24 +14,21 @@ EXAMPLES = """examples:
 """
 
 
-def add_zoo_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add the command `zoo`."""
-    parser = subparsers.add_parser(
-        "zoo",
-        help="rank the models of every run that shares a protocol, and judge the notebooks' claims",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.set_defaults(func=run_zoo)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `zoo`."""
+    add_json_argument(parser)
 
 
-def run_zoo(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Exit status 1 where a run had to be left out. Raises ZooError with nothing to rank."""
+    from core.reporting.leaderboard.markdown import summarise_zoo, zoo_to_json
+    from core.reporting.leaderboard.ranking import ZooError
+    from core.runs.artifacts import ArtifactError, list_runs, open_run
+
     runs, left_out = [], 0
-    for entry in artifacts.list_runs(artifacts_root()):
+    for entry in list_runs(artifacts_root()):
         try:
-            runs.append(artifacts.open_run(entry.path))
+            runs.append(open_run(entry.path))
         except ArtifactError as error:
             say(f"Run {entry.name} is left out: {error}")
             left_out = 1

@@ -16,7 +16,6 @@ build that is killed loses at most the batch it was at.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import sqlite3
@@ -219,7 +218,12 @@ def locked(folder: Path) -> Iterator[Path]:
     """Hold the folder's lock; the system lets go of it even where the process is killed."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(
+            ImportError
+        ):  # Windows, where two builds at once are not kept apart
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
         for left_over in folder.glob(".view-*"):
             left_over.unlink(missing_ok=True)
         yield folder

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from core.backend import import_openvino
+from core.backend import PRECISIONS, import_openvino
 from core.errors import UserError
 from core.inference.receptive_field import Places, align_maps, find_places
 from core.runs.artifacts import ArtifactError, model_files
 from core.runs.missing_weights import retrain_command
 from core.runs.run import Run
-
-PRECISIONS = ("f32", "bf16", "f16")
 
 
 class InferenceError(UserError):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.__main__ import build_parser, main
+from core.__main__ import COMMANDS, build_parser, main
 from core.config import Config, ConfigError
 from core.runs import artifacts
 from core.training.export import ExportError
@@ -146,8 +146,8 @@ def test_evaluate_scores_an_ensemble_as_the_mean_of_its_members(command, root):
 
 @pytest.mark.parametrize("text", ["", "| a table |"])
 def test_evaluate_ends_with_what_was_published_on_the_same_images(command, root, monkeypatch, text):
-    monkeypatch.setattr("core.cli.evaluate.published_table", lambda run: text)
-    monkeypatch.setattr("core.cli.evaluate.is_published_set", lambda run: True)
+    monkeypatch.setattr("core.evaluation.published_protocol.published_table", lambda run: text)
+    monkeypatch.setattr("core.evaluation.published_protocol.is_published_set", lambda run: True)
     status, out, said = command("evaluate", "--run", "demo", "--json")
     assert status == 0 and set(json.loads(out)) == {"run", "data", "source", "models", "excluded"}
     assert said.strip().endswith("| a table |") == bool(text)
@@ -158,7 +158,7 @@ def test_evaluate_speaks_of_publications_only_where_the_images_are_theirs(comman
     def fails(run):
         raise AssertionError("not the published images")
 
-    monkeypatch.setattr("core.cli.evaluate.published_table", fails)
+    monkeypatch.setattr("core.evaluation.published_protocol.published_table", fails)
     assert command("evaluate", "--run", "demo")[0] == 0
 
 
@@ -314,7 +314,7 @@ def test_errors_on_the_way_are_one_sentence(command, monkeypatch, raised, says, 
     def fails(_args):
         raise raised
 
-    monkeypatch.setattr("core.cli.use.run_summary", fails)
+    monkeypatch.setattr("core.cli.summary.run_command", fails)
     status, out, said = command("summary", "--run", "demo")
     assert (status, out) == (expected, "")
     assert said.count("\n") == 1 and says in said
@@ -355,9 +355,12 @@ def test_data_with_masks_beside_it_is_whole(command, root):
 
 
 def parsers() -> dict[str, ArgumentParser]:
-    parser = build_parser()
-    (commands,) = (a for a in parser._actions if a.dest == "command")
-    return {"": parser, **commands.choices}
+    """The parser of the command line, and each command's own."""
+    found = {"": build_parser()}
+    for name in COMMANDS:
+        (commands,) = (a for a in build_parser(name)._actions if a.dest == "command")
+        found[name] = commands.choices[name]
+    return found
 
 
 @pytest.mark.parametrize("name", parsers())

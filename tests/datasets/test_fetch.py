@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import csv
 import hashlib
@@ -19,7 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from core.cli.data import add_data_parser
+from core.__main__ import main
 from core.datasets import download, fetch
 from core.datasets.fetch import IncompleteError, fetch_dataset
 from core.datasets.folder import load_table
@@ -334,10 +333,7 @@ def test_progress_goes_to_stderr_and_names_files_and_bytes(get, capsys):
 
 
 def run_command(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_data_parser(parser.add_subparsers())
-    args = parser.parse_args(["data", *argv])
-    return args.func(args)
+    return main(["data", *argv])
 
 
 def test_command_without_a_network_says_one_sentence(server, tmp_path, monkeypatch, capsys):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import pytest
 
-from core.cli.data import add_data_parser
+from core.__main__ import main
 from core.datasets.registry import (
     KNOWN,
     DatasetError,
@@ -119,10 +118,7 @@ def test_the_layout_alone_tells_the_parts_and_needs_both(tmp_path):
 
 
 def run_command(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_data_parser(parser.add_subparsers())
-    args = parser.parse_args(["data", *argv])
-    return args.func(args)
+    return main(["data", *argv])
 
 
 def test_command_lists_and_checks(tmp_path, monkeypatch, capsys):

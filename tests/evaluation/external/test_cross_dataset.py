@@ -11,11 +11,11 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from core.__main__ import main
-from core.cli import cross
-from core.cli.cross import cell_text
+from core.evaluation.external import cross_dataset_tasks
 from core.evaluation.external.cross_dataset import build_matrices, build_matrix
 from core.evaluation.external.cross_dataset_rows import choose_runs, row_name
 from core.evaluation.external.scoring import compare_with_test_split, score_external
+from core.reporting.cross_dataset import cell_text
 from core.runs import additions, artifacts, writing
 from core.runs.artifacts import open_run
 from core.runs.run import NOT_KEPT, Run
@@ -339,7 +339,9 @@ def test_every_run_is_scored_on_the_others_data(command, tmp_path, monkeypatch):
     # What is there is not made again, unless that is asked for.
     made = []
     monkeypatch.setattr(
-        cross, "evaluate_and_keep", lambda run, *_, **more: made.append((run.name, more))
+        cross_dataset_tasks,
+        "evaluate_into_run",
+        lambda run, *_, **more: made.append((run.name, more)),
     )
     status, out, said = command()
     assert status == 0 and made == [] and "there already" in said

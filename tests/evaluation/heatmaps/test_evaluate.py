@@ -40,7 +40,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
         patch.setattr(evaluate, "SANITY_PHANTOMS", 3)
         real = evaluate.measure_maps
         patch.setattr(
-            "core.cli.maps.measure_maps",
+            evaluate,
+            "measure_maps",
             lambda run, say: real(run, per_class=PHANTOMS, size_px=96, say=say),
         )
         assert main(["maps", "--run", "demo", "--json"]) == 0
