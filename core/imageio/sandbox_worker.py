@@ -1,7 +1,7 @@
-"""The process in which pictures are decoded: `python -m core.imageio.sandbox_worker`, see
+"""The process in which images are decoded: `python -m core.imageio.sandbox_worker`, see
 core/imageio/sandbox.py.
 
-One request: 4 bytes length, then the file's bytes. One answer: 4 bytes length, a JSON header, then
+One request: 4 bytes length, then the file's bytes. One reply: 4 bytes length, a JSON header, then
 the pixels as they lie in memory. Nothing is pickled and nothing of a file is written anywhere.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 LENGTH = struct.Struct("<L")
 MAX_HEADER_BYTES = 1024 * 1024
+MAX_UNEXPECTED_CHARS = 300
 OPEN_FILES = 32
 READY = b"ready"
 NOTHING = memoryview(b"")
@@ -48,11 +49,11 @@ def limit_process(address_space_bytes: int) -> list[str]:
     return held
 
 
-def resident_bytes() -> int:
-    """Memory that this process holds now; 0 where the system does not tell."""
+def _memory_bytes(which: int) -> int:
+    """This process's address space (0) or resident memory (1); 0 where the system does not tell."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            return int(file.read().split()[which]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
 
@@ -65,8 +66,12 @@ def read_exactly(stream: BinaryIO, n_bytes: int) -> bytes:
     return data
 
 
-def answer(data: bytes, memory_bytes: int) -> tuple[dict[str, Any], memoryview]:
-    """Decode one picture: the header that is sent back, and the pixels (none with an error)."""
+def decode_request(data: bytes, memory_bytes: int) -> tuple[dict[str, Any], memoryview]:
+    """Decode one image: the header that is sent back, and the pixels (none unless it was read).
+
+    The header is {"error": what ImageError says}, {"unexpected": what should never be}, or the
+    fields of Decoded without its pixels.
+    """
     from core.imageio.decode import NO_MEMORY, ImageError, decode_image
 
     try:
@@ -76,6 +81,13 @@ def answer(data: bytes, memory_bytes: int) -> tuple[dict[str, Any], memoryview]:
         return {"error": _no_memory(memory_bytes) if message == NO_MEMORY else message}, NOTHING
     except MemoryError:
         return {"error": _no_memory(memory_bytes)}, NOTHING
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of a decoder written in Rust is no Exception
+        return {"unexpected": f"{type(error).__name__}: {error}"[:MAX_UNEXPECTED_CHARS]}, NOTHING
+    pixels = decoded.pixels
+    if pixels.dtype != "uint8" or pixels.shape != (decoded.height, decoded.width):
+        return {"unexpected": f"an image of {pixels.dtype} {pixels.shape}"}, NOTHING
     header = {
         "width": decoded.width,
         "height": decoded.height,
@@ -86,7 +98,7 @@ def answer(data: bytes, memory_bytes: int) -> tuple[dict[str, Any], memoryview]:
         "facts": dict(decoded.facts),
         "tags_read": list(decoded.tags_read),
     }
-    return header, memoryview(decoded.pixels).cast("B")
+    return header, pixels.data.cast("B")
 
 
 def _no_memory(memory_bytes: int) -> str:
@@ -97,17 +109,17 @@ def _no_memory(memory_bytes: int) -> str:
 
 
 def main(memory_bytes: int, seconds: float) -> None:
-    """Answer requests until the other side closes its end."""
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    # What a library prints must not get into the answers; it has nowhere else to go either.
-    answers = os.fdopen(os.dup(answers.fileno()), "wb")
+    """Reply to requests until the other side closes its end."""
+    requests = sys.stdin.buffer
+    # What a library prints must not get into the replies; it has nowhere else to go either.
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(2, 1)
-    # Before the limits: shared libraries are no part of a picture.
+    # Before the limits: shared libraries are no part of an image.
     importlib.import_module("core.imageio.decode")
 
-    limit_process(memory_bytes + _address_space_bytes())
-    answers.write(READY)
-    answers.flush()
+    limit_process(memory_bytes + _memory_bytes(0))
+    replies.write(READY)
+    replies.flush()
     if not _waits(requests):
         importlib.import_module("core.imageio.dicom")  # half a second, taken while nobody waits
     while True:
@@ -117,23 +129,15 @@ def main(memory_bytes: int, seconds: float) -> None:
         except EOFError:
             return
         _alarm(2 * seconds)
-        header, pixels = answer(data, memory_bytes)
+        header, pixels = decode_request(data, memory_bytes)
         del data
-        header["resident_bytes"] = resident_bytes()
+        header["resident_bytes"] = _memory_bytes(1)
         text = json.dumps(header).encode()
-        answers.write(LENGTH.pack(len(text)) + text)
-        answers.write(pixels)
-        answers.flush()
+        replies.write(LENGTH.pack(len(text)) + text)
+        replies.write(pixels)
+        replies.flush()
         _alarm(0)
         del pixels
-
-
-def _address_space_bytes() -> int:
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _waits(stream: BinaryIO) -> bool:

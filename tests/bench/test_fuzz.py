@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ import pytest
 from core.bench import fuzz
 from core.bench.fuzz import FuzzResult, mutate, rebuild, run_fuzz
 from core.bench.fuzz_seeds import build_seeds, encode, make_dicom
+from core.imageio import sandbox
 from core.imageio.decode import Decoded, ImageError, decode_image
+from core.imageio.sandbox import close_sandbox
 from core.imageio.zip_archive import read_zip
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "ZIP", "DICOM of pydicom")
@@ -87,26 +91,37 @@ def test_pngs_get_right_checksums():
     assert "CRC" not in str(caught.value) and "checksum" not in str(caught.value)
 
 
-class _Fault:
-    """decode_image with a fault, in the child process by way of sitecustomize."""
-
-    def __init__(self, tmp_path, monkeypatch, body: str) -> None:
-        (tmp_path / "sitecustomize.py").write_text(
-            "import os, sys\n"
-            "if any('core.bench.fuzz' in part for part in sys.orig_argv):\n"
-            "    import core.imageio.decode as images\n"
-            "    right = images.decode_image\n"
-            "    def wrong(data):\n"
-            f"        {body}\n"
-            "        return right(data)\n"
-            "    images.decode_image = wrong\n"
-        )
-        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{fuzz._ROOT}")
-
-
-def test_other_exceptions_are_counted_and_can_be_made_again(tmp_path, monkeypatch):
+@pytest.fixture
+def faulty(monkeypatch):
+    """Gives the sandbox's workers a decode_image with a fault."""
     monkeypatch.delenv("CXR_DATA", raising=False)
-    _Fault(tmp_path, monkeypatch, "if len(data) % 5 == 0: raise KeyError('fault')")
+    start = subprocess.Popen
+
+    def build_in(fault: str) -> None:
+        code = (
+            "import os, sys, core.imageio.decode as decode\n"
+            "from dataclasses import replace\n"
+            "from core.imageio.sandbox_worker import main\n"
+            "right = decode.decode_image\n"
+            "def wrong(data):\n"
+            f"    {fault}\n"
+            "    return right(data)\n"
+            "decode.decode_image = wrong\n"
+            "main(int(sys.argv[1]), float(sys.argv[2]))\n"
+        )
+
+        def patched(command, **options):
+            return start([sys.executable, "-c", code, *command[-2:]], **options)
+
+        close_sandbox()
+        monkeypatch.setattr(sandbox.subprocess, "Popen", patched)
+
+    yield build_in
+    close_sandbox()
+
+
+def test_other_exceptions_are_counted_and_can_be_made_again(faulty):
+    faulty("if len(data) % 5 == 0: raise KeyError('fault')")
     result = run_fuzz(40, 1, ["BMP"])
     assert result.tried == 40 and 0 < len(result.wrong) < 40 and not result.crashed
     assert "KeyError: 'fault'" in result.wrong[0]
@@ -114,14 +129,29 @@ def test_other_exceptions_are_counted_and_can_be_made_again(tmp_path, monkeypatc
     assert len(rebuild(recipe)) % 5 == 0
 
 
-def test_crashes_are_counted_and_the_rest_is_tried(tmp_path, monkeypatch):
-    monkeypatch.delenv("CXR_DATA", raising=False)
-    _Fault(tmp_path, monkeypatch, "if len(data) % 16 == 0: os.abort()")
+def test_crashes_are_counted_and_the_rest_is_tried(faulty):
+    faulty("if len(data) % 16 == 0: os.abort()")
     result = run_fuzz(40, 1, ["BMP"])
     assert result.tried == 40 and 0 < len(result.crashed) < 40 and not result.wrong
     assert "process ended by -6" in result.crashed[0]
     recipe = json.loads(result.crashed[0][result.crashed[0].index("{") :])
     assert len(rebuild(recipe)) % 16 == 0
+
+
+def test_inputs_that_take_too_long_are_crashes(monkeypatch):
+    def time_out(_data):
+        raise TimeoutError
+
+    monkeypatch.setattr(fuzz, "decode_in_worker", time_out)  # tests/imageio/test_sandbox.py has it
+    result = run_fuzz(5, 1, ["BMP"])
+    assert result.tried == 5 == len(result.crashed) and "no reply in 20 s" in result.crashed[0]
+
+
+def test_images_that_are_none_are_wrong(faulty):
+    faulty("decoded = right(data); return replace(decoded, pixels=decoded.pixels.astype('int16'))")
+    result = run_fuzz(6, 1, ["BMP"])
+    assert result.tried == 6 and result.wrong and not result.crashed and not result.accepted
+    assert "an image of int16" in result.wrong[0]
 
 
 def test_broken_contracts_are_wrong():

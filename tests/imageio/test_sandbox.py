@@ -172,7 +172,7 @@ def test_one_process_serves_picture_after_picture():
 
 
 def test_a_picture_that_takes_too_long_names_the_limit(slow, monkeypatch):
-    monkeypatch.setattr(sandbox, "SECONDS_A_PICTURE", 1.0)
+    monkeypatch.setattr(sandbox, "SECONDS_PER_IMAGE", 1.0)
     # It would decode for ever, so an answer means that the limit held.
     assert "took longer than 1 seconds, which is the limit" in refused(slow)
     assert worker_processes() == []
@@ -210,7 +210,7 @@ def test_a_worker_killed_while_idle_costs_nothing():
 
 
 def test_one_runaway_does_not_stop_the_others(slow, monkeypatch):
-    monkeypatch.setattr(sandbox, "SECONDS_A_PICTURE", 60.0)
+    monkeypatch.setattr(sandbox, "SECONDS_PER_IMAGE", 60.0)
     runaway = threading.Thread(target=lambda: refused(slow))
     runaway.start()
     (worker,) = busy_processes(1)
@@ -224,7 +224,7 @@ def test_one_runaway_does_not_stop_the_others(slow, monkeypatch):
 
 def test_waiting_has_an_end(slow, monkeypatch):
     monkeypatch.setattr(sandbox, "WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(sandbox, "SECONDS_A_PICTURE", 60.0)
+    monkeypatch.setattr(sandbox, "SECONDS_PER_IMAGE", 60.0)
     runaways = [threading.Thread(target=lambda: refused(slow)) for _ in range(sandbox.N_WORKERS)]
     for runaway in runaways:
         runaway.start()
@@ -303,7 +303,7 @@ def test_workers_end_when_their_parent_is_killed(busy, tmp_path):
     runaway.write_bytes(SLOW)
     code = PATCH_SANDBOX + (
         "import sys, time\n"
-        "sandbox.SECONDS_A_PICTURE = 1.0 if len(sys.argv) > 2 else 20.0\n"
+        "sandbox.SECONDS_PER_IMAGE = 1.0 if len(sys.argv) > 2 else 20.0\n"
         "sandbox.decode_safely(open(sys.argv[1], 'rb').read())\n"
         "print(sandbox.worker_processes()[0], flush=True)\n"
         "if len(sys.argv) > 2: sandbox._pool.decode(open(sys.argv[2], 'rb').read())\n"
