@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from core.cli.arguments import add_data_argument, add_json_argument, add_run_argument, open_named
 from core.config import data_root
 from core.console import print_json, say
+from core.formatting import with_interval
 
 if TYPE_CHECKING:
     from core.runs.run import Run
@@ -68,17 +69,12 @@ def summary_lines(run: Run, document: dict) -> list[str]:
     for row in document["refusal"].values():
         looked = f"; looked at when choosing: {row['looked_at']}" if row["looked_at"] else ""
         lines.append(
-            f"Refuses {_share(row)} of {row['title']}: {row['refused']} of {row['n']}, from "
-            f"{row['pictures']} pictures or patients{looked}."
+            f"Refuses {with_interval(row['share'], row)} of {row['title']}: {row['refused']} of "
+            f"{row['n']}, from {row['pictures']} pictures or patients{looked}."
         )
     lines.append(f"Guard of {run.name} written, by the features of {run.title(document['model'])}.")
     return lines
 
 
 def _kept(row: dict) -> str:
-    return f"{_share(row)}, n = {row['n']} of {row['n_patients']} patients"
-
-
-def _share(row: dict) -> str:
-    low, high = (100 * row[end] for end in ("low", "high"))
-    return f"{100 * row['share']:.1f}\u202f% ({low:.1f} to {high:.1f})"
+    return f"{with_interval(row['share'], row)}, n = {row['n']} of {row['n_patients']} patients"

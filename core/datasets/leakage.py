@@ -14,6 +14,7 @@ import pandas as pd
 from core.datasets.duplicate_pairs import DuplicatePair, find_pairs, linked_sets, spell_out
 from core.datasets.splits import NEAR_COARSE, NEAR_DETAIL
 from core.errors import UserError
+from core.formatting import count, percent
 
 SPLITS = ("train", "val", "test")
 CROSSINGS = (("train", "test"), ("train", "val"), ("val", "test"))
@@ -126,7 +127,7 @@ def leak_sentence(summary: dict[str, Any] | None) -> str:
         what = "belong to a group of copies that reaches into train or val"
     text = (
         f"{_percent(summary['share'])} of the {n_test:,} test images {what} "
-        f"({_count(images, 'image')} of {_count(summary['patients'], 'patient')})"
+        f"({count(images, 'image')} of {count(summary['patients'], 'patient')})"
     )
     copies = [f"{exact:,} of them with an exact copy there"] if exact else []
     copies += [f"{near:,} {'' if exact else 'of them '}with a near copy there"] if near else []
@@ -286,7 +287,7 @@ def _caveats(summary: dict) -> list[str]:
     if not summary["unknown_patients"]:
         return []
     return [
-        f"Patients are unknown for {_count(summary['unknown_patients'], 'image')}, so overlap of "
+        f"Patients are unknown for {count(summary['unknown_patients'], 'image')}, so overlap of "
         "patients cannot be excluded."
     ]
 
@@ -295,8 +296,4 @@ def _percent(share: float) -> str:
     """44 %; small shares with one digit more, so that something never reads as nothing."""
     if share < 0.0005:
         return "Less than 0.1\u202f%"
-    return f"{100 * share:.{1 if share < 0.1 else 0}f}\u202f%"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return percent(share, 1 if share < 0.1 else 0)

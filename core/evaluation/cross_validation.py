@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.formatting import interval_text, percent
 from core.metrics.bootstrap import draw_sums, patient_index, wilson_interval
 from core.metrics.classification import (
     arrays_from_predictions,
@@ -46,10 +47,10 @@ class Estimate:
 
     def text(self, decimals: int = 1) -> str:
         """Percent, such as "87.0 (84.9 to 88.9)"."""
-        shown = f"{100 * self.value:.{decimals}f}"
+        shown = percent(self.value, decimals, unit="")
         if self.low is None or self.high is None:
             return shown
-        return f"{shown} ({100 * self.low:.1f} to {100 * self.high:.1f})"
+        return f"{shown} ({interval_text((self.low, self.high))})"
 
 
 def fold_count(run: Run) -> int:

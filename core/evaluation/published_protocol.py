@@ -6,7 +6,7 @@ by the model of the fold that left it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from core.evaluation.published_results import (
     Published,
     PublishedTask,
 )
+from core.formatting import interval_text, join, percent
 from core.metrics.bootstrap import rate_estimate
 from core.metrics.classification import arrays_from_predictions
 from core.runs.run import Run
@@ -254,8 +255,8 @@ def _whole_pools(run: Run) -> list[str]:
 
 def _status(run: Run, rows: list[ProtocolRow], tasks: tuple[TaskVerdict, ...]) -> tuple[str, str]:
     """The verdict over both tasks, and its sentence."""
-    words = _join(f"{TARGETS[t.key].accuracy:.2f}\u202f% in {t.title}" for t in TASKS.values())
-    missing = _join(one.task.title for one in tasks if one.best is None)
+    words = join(f"{TARGETS[t.key].accuracy:.2f}\u202f% in {t.title}" for t in TASKS.values())
+    missing = join(one.task.title for one in tasks if one.best is None)
     if missing:
         return "not judged", f"The target was not judged as a whole: no pooled figure in {missing}."
     above = {row.model: [r for r in rows if r.model == row.model and _is_above(r)] for row in rows}
@@ -263,7 +264,7 @@ def _status(run: Run, rows: list[ProtocolRow], tasks: tuple[TaskVerdict, ...]) -
     if winners:
         verb = "is" if len(winners) == 1 else "are"
         text = (
-            f"Target reached: {_join(run.title(model) for model in winners)} {verb} above {words}."
+            f"Target reached: {join(run.title(model) for model in winners)} {verb} above {words}."
         )
         if any(_overlaps(row) for own in winners.values() for row in own):
             text += " Above is not yet better: the intervals overlap."
@@ -281,17 +282,15 @@ def _status(run: Run, rows: list[ProtocolRow], tasks: tuple[TaskVerdict, ...]) -
 def _judge_task(task: PublishedTask, rows: list[ProtocolRow]) -> TaskVerdict:
     target = TARGETS[task.key]
     low, high = target.interval()
-    theirs = f"{target.accuracy:.2f}\u202f% ({100 * low:.1f} to {100 * high:.1f}, n = {target.n:,})"
+    theirs = f"{target.accuracy:.2f}\u202f% ({interval_text((low, high))}, n = {target.n:,})"
     best = max(rows, key=lambda row: row.accuracy.value, default=None)
     if best is None:
         return TaskVerdict(task, None, False, False, f"{task.title}: not measured.")
     own, above, overlap = best.accuracy, _is_above(best), _overlaps(best)
-    interval = "no interval"
-    if own.low is not None and own.high is not None:
-        interval = f"{100 * own.low:.1f} to {100 * own.high:.1f}"
+    interval = interval_text((own.low, own.high))
     gap = abs(100 * own.value - target.accuracy)
     text = (
-        f"{task.title}: {best.label} {100 * own.value:.2f}\u202f% ({interval}, n = {best.n:,}) "
+        f"{task.title}: {best.label} {percent(own.value, 2)} ({interval}, n = {best.n:,}) "
         f"against the published {theirs}, {gap:.2f} points {'above' if above else 'below'}; "
     )
     if not overlap:
@@ -312,8 +311,3 @@ def _overlaps(row: ProtocolRow) -> bool:
     low, high = TARGETS[row.task.key].interval()
     own = row.accuracy
     return own.low is None or own.high is None or (own.low <= high and own.high >= low)
-
-
-def _join(words: Iterable[str]) -> str:
-    *first, last = list(words) or [""]
-    return f"{', '.join(first)} and {last}" if first else last

@@ -20,6 +20,7 @@ from core.evaluation.cross_validation import (
     is_grouped,
     run_seed,
 )
+from core.formatting import interval_text
 from core.metrics.bootstrap import draw_sums, patient_index
 from core.metrics.classification import (
     arrays_from_predictions,
@@ -173,10 +174,11 @@ def _recipe(run: Run, model: str) -> dict[str, Any]:
 def optimism_sentence(gap: Optimism, title: str) -> str:
     """Such as "CNN: random folds give 3.1 points more accuracy (1.2 to 5.0)"."""
     figure = gap.figures["accuracy"]
-    interval = f"{100 * figure.low:.1f} to {100 * figure.high:.1f}"
     points = (
         f"{abs(100 * figure.difference):.1f} points {'more' if figure.difference >= 0 else 'less'}"
     )
-    text = f"{title}: random folds give {points} accuracy ({interval})"
+    text = (
+        f"{title}: random folds give {points} accuracy ({interval_text((figure.low, figure.high))})"
+    )
     text += "" if figure.shown else ", no gap shown"
     return text + (f"; not the same in both: {', '.join(gap.differs)}" if gap.differs else "")

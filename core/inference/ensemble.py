@@ -129,15 +129,3 @@ def as_estimate(figures: Mapping, intervals: Mapping) -> dict[str, float | None]
         "macro_f1_low": intervals["macro_f1"]["low"],
         "macro_f1_high": intervals["macro_f1"]["high"],
     }
-
-
-def percent(value: float) -> str:
-    """A share in words, such as "84.8 %" (with a narrow space)."""
-    return f"{100 * value:.1f}\u202f%"
-
-
-def percent_with_interval(value: float, low: float | None, high: float | None) -> str:
-    """A share and its interval in words, such as "84.8 % (80.4 to 89.9)"."""
-    if low is None or high is None:
-        return f"{percent(value)} (no interval)"
-    return f"{percent(value)} ({100 * low:.1f} to {100 * high:.1f})"

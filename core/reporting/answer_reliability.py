@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from core.formatting import join
 from core.reporting.verdict import CONTROL_SUFFIX
 
 NUMBER_WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
@@ -95,14 +96,10 @@ def _interval(metrics: Mapping[str, Any], key: str) -> tuple[float, float] | Non
 def _each(groups: Sequence[tuple[str, list[str]]]) -> str:
     """ "A and B say x, C says y"."""
     return ", ".join(
-        f"{_listed(titles)} {'say' if len(titles) > 1 else 'says'} {predicted}"
+        f"{join(titles)} {'say' if len(titles) > 1 else 'says'} {predicted}"
         for predicted, titles in groups
     )
 
 
 def _word(n: int) -> str:
     return NUMBER_WORDS[n].lower() if n < len(NUMBER_WORDS) else str(n)
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from core.evaluation.external.cross_dataset import Cell, Matrix
+from core.formatting import percent, with_interval
 
 
 def to_json(matrix: Matrix) -> dict[str, Any]:
@@ -49,22 +50,16 @@ def cell_text(cell: Cell, remarks: dict[str, int]) -> str:
     if cell.n_left_out:
         counted += f", {cell.n_left_out} left out"
     if cell.balanced_accuracy is not None:
-        text = _share(cell.balanced_accuracy, cell.intervals.get("balanced_accuracy"))
+        text = with_interval(cell.balanced_accuracy, cell.intervals.get("balanced_accuracy"))
         home = cell.drop.get("balanced_accuracy")
         if home:
-            counted += f", at home {100 * home['internal']:.1f}\u202f%"
+            counted += f", at home {percent(home['internal'])}"
         return f"{text}, {counted}{marks}"
     found = [
-        f"{name} found {_share(value, cell.intervals.get(f'recall.{name}'))}"
+        f"{name} found {with_interval(value, cell.intervals.get(f'recall.{name}'))}"
         for name, value in cell.sensitivity.items()
     ]
     return ", ".join([*found, counted]) + marks
-
-
-def _share(value: float, bounds: Sequence[float | None] | None) -> str:
-    if bounds is None or None in bounds:
-        return f"{100 * value:.1f}\u202f% (no interval)"
-    return f"{100 * value:.1f}\u202f% ({100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from core.evaluation.cross_validation import folds_not_done, load_pooled
 from core.evaluation.published_protocol import is_published_set, judge_target, published_table
+from core.formatting import NO_VALUE, number, with_interval
 from core.reporting import verdict
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
@@ -20,7 +21,6 @@ from core.runs import additions, artifacts
 from core.runs.run import Run
 
 INIT_TEXT = {"imagenet": "ImageNet", "random": "random", "scratch": "from scratch"}
-NO_VALUE = "–"
 
 
 def summarise_run(run: Run) -> str:
@@ -183,8 +183,8 @@ def _model_row(run: Run, model: str, metrics: Mapping[str, Any]) -> list[str]:
         _share(metrics["accuracy"], intervals.get("accuracy")),
         _share(metrics["macro_f1"], intervals.get("macro_f1")),
         _share(covid, intervals.get("recall.covid")),
-        _plain(cost.get("latency_ms")),
-        _plain(cost.get("size_mb")),
+        number(cost.get("latency_ms"), 1, thousands=""),
+        number(cost.get("size_mb"), 1, thousands=""),
     ]
 
 
@@ -201,10 +201,4 @@ def _baseline_row(baseline: Mapping[str, Any]) -> list[str]:
 def _share(value: float | None, interval: Mapping[str, Any] | None) -> str:
     if value is None:
         return NO_VALUE
-    if not interval or interval.get("low") is None:
-        return f"{100 * value:.1f} (no interval)"
-    return f"{100 * value:.1f} ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
-
-
-def _plain(value: float | None) -> str:
-    return NO_VALUE if value is None else f"{value:.1f}"
+    return with_interval(value, interval, unit="")

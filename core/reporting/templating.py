@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.evaluation.heatmaps.describe import share
+from core.formatting import interval_text, percent
 
 MARKDOWN = Path(__file__).parent / "templates"
 
@@ -31,7 +32,13 @@ def open_templates(folder: Path, *, autoescape: bool = False) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"share": share, "table": markdown_table, "yaml": to_yaml}
+    environment.filters |= {
+        "interval_text": interval_text,
+        "percent": percent,
+        "share": share,
+        "table": markdown_table,
+        "yaml": to_yaml,
+    }
     return environment
 
 

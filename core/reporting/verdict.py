@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from core.formatting import interval_text, join, percent
+
 # Two macro-F1 closer than this are the same number, apart from rounding.
 TIE = 1e-9
 # Below this factor two latencies measured on a shared machine are not worth a sentence.
@@ -58,7 +60,7 @@ def leader_sentence(
         head = f"{name[leader]} is the only model here: macro-F1 {_score(metrics[leader])}."
     elif len(tied) > 1:
         head = (
-            f"{_join(name[m] for m in tied)} share the highest macro-F1, "
+            f"{join(name[m] for m in tied)} share the highest macro-F1, "
             f"{_score(metrics[leader])}, so no single model leads."
         )
     else:
@@ -89,8 +91,8 @@ def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str
         return None
     name = {model: titles.get(model, model) for model in init}
     involved = [model for model in models if any(model in pair for pair in pairs)]
-    starts = _join(f"{name[model]} from {_start_words(started[model])}" for model in involved)
-    which = _join(f"{name[a]}/{name[b]}" for a, b in pairs)
+    starts = join(f"{name[model]} from {_start_words(started[model])}" for model in involved)
+    which = join(f"{name[a]}/{name[b]}" for a, b in pairs)
     plural = len(pairs) > 1
     note = (
         f"Training started {starts}, so the pair{'s' if plural else ''} {which} "
@@ -101,7 +103,7 @@ def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str
         if base in involved and init[control] != started[base]:
             note += f"; {name[control]} is the control"
             alike = [name[m] for m in involved if started[m] == init[control]]
-            note += f", and set beside it {_join(alike)} shows the architecture" if alike else ""
+            note += f", and set beside it {join(alike)} shows the architecture" if alike else ""
     return note + "."
 
 
@@ -113,12 +115,12 @@ def unbeaten_baselines(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -
     lost = []
     for key, floor in floors.items():
         values = [
-            f"{word} {100 * floor[metric]:.1f}\u202f%"
+            f"{word} {percent(floor[metric])}"
             for metric, word in BASELINE_METRICS.items()
             if floor.get(metric) is not None and not metrics[metric] > floor[metric]
         ]
         if values:
-            lost.append(f"{floor.get('title', key)} ({_join(values)})")
+            lost.append(f"{floor.get('title', key)} ({join(values)})")
     return lost
 
 
@@ -130,11 +132,11 @@ def highest_baselines(floors: Mapping[str, dict]) -> str:
         if known:
             key = max(known, key=lambda k: known[k][metric])
             interval = (known[key].get("intervals") or {}).get(metric) or {}
-            text = f"{word} {100 * known[key][metric]:.1f}\u202f%"
+            text = f"{word} {percent(known[key][metric])}"
             if interval.get("low") is not None:
-                text += f" ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
+                text += f" ({interval_text(interval)})"
             parts.append(f"{text} by {known[key].get('title', key)}")
-    return _join(parts) if parts else ""
+    return join(parts)
 
 
 def baselines_sentence(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> str:
@@ -186,18 +188,18 @@ def _lead(
     if sure:
         text = (
             f"{name[leader]} leads on macro-F1 with {score}: "
-            f"more than chance explains over {_join(sure)}"
+            f"more than chance explains over {join(sure)}"
         )
-        text += f", but over {_join(unsure)} no difference is shown" if unsure else ""
+        text += f", but over {join(unsure)} no difference is shown" if unsure else ""
     elif unsure:
         text = (
             f"{name[leader]} has the highest macro-F1, {score}, but this may be chance: "
-            f"over {_join(unsure)} no difference is shown"
+            f"over {join(unsure)} no difference is shown"
         )
     else:
         text = f"{name[leader]} has the highest macro-F1, {score}"
     if untested:
-        text += f"; whether its lead over {_join(untested)} is more than chance was not tested"
+        text += f"; whether its lead over {join(untested)} is more than chance was not tested"
     return text + "."
 
 
@@ -257,11 +259,10 @@ def _score(metrics: dict) -> str:
     interval = (metrics.get("intervals") or {}).get("macro_f1") or {}
     notes = []
     if interval.get("low") is not None:
-        low, high = 100 * interval["low"], 100 * interval["high"]
-        notes.append(f"{interval['level']:.0%} interval {low:.1f} to {high:.1f}")
+        notes.append(f"{interval['level']:.0%} interval {interval_text(interval)}")
     if metrics.get("n"):
         notes.append(f"n = {metrics['n']}")
-    return f"{100 * metrics['macro_f1']:.1f}\u202f%" + (f" ({', '.join(notes)})" if notes else "")
+    return percent(metrics["macro_f1"]) + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _difference(value: float) -> str:
@@ -287,7 +288,7 @@ def _cost_words(cost: dict | None) -> str:
         words.append(f"{cost['size_mb']:.1f} MB")
     if cost.get("train_s") is not None:
         words.append(f"{_duration(cost['train_s'])} of training")
-    return _join(words)
+    return join(words)
 
 
 def _milliseconds(value: float) -> str:
@@ -303,8 +304,3 @@ def _duration(seconds: float) -> str:
 def _start_words(init: str) -> str:
     words = {"imagenet": "ImageNet weights", "random": "random weights"}
     return words.get(init) or f"the weights of {init.removeprefix('file:')}"
-
-
-def _join(words: Iterable[str]) -> str:
-    *first, last = list(words) or [""]
-    return f"{', '.join(first)} and {last}" if first else last

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from core.formatting import join
 from core.runs.readers import ArtifactError
 
 if TYPE_CHECKING:
@@ -71,5 +72,5 @@ def check_no_loss(run: Run, what: str, models: Iterable[str]) -> None:
 
 
 def join_titles(run: Run, models: Iterable[str]) -> str:
-    *first, last = [run.title(model) for model in models]
-    return f"{', '.join(first)} and {last}" if first else last
+    """Titles of models as a list in words."""
+    return join(run.title(model) for model in models)

@@ -22,11 +22,12 @@ from markupsafe import Markup
 
 from core.datasets.phantom.generate import NOTICE
 from core.errors import UserError
+from core.formatting import interval_text, percent
 from core.imageio.decode import Decoded
 from core.reporting import verdict
 from core.reporting.answer_reliability import agreement_sentence, answer_reliability, votes
 from core.reporting.scorecard import scorecard
-from core.reporting.scorecard.base import FAILED, Check, percent
+from core.reporting.scorecard.base import FAILED, Check
 from core.reporting.templating import open_templates
 from core.runs.artifacts import MODEL_FILES, ArtifactError, load_metrics
 from core.runs.run import Run
@@ -209,8 +210,7 @@ def _tested(run: Run, own: ModelPrediction, names: Sequence[str]) -> list[str]:
 def _rate(tested: Mapping[str, Any], key: str, n_key: str) -> str:
     if tested[key] is None:
         return "a share that no test image tells"
-    low_high = tested[f"{key}_interval"]
-    interval = f"{100 * low_high[0]:.1f} to {100 * low_high[1]:.1f}" if low_high else "no interval"
+    interval = interval_text(tested[f"{key}_interval"])
     return f"{percent(tested[key])} ({interval}; n = {tested[n_key]})"
 
 

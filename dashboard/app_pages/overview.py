@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from core.formatting import number, percent
 from core.metrics.classification import MetricsError
 from core.reporting import verdict
 from core.reporting.model_card import tried_where
@@ -15,8 +16,6 @@ from dashboard.components.markdown import (
     interval_text,
     model_cell,
     model_mark,
-    number,
-    percent,
     with_interval,
 )
 from dashboard.components.page import empty_state, page_frame, show_chart

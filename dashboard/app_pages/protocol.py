@@ -7,6 +7,7 @@ import streamlit as st
 
 from core.evaluation import cross_validation, published_protocol, split_comparison
 from core.evaluation.published_results import FIGURES, TASKS
+from core.formatting import percent
 from core.metrics.classification import MetricsError
 from core.runs.artifacts import ArtifactError
 from core.runs.run import Run
@@ -16,7 +17,6 @@ from dashboard.components.markdown import (
     escape_sentence,
     interval_text,
     model_cell,
-    percent,
     with_interval,
 )
 from dashboard.components.page import empty_state, page_frame, show_chart

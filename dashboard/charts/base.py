@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from core.formatting import interval_text
+
 FONT_PX = 16
 NEUTRAL = "rgba(128,128,128,0.75)"
 FAINT = "rgba(128,128,128,0.25)"
@@ -145,7 +147,7 @@ def plot_metric_dots(
     sentences = [
         f"{labels[m]}: "
         + ", ".join(
-            f"{r.metric_label} {100 * r.value:.1f} % ({_range(r.low, r.high)})"
+            f"{r.metric_label} {100 * r.value:.1f} % ({interval_text((r.low, r.high))})"
             for r in rows[rows["model"] == m].itertuples()
             if r.value == r.value
         )
@@ -193,7 +195,7 @@ def plot_quality_cost(
             # each other.
             showlegend=True,
             hovertemplate=f"<b>{labels[row.model]}</b><br>macro-F1 %{{y:.1f}} % "
-            f"({_range(row.low, row.high)})<br>%{{x:.1f}} ms an image<br>"
+            f"({interval_text((row.low, row.high))})<br>%{{x:.1f}} ms an image<br>"
             f"{row.size_mb:.1f} MB<extra></extra>",
         )
     title = f"Macro-F1 in percent of {n_text} against time an image, with 95% intervals"
@@ -207,7 +209,7 @@ def plot_quality_cost(
     figure.update_yaxes(title="macro-F1, percent", gridcolor=FAINT, zeroline=False)
     finish_figure(figure, 420)
     words = "; ".join(
-        f"{labels[r.model]} {100 * r.value:.1f} % ({_range(r.low, r.high)}) in "
+        f"{labels[r.model]} {100 * r.value:.1f} % ({interval_text((r.low, r.high))}) in "
         f"{r.latency_ms:.1f} ms and {r.size_mb:.1f} MB"
         for r in table.itertuples()
     )
@@ -257,13 +259,7 @@ def _whiskers(part: pd.DataFrame, colour: str) -> dict:
 
 
 def _hover_rows(part: pd.DataFrame) -> list[list[str]]:
-    return [[row.metric_label, _range(row.low, row.high)] for row in part.itertuples()]
-
-
-def _range(low: float | None, high: float | None) -> str:
-    if low is None or high is None or low != low or high != high:
-        return "no interval"
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    return [[row.metric_label, interval_text((row.low, row.high))] for row in part.itertuples()]
 
 
 def _round_down(value: float, step: int = 10) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from core.formatting import percent
 from dashboard.charts.probabilities import TEXT, two_lines
 from dashboard.tables.predictions import shares
 
@@ -112,16 +113,16 @@ def _markers(
         n = int(counts[i, j])
         share = row_shares[i, j] if normalise == "counts" else values[i, j]
         texts.append(
-            f"<b>{n}</b><br>{_percent(share)}"
+            f"<b>{n}</b><br>{percent(share, unit=' %')}"
             if normalise == "counts"
-            else f"<b>{_percent(share)}</b><br>{n}"
+            else f"<b>{percent(share, unit=' %')}</b><br>{n}"
         )
         level = 0.0 if np.isnan(values[i, j]) else values[i, j] / top
         colours.append(ink_on(level, theme))
         hovers.append(
             f"true {names[i]}, predicted {names[j]}<br>{n} images<br>"
-            f"{_percent(row_shares[i, j])} of true {names[i]}<br>"
-            f"{_percent(shares(counts, 'predicted')[i, j])} of predicted {names[j]}"
+            f"{percent(row_shares[i, j], unit=' %')} of true {names[i]}<br>"
+            f"{percent(shares(counts, 'predicted')[i, j], unit=' %')} of predicted {names[j]}"
         )
     invisible = {"marker": {"opacity": 0}}
     return go.Scatter(
@@ -172,7 +173,3 @@ def ink_on(level: float, theme: str) -> str:
         channels.append(value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
     luminance = float(np.dot(channels, (0.2126, 0.7152, 0.0722)))
     return _PAPER if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.06 else _INK
-
-
-def _percent(share: float) -> str:
-    return "–" if np.isnan(share) else f"{100 * share:.1f} %"

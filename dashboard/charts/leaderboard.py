@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from core.formatting import interval_text
 from core.reporting.leaderboard.ranking import METRICS
 from dashboard.charts.base import FAINT, FONT_PX, MODEL_STYLES, NEUTRAL, Chart, ModelStyle
 from dashboard.charts.confusion import SCALES, ink_on
@@ -56,7 +57,7 @@ def plot_ranking(
         verdict = "not told from the first" if row.tied_with_best else "behind the first"
         if y == 0:
             verdict = "in front"
-        text = f"{100 * value:.1f} % ({_range(low, high)})"
+        text = f"{100 * value:.1f} % ({interval_text((low, high))})"
         traces.append(
             {
                 "type": "scatter",
@@ -157,7 +158,7 @@ def plot_cost(ranking: pd.DataFrame, metric: str, cost: str, *, n_text: str) -> 
         style = zoo_style(row.model)
         value, low, high = _values(row, metric)
         x = scale * getattr(row, cost)
-        text = f"{100 * value:.1f} % ({_range(low, high)}), {x:,.1f} {unit}"
+        text = f"{100 * value:.1f} % ({interval_text((low, high))}), {x:,.1f} {unit}"
         traces.append(
             {
                 "type": "scatter",
@@ -394,10 +395,6 @@ def _whisker(value: float, low: float, high: float, colour: str, thickness: floa
         "thickness": thickness,
         "width": 5,
     }
-
-
-def _range(low: float, high: float) -> str:
-    return "no interval" if low != low or high != high else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _floor10(value: float) -> float:

@@ -14,6 +14,7 @@ from core.evaluation.cross_validation import FOLD_METRICS, POOLED
 from core.evaluation.published_protocol import ProtocolRow
 from core.evaluation.published_results import TARGETS
 from core.evaluation.split_comparison import Optimism
+from core.formatting import interval_text, with_interval
 from dashboard.charts.base import FAINT, FONT_PX, NEUTRAL, Chart, finish_figure, model_style
 
 ROW_PX = 46
@@ -54,7 +55,9 @@ def plot_folds(
             marker={"color": style.colour, "symbol": f"{style.symbol}-open", "size": 8},
             name=f"folds of {labels[model]}",
             showlegend=False,
-            customdata=[[f"fold {r.fold}", _range(r), r.n] for r in folds.itertuples()],
+            customdata=[
+                [f"fold {r.fold}", interval_text((r.low, r.high)), r.n] for r in folds.itertuples()
+            ],
             hovertemplate=_hover(labels[model]),
         )
         figure.add_scatter(
@@ -65,12 +68,14 @@ def plot_folds(
             marker={"color": style.colour, "symbol": style.symbol, "size": 16},
             name=labels[model],
             showlegend=False,
-            customdata=[["pooled", _range(r), r.n] for r in pooled.itertuples()],
+            customdata=[
+                ["pooled", interval_text((r.low, r.high)), r.n] for r in pooled.itertuples()
+            ],
             hovertemplate=_hover(labels[model]),
         )
         each = ", ".join(f"{100 * value:.1f}" for value in folds["value"])
         words += [
-            f"{labels[model]} {100 * r.value:.1f} % ({_range(r)}) pooled, folds {each}"
+            f"{labels[model]} {with_interval(r.value, (r.low, r.high), ' %')} pooled, folds {each}"
             for r in pooled.itertuples()
         ]
     title = (
@@ -234,12 +239,6 @@ def _hover(label: str) -> str:
         f"<b>{label}</b>, %{{customdata[0]}}<br>%{{x:.1f}} %, 95% interval %{{customdata[1]}}<br>"
         "n = %{customdata[2]}<extra></extra>"
     )
-
-
-def _range(row) -> str:
-    if row.low != row.low or row.high != row.high:
-        return "no interval"
-    return f"{100 * row.low:.1f} to {100 * row.high:.1f}"
 
 
 def _floor10(value: float) -> float:

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from core.formatting import interval_text
 from dashboard.charts.base import FAINT, FONT_PX, NEUTRAL, Chart, finish_figure, model_style
 from dashboard.tables.metrics import range_text
 
@@ -307,7 +308,7 @@ def _alt(
 
 
 def _figure(row: Mapping[str, Any]) -> str:
-    return f"{100 * row['value']:.1f} % ({_range(row)})".replace("\u00a0", " ")
+    return f"{100 * row['value']:.1f} % ({interval_text(row)})"
 
 
 # ------------------------------------------------------------------------------ perturbation

@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
+from core.formatting import join, percent
 from core.serving.what_if import Box
 from dashboard.charts.base import FAINT, NEUTRAL, Chart, ModelStyle, finish_figure
 from dashboard.charts.probabilities import TEXT
@@ -46,13 +47,13 @@ def movement_words(movement: Movement, class_names: Sequence[str]) -> str:
     """One model in words, such as "CNN: covid 81 % to 34 %, now normal (60 %)"."""
     place = list(class_names).index(movement.said)
     before, after = float(movement.before[place]), float(movement.after[place])
-    words = f"{movement.title}: {movement.said} {_percent(before)}"
+    words = f"{movement.title}: {movement.said} {percent(before, 0)}"
     if movement.says != movement.said:
         now = float(movement.after[list(class_names).index(movement.says)])
-        return f"{words} to {_percent(after)}, now {movement.says} ({_percent(now)})"
+        return f"{words} to {percent(after, 0)}, now {movement.says} ({percent(now, 0)})"
     if movement.largest == 0:
         return words
-    return f"{words}, unmoved" if movement.largest < HARDLY else f"{words} to {_percent(after)}"
+    return f"{words}, unmoved" if movement.largest < HARDLY else f"{words} to {percent(after, 0)}"
 
 
 def headline(movements: Sequence[Movement], class_names: Sequence[str]) -> str:
@@ -63,7 +64,7 @@ def headline(movements: Sequence[Movement], class_names: Sequence[str]) -> str:
     n = len(movements)
     if flipped:
         which = "The answer changes" if n == 1 else f"{len(flipped)} of {n} answers change"
-        return f"{which}: {_listed(flipped)}."
+        return f"{which}: {join(flipped)}."
     most = max(movements, key=lambda one: one.largest)
     none = "The answer stays" if n == 1 else f"All {n} answers stay"
     if most.largest < HARDLY:
@@ -137,7 +138,7 @@ def plot_movement(
     each = [
         f"{one.title}: "
         + ", ".join(
-            f"{name} {_percent(b)} to {_percent(a)}"
+            f"{name} {percent(b, 0)} to {percent(a, 0)}"
             for name, b, a in zip(names, one.before, one.after, strict=True)
         )
         for one in movements
@@ -216,11 +217,3 @@ def jpeg_address(pixels: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}\u202f%"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.formatting import percent
 from core.reporting.answer_reliability import (
     agreement_sentence,
     answer_reliability,
@@ -21,7 +22,7 @@ from dashboard.charts.base import MODEL_STYLES, model_style
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.components import live_answers
 from dashboard.components.guard import REFUSED
-from dashboard.components.markdown import escape, escape_sentence, model_mark, percent
+from dashboard.components.markdown import escape, escape_sentence, model_mark
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.model_choice import moved_class, shown_predictions

@@ -6,13 +6,14 @@ from functools import partial
 
 import streamlit as st
 
+from core.formatting import percent
 from core.runs.additions import guard_command
 from core.runs.artifacts import ArtifactError
 from core.runs.run import Run
 from core.serving.predict import ImagePrediction, Predictor
 from dashboard.components import gallery, live_answers
 from dashboard.components.guard import REFUSED
-from dashboard.components.markdown import escape, escape_sentence, percent, shorten, with_interval
+from dashboard.components.markdown import escape, escape_sentence, shorten, with_interval
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.uploads import RETENTION_TEXT, Upload

@@ -15,12 +15,13 @@ from PIL import Image, ImageOps
 
 from core.datasets import registry
 from core.datasets.phantom.generate import label_synthetic
+from core.formatting import percent
 from core.imageio.decode import ImageError, read_image
 from core.runs.run import Run
 from dashboard.charts.base import model_style
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.components import live_answers
-from dashboard.components.markdown import escape, escape_sentence, percent
+from dashboard.components.markdown import escape, escape_sentence
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.uploads import make_upload

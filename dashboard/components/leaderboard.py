@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.evaluation.external.cross_dataset import Cell, CrossError, Matrix
+from core.formatting import percent
 from core.metrics.classification import MetricsError
 from core.models.names import model_title
 from core.reporting.leaderboard import claims
@@ -19,7 +20,7 @@ from core.runs.artifacts import ArtifactError
 from core.runs.run import Run
 from dashboard.charts import leaderboard as leaderboard_charts
 from dashboard.components import live_answers
-from dashboard.components.markdown import escape, escape_sentence, init_name, percent, with_interval
+from dashboard.components.markdown import escape, escape_sentence, init_name, with_interval
 from dashboard.components.page import show_chart
 from dashboard.data import leaderboard as leaderboard_data
 from dashboard.tables import metrics as metric_tables

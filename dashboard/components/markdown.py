@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
+from core.formatting import number, percent
 from core.runs.run import Run
 from dashboard.charts.base import model_style
 from dashboard.tables import metrics as metric_tables
 
 INIT_NAMES = {"imagenet": "ImageNet init", "random": "random init", "scratch": "from scratch"}
-NARROW_SPACE = "\u202f"
 
 
 def escape(text: str) -> str:
@@ -73,20 +73,6 @@ def model_cell(run: Run, model: str) -> str:
 
 
 # ------------------------------------------------------------------------------ numbers
-
-
-def percent(value: float | None, decimals: int = 1) -> str:
-    """0.848 -> "84.8 %"; a dash where there is no value."""
-    if value is None or value != value:
-        return "–"
-    return f"{100 * value:.{decimals}f}{NARROW_SPACE}%"
-
-
-def number(value: float | None, decimals: int = 2) -> str:
-    """A plain number with that many decimals; a dash where there is no value."""
-    if value is None or value != value:
-        return "–"
-    return f"{value:,.{decimals}f}".replace(",", NARROW_SPACE)
 
 
 def interval_text(interval: dict | None, *, as_percent: bool = True) -> str:

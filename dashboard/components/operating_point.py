@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from core.formatting import percent
 from core.metrics.classification import COVID
 from core.metrics.operating_point import SENSITIVITY
 from dashboard.charts import curves as curve_charts
-from dashboard.components.markdown import escape, interval_text, model_cell, percent, with_interval
+from dashboard.components.markdown import escape, interval_text, model_cell, with_interval
 from dashboard.components.page import ON_TEST, choose, explain, offer_tables, show_chart
 from dashboard.components.sidebar import Selection
 from dashboard.data import curves as curve_data

@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from core.evaluation import cross_validation
+from core.formatting import number, percent
 from core.metrics.classification import MetricsError
 from core.reporting import run_summary, verdict
 from core.runs.additions import list_external, load_audit
@@ -21,8 +22,6 @@ from dashboard.components.markdown import (
     escape_sentence,
     interval_text,
     model_cell,
-    number,
-    percent,
     with_interval,
 )
 from dashboard.components.sidebar import Selection

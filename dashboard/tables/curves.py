@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from core.formatting import PERCENT, join, percent
 from core.metrics.classification import compute_metrics, flatten_metrics
 from core.metrics.confidence import bootstrap_draws
 from core.metrics.curves import MACRO, Curve
@@ -26,7 +27,6 @@ PREVALENCES = (
 AREAS = {"roc": "AUC", "pr": "average precision"}
 HEALTHY = "normal"  # nobody has it: people are it
 FEWEST_ILL = 10  # a crowd is large enough to speak of when so many in it have the class
-NARROW_SPACE = "\u202f"
 
 
 # ------------------------------------------------------------------------------ separation
@@ -103,17 +103,17 @@ def area_sentence(
         return f"{name[leader]}, the only model shown, separates {of} with an {score}."
     tied = [name[m] for m in areas if areas[leader] - areas[m] < 1e-9]
     if len(tied) > 1:
-        return f"{_join(tied)} separate {of} equally well: {score}."
+        return f"{join(tied)} separate {of} equally well: {score}."
     sure, unsure, untested = _sort_others(leader, areas, comparisons, name)
     head = f"{name[leader]} separates {of} best: {score}"
     if sure:
-        head += f"; more than chance explains over {_join(sure)}"
-        head += f", but over {_join(unsure)} no difference is shown" if unsure else ""
+        head += f"; more than chance explains over {join(sure)}"
+        head += f", but over {join(unsure)} no difference is shown" if unsure else ""
     elif unsure:
         head = f"{name[leader]} has the highest AUC in separating {of}, {score[4:]}, but this "
-        head += f"may be chance: over {_join(unsure)} no difference is shown"
+        head += f"may be chance: over {join(unsure)} no difference is shown"
     if untested:
-        head += f"; whether its lead over {_join(untested)} is more than chance was not tested"
+        head += f"; whether its lead over {join(untested)} is more than chance was not tested"
     return f"{head}."
 
 
@@ -136,17 +136,12 @@ def _sort_others(
 
 def area_text(curve: Curve) -> str:
     """97.1 % (95% interval 95.0 to 98.6)."""
-    text = f"{100 * curve.area:.1f}{NARROW_SPACE}%"
+    text = percent(curve.area)
     return f"{text} (95% interval {range_text(curve.area_low, curve.area_high)})"
 
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.{3 if value < 0.1 else 2}f}"
-
-
-def _join(words: Sequence[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 # ------------------------------------------------------------------------------ operating point
@@ -200,7 +195,7 @@ def _are(n: int) -> str:
 def share_text(share: float) -> str:
     """0.02 -> "2 %", 0.1067 -> "10.7 %", 0.0004 -> "0.04 %", 0.9995 -> "99.95 %"."""
     digits = f"{100 * share:.3g}" if share < 0.99 else f"{100 * share:.5g}"
-    return f"{digits}{NARROW_SPACE}%"
+    return f"{digits}{PERCENT}"
 
 
 # ------------------------------------------------------------------------------ calibration, sets
@@ -221,11 +216,11 @@ def calibration_sentence(changes: Mapping[str, Mapping], titles: Mapping[str, st
         )
     parts = []
     if lower:
-        parts.append(f"made the probabilities truer for {_join(lower)}")
+        parts.append(f"made the probabilities truer for {join(lower)}")
     if higher:
-        parts.append(f"made them worse for {_join(higher)}")
+        parts.append(f"made them worse for {join(higher)}")
     if unsure:
-        parts.append(f"shows no difference for {_join(unsure)}")
+        parts.append(f"shows no difference for {join(unsure)}")
     return (
         f"Calibration {'; it '.join(parts)}. In brackets: change of the log loss on test, less is "
         "better, with its 95% interval."
@@ -240,14 +235,14 @@ def coverage_sentence(sets: Mapping[str, Mapping], promised: float, titles: Mapp
     parts = []
     for model, figures in sets.items():
         coverage, size = figures["patient_coverage"], figures["mean_size"]
-        text = f"{titles[model]} {100 * coverage['value']:.1f}{NARROW_SPACE}% "
+        text = f"{titles[model]} {percent(coverage['value'])} "
         text += f"({range_text(coverage['low'], coverage['high'])}), naming {size['value']:.2f} "
         text += "classes on average"
         if coverage["high"] is not None and coverage["high"] < promised:
             text += ", less than promised"
         parts.append(text)
     return (
-        f"Promised is that {100 * promised:.0f}{NARROW_SPACE}% of the sets hold the true class; "
+        f"Promised is that {percent(promised, 0)} of the sets hold the true class; "
         f"on test it is {'; '.join(parts)}."
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from core.formatting import interval_text
 from core.metrics.classification import flatten_metrics
 
 # Key -> name for people. Fractions, shown as percent.
@@ -162,11 +163,9 @@ def baseline_rows(floors: Mapping[str, dict]) -> pd.DataFrame:
 
 def range_text(low: float | None, high: float | None, *, as_percent: bool = True) -> str:
     """Fractions -> "82.1 to 87.3"; "no interval" where one is undefined."""
-    if low is None or high is None or low != low or high != high:
-        return "no interval"
     scale, decimals = (100, 1) if as_percent else (1, 3)
     # Spaces that do not break: a narrow column would tear the interval apart.
-    return f"{scale * low:.{decimals}f}\u00a0to\u00a0{scale * high:.{decimals}f}"
+    return interval_text((low, high), decimals, scale=scale, to="\u00a0to\u00a0")
 
 
 def split_counts(manifest: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from core.formatting import count, join, percent, with_interval
 from core.reporting.scorecard.audit_checks import crossing, false_alarms
-from core.reporting.scorecard.base import count, join, percent, with_interval
 from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
 from core.reporting.verdict import BASELINE_METRICS
 from dashboard.charts.trust import POINT_COLUMNS, REFERENCE_COLUMNS

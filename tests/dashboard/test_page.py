@@ -12,6 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.files import write_json
+from core.formatting import number, percent
 from core.runs import artifacts, writing
 from core.runs.run import Run
 from dashboard.components.markdown import (
@@ -20,8 +21,6 @@ from dashboard.components.markdown import (
     interval_text,
     model_label,
     model_mark,
-    number,
-    percent,
     shorten,
     with_interval,
 )

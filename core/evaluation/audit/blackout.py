@@ -22,8 +22,9 @@ from core.evaluation.shortcut_baselines import (
     score_baseline,
     thumbnails,
 )
+from core.formatting import percent, with_interval
 from core.imageio.decode import resize_square
-from core.inference.ensemble import ModelGroup, Sample, as_estimate, percent, percent_with_interval
+from core.inference.ensemble import ModelGroup, Sample, as_estimate
 from core.metrics.classification import predicted_index
 from core.metrics.confidence import wilson_interval
 
@@ -309,7 +310,7 @@ def _judge(row: Mapping[str, dict], title: str) -> dict:
 
 
 def _words(kept: Mapping[str, float | None]) -> str:
-    return percent_with_interval(kept["share"], kept["low"], kept["high"])
+    return with_interval(kept["share"], kept)
 
 
 def _count(masked: Mapping[str, dict]) -> int:

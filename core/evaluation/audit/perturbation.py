@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from core.inference.ensemble import ModelGroup, Sample, percent
+from core.formatting import interval_text, percent
+from core.inference.ensemble import ModelGroup, Sample
 from core.metrics.confidence import wilson_interval
 
 # Grain is drawn on this grid and enlarged or shrunk, so that it is as coarse at every input size.
@@ -227,7 +228,7 @@ def _steepest(
         f"{title} loses most where {kind.title.lower() if name != 'jpeg' else kind.title} goes "
         f"from {_strength(kind, milder)} to {_strength(kind, stronger)} ({kind.unit}): accuracy "
         f"{percent(before.mean())} to {percent(after.mean())}, {100 * drops[best]:.1f} points "
-        f"({100 * low:.1f} to {100 * high:.1f})."
+        f"({interval_text((low, high))})."
     )
     if low <= 0:
         sentence += " The interval holds 0, so this may be chance."

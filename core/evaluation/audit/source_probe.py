@@ -14,8 +14,9 @@ import pandas as pd
 
 from core.datasets.splits import find_duplicates
 from core.evaluation.audit.source_probe_images import NORMAL, NOT_STATED, Probe
+from core.formatting import percent, with_interval
 from core.imageio.decode import ImageError, read_image, resize_square
-from core.inference.ensemble import AuditError, ModelGroup, percent, percent_with_interval
+from core.inference.ensemble import AuditError, ModelGroup
 from core.metrics.classification import COVID, predicted_index
 from core.metrics.confidence import wilson_interval
 
@@ -233,7 +234,7 @@ def _sentence(title: str, row: dict, n_patients: int) -> str:
     covid, n = row["covid"], sum(row["called"].values())
     text = (
         f"{title} calls {covid['n']} of {n} images of other diseases from the covid images' own "
-        f"collection covid: {percent_with_interval(covid['share'], covid['low'], covid['high'])}, "
+        f"collection covid: {with_interval(covid['share'], covid)}, "
         f"{n_patients} patients"
     )
     own = row["own"]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from core.datasets.subgroup_columns import UNKNOWN, list_columns
 from core.errors import UserError
+from core.formatting import percent
 from core.metrics.classification import arrays_from_predictions, predicted_index
 from core.metrics.confidence import draw_weights, patient_index, wilson_interval
 from core.runs.artifacts import load_manifest
@@ -25,7 +26,7 @@ DRAWS, LEVEL = 2000, 0.95
 RULE = (
     "Intervals draw whole patients of the group. A column gives the class away where some class "
     "is told from the others, by the column alone and in every image from the other patients' "
-    f"images, with a balanced accuracy of {100 * GIVES_AWAY:.0f}\u202f% or more over all images "
+    f"images, with a balanced accuracy of {percent(GIVES_AWAY, 0)} or more over all images "
     "of the run (50\u202f% is guessing). Groups are shown as they are; differences between them "
     "are not tested."
 )
@@ -221,7 +222,7 @@ def _why(title: str, away: Mapping[str, float], single: Sequence[str]) -> str:
         best = max(away, key=lambda name: away[name])
         return (
             f"{title} gives the class away: from it alone {best} is told from the others with a "
-            f"balanced accuracy of {100 * away[best]:.0f}\u202f% (50\u202f% is guessing), so a "
+            f"balanced accuracy of {percent(away[best], 0)} (50\u202f% is guessing), so a "
             "group's accuracy would mostly say which classes are in it, and only the sensitivity "
             "for each class is shown."
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from core.formatting import percent
 from core.runs.run import Run
 
 
@@ -61,7 +62,7 @@ def _why_never(run: Run) -> str:
     leakage = run.info.get("leakage") or {}
     if leakage.get("images"):
         return (
-            f"{100 * leakage['share']:.0f}\u202f% of its test images share a patient or a picture "
+            f"{percent(leakage['share'], 0)} of its test images share a patient or a picture "
             "with training, so its figures at home are too high"
         )
     if run.info.get("split_policy") == "random":

@@ -10,6 +10,7 @@ import pandas as pd
 
 from core.datasets.registry import KNOWN, Dataset, canonical_label
 from core.evaluation.external.dataset import MODALITY_WORDS
+from core.formatting import count, join, with_interval
 from core.metrics.classification import COVID
 from core.runs.run import Run
 
@@ -54,14 +55,14 @@ def _about_classes(document: Mapping[str, Any]) -> list[str]:
         )
     elif missing:
         said.append(
-            f"The set has no {_either(missing)}: means are over {_join(present)}, calls of "
-            f"{_either(missing)} are errors, and the figures at home beside them are those of the "
-            "run's test images of these classes."
+            f"The set has no {join(missing, 'or')}: means are over {join(present)}, calls of "
+            f"{join(missing, 'or')} are errors, and the figures at home beside them are those of "
+            "the run's test images of these classes."
         )
     extra = document["classes_extra"]
     if extra:
         said.append(
-            f"{_images(sum(extra.values()))} of classes that the run does not have "
+            f"{count(sum(extra.values()), 'image', '')} of classes that the run does not have "
             f"({_counts(extra)}) were left out: what the models would say to such images is not in "
             "these figures."
         )
@@ -94,7 +95,7 @@ def _about_overlap(dataset: Dataset, overlap: Mapping[str, Any], rows: pd.DataFr
         parts += [f"{patients} show a patient"] * bool(patients)
         text = (
             f"{copies + patients} of {overlap['images']} images overlap with what the run learned "
-            f"from and were left out: {_join(parts)} of its train or val part."
+            f"from and were left out: {join(parts)} of its train or val part."
         )
         if patients and dataset.name not in KNOWN:
             text += (
@@ -120,9 +121,9 @@ def _about_overlap(dataset: Dataset, overlap: Mapping[str, Any], rows: pd.DataFr
         labels = Counter(rows["label"][rows["image_id"].isin(ids)])
         listed = f" ({_counts(labels)})" if any(labels) else ""
         said.append(
-            f"{_images(len(ids))}{listed} with a picture or patient of the run's test part stay "
-            "in: no model learned from them, but they are not new, and the two sides of a "
-            "difference are not quite independent."
+            f"{count(len(ids), 'image', '')}{listed} with a picture or patient of the run's test "
+            "part stay in: no model learned from them, but they are not new, and the two sides of "
+            "a difference are not quite independent."
         )
     return said
 
@@ -140,7 +141,7 @@ def _about_patients(rows: pd.DataFrame) -> list[str]:
 
 def external_lines(run: Run, document: Mapping[str, Any]) -> list[str]:
     """What `evaluate` says of images from elsewhere, the figures at home beside them."""
-    labels = _join(document["classes_present"]) if document["labelled"] else "without labels"
+    labels = join(document["classes_present"]) if document["labelled"] else "without labels"
     lines = [
         f"{document['title']}: scored on {document['n']} images of {document['n_patients']} "
         f"patients ({labels})."
@@ -192,25 +193,12 @@ def _row_words(row: Mapping[str, float | None]) -> str:
 
 
 def _share(value: float, low: float | None, high: float | None) -> str:
-    bounds = "no interval" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
-    return f"{100 * value:.1f}% ({bounds})"
+    return with_interval(value, (low, high), unit="%")
 
 
 def _name(key: str) -> str:
     return _NAMES.get(key) or f"{key.removeprefix('recall.')} found"
 
 
-def _images(n: int) -> str:
-    return "1 image" if n == 1 else f"{n} images"
-
-
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in counts.items())
-
-
-def _join(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-def _either(words: Sequence[str]) -> str:
-    return _join(words).replace(" and ", " or ")

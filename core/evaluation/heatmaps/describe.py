@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.evaluation.heatmaps.pointing_game import BASELINES
 from core.evaluation.heatmaps.sanity_checks import DECIDING, LIMIT
+from core.formatting import with_interval
 from core.runs.run import Run
 
 ALL = "all"  # the phantoms of all classes with a lesion together
@@ -59,9 +60,5 @@ def _against(figures: dict, score: str) -> str:
 
 def share(estimate: dict) -> str:
     """A share with its interval in words, "none" where there were no phantoms."""
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if value is None:
-        return "none"
-    if low is None:
-        return f"{100 * value:.1f} % (no interval)"
-    return f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    value = estimate["value"]
+    return "none" if value is None else with_interval(value, estimate, unit=" %")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.formatting import interval_text, percent, points
 from core.reporting.leaderboard.ranking import (
     Entry,
     Protocol,
@@ -134,7 +135,7 @@ def _judge_half(
     low, high = bounds.get("low"), bounds.get("high")
     measured = f"accuracy {percent(metrics['accuracy'])}"
     if low is not None:
-        measured += f" ({100 * low:.1f} to {100 * high:.1f})"
+        measured += f" ({interval_text((low, high))})"
     note = _chance_words(protocol, answers.truth)
     plain = (entry[0], "fnn")
     if entry != plain and plain in answers.place:
@@ -181,13 +182,3 @@ def _init_words(protocol: Protocol, entry: Entry) -> str:
     init = str(protocol.run(entry[0]).info.get("init", {}).get(entry[1], ""))
     words = {"imagenet": "from ImageNet weights", "random": "from random weights"}
     return words.get(init, f"from weights of {init.removeprefix('file:') or 'unstated origin'}")
-
-
-def percent(value: float) -> str:
-    """0.482 -> "48.2 %"."""
-    return f"{100 * value:.1f}\u202f%"
-
-
-def points(value: float) -> str:
-    """A difference of fractions in points with its sign: 0.021 -> "+2.1"."""
-    return f"{100 * value:+.1f}".replace("-", "\u2212")

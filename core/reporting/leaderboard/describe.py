@@ -4,10 +4,9 @@ differently.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
+from core.formatting import interval_text, join, percent
 from core.metrics.bootstrap import DRAWS
 from core.metrics.significance import ALPHA
 from core.reporting import verdict
@@ -32,7 +31,7 @@ AGAINST_THE_FIRST = (
 def headline(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> str:
     """How many models, on what, and how many cannot be told from the one in front."""
     n, best = len(ranking), ranking.iloc[0]
-    figure = f"{METRIC_WORDS[metric]} {_percent(best[metric])}{_range(best, metric)}"
+    figure = f"{METRIC_WORDS[metric]} {percent(best[metric])}{_range(best, metric)}"
     images = f"the same {protocol.n['test']:,} test images"
     tied = int(ranking["tied_with_best"].sum())
     if n == 1:
@@ -87,20 +86,10 @@ def protocol_words(protocol: Protocol) -> str:
         f"({', '.join(protocol.class_names)}); {n['train']:,} training, {n['val']:,} validation "
         f"and {n['test']:,} test images ({protocol.n_patients:,} test patients); split policy "
         f"{protocol.split_policy}, seed {protocol.seed}; "
-        f"run{'s' if len(protocol.runs) > 1 else ''} {join([run.name for run in protocol.runs])}"
+        f"run{'s' if len(protocol.runs) > 1 else ''} {join(run.name for run in protocol.runs)}"
     )
-
-
-def join(words: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}\u202f%"
 
 
 def _range(row: pd.Series, metric: str) -> str:
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    return "" if low != low or high != high else f" ({100 * low:.1f} to {100 * high:.1f})"
+    return "" if pd.isna(low) or pd.isna(high) else f" ({interval_text((low, high))})"

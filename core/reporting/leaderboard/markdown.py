@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from core.files import jsonable
+from core.formatting import NO_VALUE, interval_text, number, percent, with_interval
 from core.reporting.leaderboard import describe as leaderboard_describe
 from core.reporting.leaderboard import ranking as zoo
 from core.reporting.leaderboard.claims import UNKNOWN, ClaimResult, judge_claims
@@ -85,11 +86,11 @@ def _protocol_text(protocol: Protocol) -> str:
 def _row(row: dict[str, Any]) -> list[str]:
     init = "mean" if row["kind"] == "ensemble" else INIT_TEXT.get(row["init"], row["init"])
     if row["behind"] == 0 and row["rank"] == 1:
-        against = "–"
+        against = NO_VALUE
     else:
         against = (
-            f"{100 * row['behind']:.1f} lower ({100 * row['behind_low']:.1f} to "
-            f"{100 * row['behind_high']:.1f}), "
+            f"{100 * row['behind']:.1f} lower "
+            f"({interval_text((row['behind_low'], row['behind_high']))}), "
             f"{'cannot be told' if row['tied_with_best'] else 'behind'}"
         )
     return [
@@ -100,9 +101,9 @@ def _row(row: dict[str, Any]) -> list[str]:
         _share(row, "accuracy"),
         against,
         str(len(row["floors_lost"])),
-        _number(row["params"] / 1e6, 2),
-        _number(row["train_s"] / 60, 1),
-        _number(row["latency_ms"], 1),
+        number(row["params"] / 1e6, 2, ""),
+        number(row["train_s"] / 60, 1, ""),
+        number(row["latency_ms"], 1, ""),
     ]
 
 
@@ -117,10 +118,11 @@ def _claim_to_json(claim: ClaimResult) -> dict[str, Any]:
 
 
 def _share(row: dict[str, Any], metric: str) -> str:
-    text = f"{100 * row[metric]:.1f}"
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    return text if pd.isna(low) else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+    if pd.isna(low):
+        return percent(row[metric], unit="")
+    return with_interval(row[metric], (low, high), unit="")
 
 
-def _number(value: float, digits: int) -> str:
-    return "–" if pd.isna(value) else f"{value:.{digits}f}"
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

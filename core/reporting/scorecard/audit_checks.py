@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.datasets.leakage import leak_sentence
+from core.formatting import count, join, percent, with_interval
 from core.reporting.scorecard.base import (
     FAILED,
     NO_BOX,
@@ -16,13 +17,9 @@ from core.reporting.scorecard.base import (
     Check,
     Evidence,
     audit_command,
-    count,
-    join,
     judge_models,
-    percent,
     shown,
     value_or,
-    with_interval,
 )
 
 PAGE = "trust"

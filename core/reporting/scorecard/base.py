@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from core.datasets.leakage import measure_split
+from core.formatting import join
 from core.metrics.classification import COVID
 from core.reporting.verdict import CONTROL_SUFFIX
 from core.runs import additions, artifacts
@@ -30,7 +31,6 @@ STATUSES = (FAILED, NOT_DONE, PASSED)
 TOLERANCE = 0.10
 POINTS = f"{100 * TOLERANCE:.0f} points"
 NORMAL = "normal"
-SPACE = "\u202f"  # narrow, and no line breaks at it
 
 
 @dataclass(frozen=True)
@@ -213,32 +213,3 @@ def shown(passes: bool) -> str:
 def value_or(value: float | None, instead: float) -> float:
     """The value, or what counts in its place where there is none: the worst, never the best."""
     return instead if value is None else value
-
-
-# ------------------------------------------------------------------------------ words
-
-
-def percent(value: float | None) -> str:
-    """0.848 -> "84.8 %"."""
-    return "–" if value is None else f"{100 * value:.1f}{SPACE}%"
-
-
-def with_interval(value: float | None, bounds: Mapping[str, Any] | None) -> str:
-    """ "84.8 % (82.1 to 87.3)"."""
-    return f"{percent(value)} ({interval_text(bounds)})"
-
-
-def interval_text(bounds: Mapping[str, Any] | None) -> str:
-    bounds = bounds or {}
-    if bounds.get("low") is None or bounds.get("high") is None:
-        return "no interval"
-    return f"{100 * bounds['low']:.1f} to {100 * bounds['high']:.1f}"
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def join(words: Iterable[str]) -> str:
-    *first, last = list(words) or [""]
-    return f"{', '.join(first)} and {last}" if first else last

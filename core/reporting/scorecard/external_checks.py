@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from core.formatting import interval_text, join, percent, with_interval
 from core.reporting.scorecard.base import (
     FAILED,
     NOT_DONE,
@@ -14,13 +15,9 @@ from core.reporting.scorecard.base import (
     Check,
     Evidence,
     external_command,
-    interval_text,
-    join,
     judge_models,
-    percent,
     shown,
     value_or,
-    with_interval,
 )
 
 CLASS_IMAGES = 10  # fewer images of a class than these say nothing either way

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.reporting.scorecard.base import (
-    NOT_DONE,
-    Check,
-    Evidence,
-    count,
-    join,
-    percent,
-    shown,
-    with_interval,
-)
+from core.formatting import count, join, percent, with_interval
+from core.reporting.scorecard.base import NOT_DONE, Check, Evidence, shown
 from core.runs.additions import guard_command
 
 KEPT = 0.95  # of the test images, shown by the lower end

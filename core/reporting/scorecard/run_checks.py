@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from core.evaluation.cross_validation import folds_not_done
+from core.formatting import count, percent, with_interval
 from core.metrics.calibration import apply_calibration
 from core.metrics.classification import arrays_from_predictions, flatten_metrics
 from core.metrics.confidence import UNIT
@@ -20,12 +21,9 @@ from core.reporting.scorecard.base import (
     TOLERANCE,
     Check,
     Evidence,
-    count,
     folds_command,
     judge_models,
-    percent,
     shown,
-    with_interval,
 )
 from core.runs import artifacts
 

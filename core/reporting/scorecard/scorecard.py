@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from core.formatting import join
 from core.reporting.scorecard.audit_checks import (
     check_blackout,
     check_leakage,
@@ -26,7 +27,6 @@ from core.reporting.scorecard.base import (
     Check,
     Evidence,
     headline_models,
-    join,
     load_evidence,
 )
 from core.reporting.scorecard.external_checks import check_external

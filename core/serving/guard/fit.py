@@ -24,8 +24,9 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.datasets.folder import find_image
+from core.formatting import percent
 from core.inference.served_model import ServedModel, load_model
-from core.reporting.scorecard.base import headline_models, percent
+from core.reporting.scorecard.base import headline_models
 from core.runs import artifacts, writing
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 from core.runs.run import Run
@@ -327,7 +328,7 @@ def describe_fit(
             f"components of {len(guard.image_ids)} training images; the same of its light and dark "
             f"areas in "
             f"{CELLS} by {CELLS} cells; and how much better those fit as a negative or turned. "
-            f"Bounds keep {100 * guard.level:.0f}\u202f% of {threshold['n']} images of train and "
+            f"Bounds keep {percent(guard.level, 0)} of {threshold['n']} images of train and "
             f"val, each measured by a guard fitted without its fold ({FOLDS} folds cut by group)"
             f"{widened}. Nearly blank pictures, noise, colour pictures and what a DICOM header "
             "says is something else are refused whatever the numbers. No test image was looked at."

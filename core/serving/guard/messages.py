@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from core.formatting import percent
 from core.imageio.decode import Decoded
 
 SUBJECTS = {
@@ -148,7 +149,7 @@ def looks_like(subject: str, look: GuardMeasurement, level: float) -> str:
     """The sentence about a picture that passes."""
     return (
         f"It looks like {subject} (distance {look.distance:.2f} of the 1.0 that "
-        f"{100 * level:.0f}\u202f% of real ones keep)."
+        f"{percent(level, 0)} of real ones keep)."
     )
 
 

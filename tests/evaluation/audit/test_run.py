@@ -13,7 +13,8 @@ from PIL import Image
 from core.__main__ import main
 from core.evaluation.audit.perturbation import KINDS
 from core.evaluation.audit.run import open_unmirrored_models
-from core.inference.ensemble import ModelGroup, Sample, percent_with_interval
+from core.formatting import with_interval
+from core.inference.ensemble import ModelGroup, Sample
 from core.metrics.confidence import bootstrap_intervals
 from core.reporting.scorecard.scorecard import NOT_DONE, build_scorecard
 from core.runs import artifacts
@@ -349,5 +350,5 @@ def test_a_panel_asks_each_size_once_and_an_ensemble_is_the_mean():
 
 
 def test_words_for_shares():
-    assert percent_with_interval(0.848, 0.8, 0.9) == "84.8\u202f% (80.0 to 90.0)"
-    assert percent_with_interval(0.5, None, None) == "50.0\u202f% (no interval)"
+    assert with_interval(0.848, (0.8, 0.9)) == "84.8\u202f% (80.0 to 90.0)"
+    assert with_interval(0.5, (None, None)) == "50.0\u202f% (no interval)"
