@@ -1,5 +1,7 @@
 """Training: how each model was trained, and with what."""
 
+import math
+
 import pandas as pd
 import streamlit as st
 
@@ -9,13 +11,14 @@ from dashboard.charts import training as training_charts
 from dashboard.components.markdown import escape, escape_sentence, model_mark
 from dashboard.components.page import empty_state, page_frame, show_chart
 from dashboard.components.sidebar import Selection
+from dashboard.components.training import describe_kept_epochs, trained_models
 from dashboard.data import runs as run_data
 from dashboard.tables import metrics as metric_tables
 
 
 def minutes(seconds: float | None) -> str:
     """Seconds for people: "45 s" or "12 min 30 s"."""
-    if seconds is None or seconds != seconds:
+    if seconds is None or math.isnan(seconds):
         return "–"
     whole = round(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
@@ -104,23 +107,26 @@ run = selection.run
 try:
     histories = {model: run_data.load_history(run, model) for model in selection.models}
     table = summary(selection, histories)
+    trained = trained_models(run, selection.models)
+    seconds = [
+        training_seconds(selection, model, run_data.load_history(run, model)) for model in trained
+    ]
     splits = run_data.load_manifest(run)["split"].value_counts()
 except ArtifactError as error:
     empty_state(escape_sentence(str(error)))
 
 n_text = f"{splits.get('train', 0)} training and {splits.get('val', 0)} validation images"
-seconds = [training_seconds(selection, model, history) for model, history in histories.items()]
 known = [value for value in seconds if value is not None]
 st.markdown(
-    f"#### {len(histories)} model{'s' if len(histories) != 1 else ''} trained in "
+    f"#### {len(seconds)} model{'s' if len(seconds) != 1 else ''} trained in "
     f"{minutes(sum(known)) if known else 'unknown time'}, seed {run.info.get('seed', '–')}, "
     f"{escape(str(run.info.get('created', ''))[:10])}."
 )
 st.markdown(
     "Training curves are taken while a model learns on altered copies of its images, each class "
     "weighted alike, so they lie apart from validation, which sees the images as they are and "
-    "counts each once. The epoch that is kept is chosen "
-    "on validation; the test images are not in any of these curves."
+    f"counts each once. {describe_kept_epochs(selection)}; the test images are not in any of these "
+    "curves."
 )
 st.table(table, hide_index=True, border="horizontal")
 for model, history in histories.items():
