@@ -64,9 +64,10 @@ def is_grouped(run: Run) -> bool:
     return run.info.get("split_policy") == "group"
 
 
-def load_pooled(run: Run) -> dict[str, dict[str, Any]]:
+def load_pooled(run: Run) -> dict[str, Mapping[str, Any]]:
     """Model -> metrics_folds.json, for the models that have out-of-fold predictions."""
-    found = {m: load_fold_metrics(run, m) for m in run.models if has_predictions(run, m, "folds")}
+    folded = [model for model in run.models if has_predictions(run, model, "folds")]
+    found = {model: load_fold_metrics(run, model) for model in folded}
     return {model: metrics for model, metrics in found.items() if metrics is not None}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +141,14 @@ def score_two_classes(
 
 
 def score_run(
-    run_dir: Path, info: dict[str, Any], costs: dict[str, dict], draws: int = DRAWS
+    run_dir: Path, info: Mapping[str, Any], costs: dict[str, dict], draws: int = DRAWS
 ) -> dict[str, Any]:
     """Write the ensemble's predictions and every model's metrics; returns run.json's new keys.
 
     Those are comparisons, temperature, calibration and conformal. All is computed from the
     predictions files alone, apart from `costs` (model -> metrics.json's cost).
     """
-    run = Run(run_dir, info)
+    run = Run.in_progress(run_dir, info)
     manifest = artifacts.load_manifest(run)
     patients = manifest.set_index("image_id")["patient_id"]
     train = manifest.loc[manifest["split"] == "train", "label"]

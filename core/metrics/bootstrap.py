@@ -7,10 +7,12 @@ Davison & Hinkley 1997, section 3.8).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.sparse import csc_array
 from scipy.stats import norm
 
@@ -32,18 +34,18 @@ def check_drawing(draws: int, level: float) -> None:
         raise StatisticsError(f"draws must be at least 1 and level in 0..1, not {draws}, {level}.")
 
 
-def patient_index(groups: Sequence, n: int) -> tuple[np.ndarray, int]:
+def patient_index(groups: ArrayLike, n: int) -> tuple[np.ndarray, int]:
     """Number (n,) of each image's patient, in sorted order, and how many patients there are."""
-    groups = np.asarray(groups, dtype=object)
-    if groups.shape != (n,):
+    patients = np.asarray(groups, dtype=object)
+    if patients.shape != (n,):
         raise StatisticsError(
-            f"There must be one patient for each of the {n} images, but {groups.shape} was given."
+            f"There must be one patient for each of the {n} images, but {patients.shape} was given."
         )
-    if pd.isna(groups).any():
+    if pd.isna(patients).any():
         raise StatisticsError(
             "Some images have no patient; fill patient_id with image:<image_id> where unknown."
         )
-    names, index = np.unique(groups.astype(str), return_inverse=True)
+    names, index = np.unique(patients.astype(str), return_inverse=True)
     return index, len(names)
 
 
@@ -114,7 +116,7 @@ def percentile_interval(drawn: np.ndarray, level: float = 0.95) -> tuple[float, 
 
 def rate_estimate(
     value: float | None, drawn: np.ndarray, patients: int, level: float = 0.95
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """{value, low, high} of a proportion from its draws (draws,), as every interval here is made.
 
     Percentile of the draws; Wilson on the `patients` in its denominator where the value is 0 or 1,

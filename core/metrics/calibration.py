@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import softmax
 
@@ -88,13 +89,13 @@ def _logs(y_prob: np.ndarray) -> np.ndarray:
 def _log_prior(prior: Sequence[float] | None, n_classes: int) -> np.ndarray:
     if prior is None:
         return np.zeros(n_classes)
-    prior = np.asarray(prior, dtype=np.float64)
-    usable = prior.shape == (n_classes,) and np.isfinite(prior).all() and prior.min() >= 0
-    if not usable or prior.sum() == 0:
+    shares = np.asarray(prior, dtype=np.float64)
+    usable = shares.shape == (n_classes,) and np.isfinite(shares).all() and shares.min() >= 0
+    if not usable or shares.sum() == 0:
         raise StatisticsError(
-            f"The prior must hold one share for each of {n_classes} classes, not {prior.tolist()}."
+            f"The prior must hold one share for each of {n_classes} classes, not {shares.tolist()}."
         )
-    return _logs(prior / prior.sum())
+    return _logs(shares / shares.sum())
 
 
 def fit_temperature(y_true: np.ndarray, y_prob: np.ndarray) -> float:
@@ -127,7 +128,7 @@ def _slopes(y_true: np.ndarray, logs: np.ndarray, temperature: float) -> np.ndar
 def _temperature_interval(
     y_true: np.ndarray,
     y_prob: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     fitted: float,
     draws: int,
     seed: int,
@@ -156,7 +157,7 @@ def _temperature_interval(
 def fit_calibration(
     y_true: np.ndarray,
     y_prob: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     prior: Mapping[str, float] | None,
     class_names: Sequence[str],
     *,
@@ -208,7 +209,7 @@ def _in_order(prior: Mapping[str, float] | None, class_names: Sequence[str]) -> 
 def reliability(
     y_true: np.ndarray,
     y_prob: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     bins: int = ECE_BINS,
     *,
     k: int | None = None,
@@ -250,7 +251,7 @@ def calibrated_metrics(
     y_true: np.ndarray,
     y_prob_before: np.ndarray,
     y_prob_after: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     class_names: Sequence[str],
     *,
     draws: int = DRAWS,
@@ -289,9 +290,8 @@ def calibrated_metrics(
         differences = values["after"][key] - values["before"][key]
         excess = differences.mean() - value if key == "ece" else 0.0
         low, high, _ = percentile_interval(differences - excess, level)
-        change[key] = {"value": value, "low": low, "high": high}
-        if n_patients < 2:
-            change[key] |= {"low": None, "high": None}
+        bounds = {"low": low, "high": high} if n_patients > 1 else {"low": None, "high": None}
+        change[key] = {"value": value} | bounds
     return result | {"change": change}
 
 
@@ -303,7 +303,7 @@ def _score_terms(y_true: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
     return np.stack([*rows, *np.where(bins == np.arange(ECE_BINS)[:, None], gaps, 0)])
 
 
-def _scores(sums: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+def _scores(sums: np.ndarray, images: np.ndarray | int) -> dict[str, np.ndarray]:
     """The rows of _score_terms summed over images, (3 + ECE_BINS, rows) -> score -> (rows,)."""
     log_loss, brier, right, *gaps = sums / images
     return {

@@ -7,10 +7,12 @@ The formulas are written out in numpy, so that the estimate and its bootstrap dr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from core.errors import UserError
 
@@ -30,7 +32,7 @@ def predicted_index(y_prob: np.ndarray) -> np.ndarray:
 
 
 def check_predictions(
-    y_true: np.ndarray, y_prob: np.ndarray, class_names: Sequence[str]
+    y_true: np.ndarray, y_prob: np.ndarray, class_names: Sequence[object]
 ) -> tuple[np.ndarray, np.ndarray]:
     """y_true (n,) as int64 and y_prob (n, C) as float64, or MetricsError when they do not fit."""
     class_names = list(class_names)
@@ -74,16 +76,16 @@ def confusion_counts(y_true: np.ndarray, predicted: np.ndarray, n_classes: int) 
     return cells.reshape(n_classes, n_classes)
 
 
-def divide(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+def divide(numerator: ArrayLike, denominator: ArrayLike, otherwise: float = 0.0) -> np.ndarray:
     """numerator / denominator, 0 or `otherwise` where that is 0 (scikit-learn's zero_division)."""
-    numerator, denominator = np.broadcast_arrays(
+    above, below = np.broadcast_arrays(
         np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     )
     return np.divide(
-        numerator,
-        denominator,
-        out=np.full(denominator.shape, otherwise),
-        where=denominator != 0,
+        above,
+        below,
+        out=np.full(below.shape, otherwise),
+        where=below != 0,
     )
 
 
@@ -164,7 +166,7 @@ def calibration_terms(y_true: np.ndarray, y_prob: np.ndarray) -> tuple[np.ndarra
 
 def compute_metrics(
     y_true: np.ndarray, y_prob: np.ndarray, class_names: Sequence[str]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The figures of one model on one set of images, with the keys of `metrics.json`.
 
     y_true (n,) whole numbers, y_prob (n, C) float; the answer holds plain Python values only.
@@ -177,12 +179,12 @@ def compute_metrics(
     rates = rates_from_confusion(confusion)
     aucs = [rank_auc(y_true == k, y_prob[:, k]) for k in range(len(class_names))]
     bins, gaps = calibration_terms(y_true, y_prob)
-    per_class = {
+    per_class: dict[str, dict[str, Any]] = {
         name: {key: float(rates[key][k]) for key in ("precision", "recall", "specificity", "f1")}
         | {"support": int(confusion[k].sum()), "auc": aucs[k]}
         for k, name in enumerate(class_names)
     }
-    metrics: dict[str, object] = {"n": len(y_true)}
+    metrics: dict[str, Any] = {"n": len(y_true)}
     for key in ("accuracy", "balanced_accuracy", "macro_f1", "macro_precision", "macro_recall"):
         metrics[key] = float(rates[key])
     metrics |= {
@@ -246,7 +248,7 @@ def arrays_from_predictions(
     return y_true, y_prob
 
 
-def flatten_metrics(metrics: dict) -> dict[str, float | None]:
+def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """The same figures under the keys that `intervals` uses: macro_f1, recall.covid, ..."""
     flat = {
         key: metrics[key]

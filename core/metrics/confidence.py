@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import csc_array
 
 from core.metrics.bootstrap import (
@@ -58,7 +59,7 @@ def as_matrices(cells: np.ndarray, n_classes: int) -> np.ndarray:
 def bootstrap_draws(
     y_true: np.ndarray,
     y_prob: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     class_names: Sequence[str],
     *,
     draws: int = 2000,
@@ -96,7 +97,9 @@ def bootstrap_draws(
     sparse = csc_array(sums)
     for weights in draw_weights(n_patients, draws, seed, cells=n):
         drawn.append(sparse @ weights)
-        aucs.append(np.stack([weighted_auc(*s.split(weights), s.won) for s in steps] or [[]]))
+        aucs.append(
+            np.stack([weighted_auc(*s.split(weights), s.won) for s in steps] or [np.empty(0)])
+        )
     return _metrics_of_sums(
         np.concatenate(drawn, axis=1),
         dict(zip(ranked, np.concatenate(aucs, axis=1), strict=False)),
@@ -164,7 +167,9 @@ _MACROS = {
 }
 
 
-def _extreme_interval(key: str, estimate: float, patients: int, level: float) -> tuple:
+def _extreme_interval(
+    key: str, estimate: float, patients: int, level: float
+) -> tuple[float, float]:
     """Interval of a rate that is exactly 0 or 1, where the bootstrap would have no width.
 
     Wilson on the number of patients. F1 = 2J / (1 + J) with J = TP / (TP + FP + FN), which is a
@@ -179,7 +184,7 @@ def _extreme_interval(key: str, estimate: float, patients: int, level: float) ->
 def bootstrap_intervals(
     y_true: np.ndarray,
     y_prob: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     class_names: Sequence[str],
     *,
     draws: int = 2000,
@@ -208,7 +213,7 @@ def bootstrap_intervals(
     class_names = [str(name) for name in class_names]
     patient, n_patients = patient_index(groups, len(y_true))
     behind = _patients_behind(y_true, predicted_index(y_prob), patient, class_names)
-    bounds: dict[str, tuple] = {}
+    bounds: dict[str, tuple[float | None, float | None, str, int]] = {}
     # Classes before their macro means, which are made of the classes' bounds.
     for key in sorted(estimates, key=lambda name: name in _MACROS):
         estimate, patients = estimates[key], behind.get(key, n_patients)
@@ -257,8 +262,6 @@ def _macro_bounds(
     keys = [f"{_MACROS[key]}.{name}" for name in class_names]
     # A class that nobody has is no part of the mean (balanced accuracy, AUC) or tells nothing.
     keys = [name for name in keys if estimates[name] == estimates[key] and behind[name] > 0]
-    return tuple(
-        np.mean([_extreme_interval(k, estimates[k], behind[k], level) for k in keys], axis=0)
-        .astype(float)
-        .tolist()
-    )
+    bounds = [_extreme_interval(k, estimates[k], behind[k], level) for k in keys]
+    low, high = np.mean(bounds, axis=0)
+    return float(low), float(high)

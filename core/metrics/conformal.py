@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from core.metrics.bootstrap import (
     DRAWS,
@@ -30,7 +31,7 @@ ALPHA = 0.1
 def fit_conformal(
     y_true: np.ndarray,
     y_prob: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     alpha: float = ALPHA,
     *,
     seed: int = 0,
@@ -81,7 +82,7 @@ def prediction_sets(y_prob: np.ndarray, threshold: float) -> np.ndarray:
 def evaluate_sets(
     y_true: np.ndarray,
     sets: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     class_names: Sequence[str],
     *,
     draws: int = DRAWS,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from core.metrics.bootstrap import (
     DRAWS,
@@ -59,7 +61,7 @@ class Curve:
 def curve_bands(
     y_true: np.ndarray,
     y_prob: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     class_names: Sequence[str],
     *,
     draws: int = DRAWS,
@@ -118,7 +120,7 @@ def _running(counts: np.ndarray) -> np.ndarray:
     return running
 
 
-def _find(running: np.ndarray, wanted: np.ndarray, side: str) -> np.ndarray:
+def _find(running: np.ndarray, wanted: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
     """np.searchsorted of wanted (rows, POINTS) in each row of running (rows, steps + 1)."""
     pairs = zip(running, wanted, strict=True)
     return np.stack([np.searchsorted(row, values, side) for row, values in pairs])
@@ -179,13 +181,15 @@ def _class_curve(
     n, n_positive = len(score), int(is_positive.sum())
     one = np.zeros(n, dtype=np.int64)
     exact = score_steps(is_positive, score, one, 1, most=n)
-    y, area = READ[kind](*exact.split(np.ones((1, 1))), exact.won)
-    y, area = y[:, 0], float(area[0])
+    one_draw = READ[kind](*exact.split(np.ones((1, 1))), exact.won)
+    y, area = one_draw[0][:, 0], float(one_draw[1][0])
     with_class = count_patients(patient, is_positive)
     rarer = min(with_class, count_patients(patient, ~is_positive))
     low, high = _quantiles(ys, areas, level if rarer > 1 else None)
     if kind == ROC:
-        area = rank_auc(is_positive, score)
+        ranked = rank_auc(is_positive, score)
+        assert ranked is not None, "a class on one side only has no curve"
+        area = ranked
         # Where everybody is called, sensitivity is 1 by definition.
         behind = np.where(GRID < 1, with_class, 0)
         bounds = rate_estimate(area, areas, rarer, level)

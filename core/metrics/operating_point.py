@@ -5,10 +5,11 @@ Everything is about one class against the rest: `is_positive` (n,) bool and `sco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from core.metrics.bootstrap import (
     DRAWS,
@@ -33,7 +34,7 @@ def called(score: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
 
 
 def operating_table(
-    y_true: np.ndarray, y_prob: np.ndarray, k: int, thresholds: Sequence[float]
+    y_true: np.ndarray, y_prob: np.ndarray, k: int, thresholds: ArrayLike
 ) -> pd.DataFrame:
     """One row a threshold for class k: threshold, called, found, sensitivity, specificity.
 
@@ -41,13 +42,13 @@ def operating_table(
     class k. A rate without any image in its denominator is NaN. Raises StatisticsError.
     """
     is_positive, score = _check_scores(np.asarray(y_true) == k, np.asarray(y_prob)[:, k])
-    thresholds = np.asarray(thresholds, dtype=np.float64)
-    found = _count_predicted(score[is_positive], thresholds)
-    false = _count_predicted(score[~is_positive], thresholds)
+    at = np.asarray(thresholds, dtype=np.float64)
+    found = _count_predicted(score[is_positive], at)
+    false = _count_predicted(score[~is_positive], at)
     positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
     return pd.DataFrame(
         {
-            "threshold": thresholds,
+            "threshold": at,
             "called": found + false,
             "found": found,
             "sensitivity": divide(found, positives, otherwise=np.nan),
@@ -111,7 +112,7 @@ def at_prevalence(
 def rates_at(
     is_positive: np.ndarray,
     score: np.ndarray,
-    groups: Sequence,
+    groups: ArrayLike,
     threshold: float,
     prevalence: float,
     *,
@@ -139,7 +140,8 @@ def rates_at(
     terms = np.stack([row for key, side in sides.items() for row in (side, side & right[key])])
     sums = sum_by_patient(patient, n_patients, terms)
     total, drawn = sums.sum(axis=1), draw_sums(sums, draws, seed)
-    result, rates = {}, {}
+    result: dict[str, dict[str, Any]] = {}
+    rates = {}
     for place, (key, side) in enumerate(sides.items()):
         of, hits = 2 * place, 2 * place + 1
         rates[key] = divide(drawn[hits], drawn[of], otherwise=np.nan)
@@ -158,7 +160,9 @@ def _predictive(
 ) -> dict[str, dict]:
     """ppv and npv of sensitivity and specificity (`sides`), with intervals of their draws."""
     pair = [sides[key] for key in ("sensitivity", "specificity")]
-    result = {key: {"value": None, "low": None, "high": None} for key in ("ppv", "npv")}
+    result: dict[str, dict[str, Any]] = {
+        key: {"value": None, "low": None, "high": None} for key in ("ppv", "npv")
+    }
     if None in [side["value"] for side in pair]:
         return result
     values = at_prevalence(pair[0]["value"], pair[1]["value"], prevalence)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
 from core.metrics.bootstrap import CHUNK_CELLS, UNIT, draw_sums, patient_index
@@ -80,7 +82,7 @@ def _permutation_p(
 def compare_models(
     y_true: np.ndarray,
     probs: dict[str, np.ndarray],
-    groups: Sequence,
+    groups: ArrayLike,
     class_names: Sequence[str],
     *,
     draws: int = 2000,
@@ -120,7 +122,7 @@ def compare_models(
         )
         for name in models
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for a, b in combinations(models, 2):
         low, high = np.quantile(drawn[a] - drawn[b], [(1 - level) / 2, (1 + level) / 2])
         rows.append(

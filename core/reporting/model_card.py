@@ -7,6 +7,7 @@ measured the card says so and names the command.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,12 @@ MAP_KINDS = {
 IMAGES = {"ct": "chest CT slice", "phantom": "drawn phantom"}
 
 
-def write_cards(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> list[str]:
+def write_cards(run_dir: Path, info: Mapping[str, Any], dataset: Dataset) -> list[str]:
     """Write card.md for every model of the run, from its metrics.json, run.json and additions.
 
     Returns the models' names; an ensemble has no card: it is its members.
     """
-    run = Run(run_dir, info)
+    run = Run.in_progress(run_dir, info)
     maps, guard = load_maps(run), load_guard_document(run)
     models = list(info.get("recipes") or {})
     for model in models:
@@ -90,12 +91,12 @@ def refresh_cards(run: Run) -> Run:
 
 def build_card(
     model: str,
-    info: dict,
-    metrics: dict,
+    info: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     dataset: Dataset,
     *,
-    maps: dict | None = None,
-    guard: dict | None = None,
+    maps: Mapping[str, Any] | None = None,
+    guard: Mapping[str, Any] | None = None,
 ) -> str:
     """The card of one model: YAML for the Hugging Face Hub, then Markdown.
 
@@ -146,7 +147,7 @@ def build_card(
     )
 
 
-def tried_where(info: dict[str, Any], most: int) -> str:
+def tried_where(info: Mapping[str, Any], most: int) -> str:
     """What follows the number of recipes tried (`most` of a model) where it was on other data."""
     if most <= 1 or info["dataset"]["name"] == TRIALS_DATASET:
         return ""

@@ -106,6 +106,7 @@ def _maps(run: Run) -> dict[str, Any] | None:
         return None
     all_hits = {m: row["pointing"]["true"]["all"] for m, row in document["models"].items()}
     any_hits = next(iter(all_hits.values()))
+    against: Mapping[str, Any] = any_hits["against"]
     return {
         "n": any_hits["n"],
         "hits": [
@@ -113,7 +114,7 @@ def _maps(run: Run) -> dict[str, Any] | None:
             for m, row in all_hits.items()
         ],
         "baselines": [
-            f"{text} {100 * any_hits['against'][place]['hit']['value']:.1f}"
+            f"{text} {100 * against[place]['hit']['value']:.1f}"
             for place, text in document["baselines"].items()
         ],
         "learned_from": document["learned_from"],

@@ -30,8 +30,8 @@ class Verdict:
 
 
 def leader_sentence(
-    metrics: Mapping[str, dict],
-    comparisons: Iterable[dict],
+    metrics: Mapping[str, Mapping[str, Any]],
+    comparisons: Iterable[Mapping[str, Any]],
     titles: Mapping[str, str],
     *,
     synthetic: bool = False,

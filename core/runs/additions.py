@@ -12,7 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -140,7 +140,7 @@ def load_guard_document(run: Run) -> Guard | None:
     problem = find_problem(document, Guard)
     if problem:
         raise damaged_guard(run, GUARD_FILE, problem)
-    return document
+    return cast(Guard, document)
 
 
 def load_guard_files(run: Run) -> tuple[Guard, dict[str, np.ndarray]] | None:
@@ -205,7 +205,7 @@ def load_maps(run: Run) -> Maps | None:
         problem = "`phantoms` is missing"
     if problem:
         raise damaged(run.path, name, problem)
-    return document
+    return cast(Maps, document)
 
 
 def verify_additions(run: Run) -> list[str]:

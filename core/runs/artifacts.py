@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
@@ -101,16 +102,17 @@ def open_run(path: Path) -> Run:
                 f"running. Go on with `python -m core train … --run {path.name} --resume`."
             )
         raise ArtifactError(f"{path.name} holds no {RUN_FILE}, so it is not a run.")
-    info = read_json(path, RUN_FILE)
-    if not isinstance(info, dict):
+    document = read_json(path, RUN_FILE)
+    if not isinstance(document, dict):
         raise ArtifactError(f"{path.name}/{RUN_FILE} is not a JSON object.")
-    version = info.get("format_version")
+    version = document.get("format_version")
     if isinstance(version, int) and version != FORMAT_VERSION:  # its keys may have other shapes
         raise ArtifactError(
             f"Run {path.name} has format version {version}, this program reads {FORMAT_VERSION}. "
             "Update the program or train the run anew."
         )
-    problem = find_problem(info, RunInfo)
+    info = cast(RunInfo, document)
+    problem = find_problem(document, RunInfo)
     problem = problem or _names_problem(info) or _members_problem(info) or _weights_problem(info)
     if problem:
         raise damaged(path, RUN_FILE, problem)
@@ -127,8 +129,11 @@ def open_run(path: Path) -> Run:
 
 def _names_problem(info: RunInfo) -> str | None:
     """Classes and models are told apart by their names, and a model's name is its folder's."""
-    for key, fewest in (("class_names", 2), ("models", 1)):
-        if len(info[key]) < fewest or len(set(info[key])) < len(info[key]):
+    for key, names, fewest in (
+        ("class_names", info["class_names"], 2),
+        ("models", info["models"], 1),
+    ):
+        if len(names) < fewest or len(set(names)) < len(names):
             return f"`{key}` must be a list of {fewest} or more names, all different"
     strange = [model for model in info["models"] if not RUN_NAME.fullmatch(model)]
     return f"`models` must be names of folders, which {strange[0]!r} is not" if strange else None
@@ -182,16 +187,17 @@ def load_predictions(run: Run, model: str, part: str = "test") -> pd.DataFrame:
 
 
 def has_predictions(run: Run, model: str, part: str) -> bool:
+    """Whether the run holds the predictions of one part; they are not opened."""
     return (run.path / model / PREDICTION_FILES[part]).is_file()
 
 
 def load_metrics(run: Run, model: str) -> Metrics:
     """metrics.json of one model (derived from its predictions.csv), every figure in its place."""
     name, n = f"{model}/{METRICS_FILE}", len(run.class_names)
-    metrics = read_json(run.path, name)
-    if not isinstance(metrics, dict):
+    document = read_json(run.path, name)
+    if not isinstance(document, dict):
         raise damaged(run.path, name, "it is not a JSON object")
-    problem = find_problem(metrics, Metrics)
+    metrics, problem = cast(Metrics, document), find_problem(document, Metrics)
     if not problem:
         if set(metrics["per_class"]) != set(run.class_names):
             problem = f"`per_class` must hold the classes {', '.join(run.class_names)}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from core.runs.schema.run import RunInfo
 
@@ -19,6 +21,11 @@ class Run:
 
     path: Path
     info: RunInfo
+
+    @classmethod
+    def in_progress(cls, path: Path, info: Mapping[str, Any]) -> Run:
+        """A run that is still being made, of the keys that its run.json has so far."""
+        return cls(path, cast(RunInfo, info))
 
     @property
     def name(self) -> str:

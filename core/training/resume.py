@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -105,9 +107,11 @@ def finished_part(run_dir: Path) -> dict | None:
     return {key: value for key, value in info.items() if key not in ("files", "format_version")}
 
 
-def check_finished(info: dict, manifest: pd.DataFrame, run_dir: Path, recipes: dict) -> None:
+def check_finished(
+    info: Mapping[str, Any], manifest: pd.DataFrame, run_dir: Path, recipes: dict
+) -> None:
     """Hold the images, their split and the recipes against those that the run was made with."""
-    before = artifacts.load_manifest(Run(run_dir, info)).set_index("image_id")
+    before = artifacts.load_manifest(Run.in_progress(run_dir, info)).set_index("image_id")
     columns = ["sha256", "split", "group_id"]
     now = manifest.set_index("image_id")[columns].astype(str)
     same_images = set(before.index) == set(now.index)

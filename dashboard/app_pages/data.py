@@ -1,5 +1,8 @@
 """Data: what the models learned from and were measured on."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -85,7 +88,7 @@ def show_splits(selection: Selection, manifest: pd.DataFrame) -> None:
             st.markdown("No patient is in two splits.")
 
 
-def show_rules(info: dict) -> None:
+def show_rules(info: Mapping[str, Any]) -> None:
     policy = {"group": "by group: what belongs together stays on one side"}
     policy |= {"random": "at random, groups ignored (leaks where a patient has several images)"}
     split = str(info.get("split_policy", "not stated"))

@@ -20,6 +20,7 @@ copies that a page may change.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,6 +37,8 @@ from core.imageio import decode
 from core.metrics import classification, confidence, significance
 from core.runs import additions, artifacts
 from core.runs.run import Run, RunEntry
+from core.runs.schema.guard import Guard
+from core.runs.schema.maps import Maps
 from dashboard.data.tokens import BY_ADDITIONS, BY_PREDICTOR, BY_RUN
 
 
@@ -108,7 +111,7 @@ def load_prediction_table(run: Run, model: str, part: str = "test") -> pd.DataFr
 
 
 @st.cache_data(hash_funcs=BY_RUN, show_spinner="Computing the intervals …", max_entries=60)
-def load_metrics(run: Run, model: str, part: str = "test") -> dict[str, Any]:
+def load_metrics(run: Run, model: str, part: str = "test") -> Mapping[str, Any]:
     """The figures of one part with `intervals`, keys as metrics.json has them.
 
     The test part is read from metrics.json; other parts are computed from their predictions.
@@ -251,14 +254,14 @@ def load_model(run: Run, model: str) -> Any:
 
 
 @st.cache_data(hash_funcs=BY_ADDITIONS, show_spinner=False, max_entries=20)
-def load_guard_document(run: Run) -> dict[str, Any] | None:
+def load_guard_document(run: Run) -> Guard | None:
     """guard/guard.json, None where no guard was fitted. Raises ArtifactError."""
     return additions.load_guard_document(run)
 
 
 # Shared, not copied for each reader: it is long, and nobody changes it.
 @st.cache_resource(hash_funcs=BY_ADDITIONS, show_spinner=False, max_entries=20)
-def load_maps(run: Run) -> dict[str, Any] | None:
+def load_maps(run: Run) -> Maps | None:
     """maps/maps.json, None where the maps were not measured. Raises ArtifactError."""
     return additions.load_maps(run)
 

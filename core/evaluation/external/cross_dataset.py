@@ -134,7 +134,7 @@ def _build(runs: Sequence[Run], model: str, documents: Mapping[str, Mapping[str,
 def _in_domain_cell(run: Run, model: str, row: str) -> Cell:
     """A run's own test part."""
     try:
-        metrics = artifacts.load_metrics(run, model)
+        metrics: Mapping[str, Any] = artifacts.load_metrics(run, model)
         n_patients = metrics.get("n_patients")
         if not isinstance(n_patients, int):
             test = artifacts.load_manifest(run).query("split == 'test'")

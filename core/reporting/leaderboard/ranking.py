@@ -8,7 +8,7 @@ Hinkley 1997, sections 2.4 and 3.8), Holm-corrected over all models held against
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -272,7 +272,7 @@ def floors(protocol: Protocol) -> dict[str, dict]:
 def _row(protocol: Protocol, entry: Entry, known_baselines: dict[str, dict]) -> dict[str, Any]:
     name, model = entry
     run = protocol.run(name)
-    metrics = artifacts.load_metrics(run, model)
+    metrics: Mapping[str, Any] = artifacts.load_metrics(run, model)
     history = artifacts.load_history(run, model)
     cost = metrics.get("cost") or {}
     row: dict[str, Any] = {

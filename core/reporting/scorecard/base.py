@@ -24,6 +24,7 @@ from core.runs.run import Run
 from core.runs.schema.audit import Audit
 from core.runs.schema.checking import find_problem
 from core.runs.schema.external import External
+from core.runs.schema.guard import Guard
 
 PASSED, FAILED, NOT_DONE = "passed", "failed", "not done"
 STATUSES = (FAILED, NOT_DONE, PASSED)
@@ -67,7 +68,7 @@ class Evidence:
     run: Run
     audit: dict[str, Any] | None
     external: dict[str, dict[str, Any]]
-    guard: dict[str, Any] | None = None
+    guard: Guard | None = None
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
@@ -79,7 +80,7 @@ class Evidence:
         return measure_split(self.manifest)
 
     @cached_property
-    def metrics(self) -> dict[str, dict[str, Any]]:
+    def metrics(self) -> dict[str, Mapping[str, Any]]:
         return {model: artifacts.load_metrics(self.run, model) for model in self.run.models}
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ def _calibration_lead(evidence: Evidence) -> str:
 
 
 def check_baselines(evidence: Evidence) -> Check:
-    floors = evidence.run.info.get("floors") or {}
+    floors: Mapping[str, Any] = evidence.run.info.get("floors") or {}
     found = {}
     for model, metrics in evidence.metrics.items():
         above = [
@@ -171,7 +172,7 @@ def check_baselines(evidence: Evidence) -> Check:
     )
 
 
-def _lower_end(metrics: dict[str, Any], key: str) -> float:
+def _lower_end(metrics: Mapping[str, Any], key: str) -> float:
     low = (metrics["intervals"].get(key) or {}).get("low")
     return -1.0 if low is None else low
 
@@ -273,7 +274,7 @@ def check_cross_validation(evidence: Evidence) -> Check:
     )
 
 
-def _holds(metrics: dict[str, Any], figures: dict[str, Any]) -> bool:
+def _holds(metrics: Mapping[str, Any], figures: Mapping[str, Any]) -> bool:
     """Is the pooled accuracy what the test part's interval lets one expect?"""
     bounds = metrics["intervals"].get("accuracy") or {}
     if bounds.get("low") is None:

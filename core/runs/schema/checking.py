@@ -28,9 +28,13 @@ from typing import (
     is_typeddict,
 )
 
-_WORDS = {
-    **{str: "text", int: "a whole number", float: "a number"},
-    **{list: "a list", dict: "an object", NoneType: "null"},
+_WORDS: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    NoneType: "null",
 }
 _LARGEST = 1e300  # neither NaN nor infinite, and no whole number that a float cannot hold
 

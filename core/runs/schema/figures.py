@@ -1,8 +1,8 @@
-"""Figures, shares and their intervals, as several documents hold them."""
+"""What several documents hold: figures, shares and their intervals, images left out."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Bounds(TypedDict):
@@ -42,6 +42,12 @@ class Share(MaybeBounds):
 
 class AccuracyEstimate(MaybeBounds):
     accuracy: float
+
+
+class Addition(TypedDict):
+    """What every document of an addition has: the hashes of the files beside it."""
+
+    files: NotRequired[dict[str, Any]]
 
 
 class Excluded(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from core.runs.schema.figures import Bounds
+from core.runs.schema.figures import Addition, Bounds
 
 
 class Rate(Bounds):
@@ -44,7 +44,7 @@ class Refusal(Rate):
     looked_at: str
 
 
-class Guard(TypedDict):
+class Guard(Addition):
     """guard/guard.json."""
 
     model: str

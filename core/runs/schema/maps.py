@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
-from core.runs.schema.figures import Estimate
+from core.runs.schema.figures import Addition, Estimate
 
 
 class AgainstBaseline(Estimate):
@@ -82,12 +82,14 @@ class Phantoms(TypedDict):
     size_px: int
 
 
-class Maps(TypedDict):
+class Maps(Addition):
     """maps/maps.json."""
 
     status: str
     reason: str | None
     created: str
+    minutes: NotRequired[Any]
+    baselines: NotRequired[Any]
     phantoms: NotRequired[Phantoms]
     learned_from: NotRequired[str]
     tolerance_share: NotRequired[float]
