@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
-from core.console import fail
+from core.console import fail, show_log
 from core.errors import UserError
 
 # Command -> what it does; the module has the command's name.
@@ -80,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; wrong use is one sentence (with --json a document too) and status 2."""
     words = sys.argv[1:] if argv is None else argv
     as_json = "--json" in words
+    show_log()
     # No option before the command takes a value, so the first word without a dash names it.
     command = next((word for word in words if not word.startswith("-")), None)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
 def say(text: str) -> None:
     """One line for people; stdout stays free for what programs read."""
     print(text, file=sys.stderr, flush=True)
+
+
+class _Said(logging.Handler):
+    """Log lines as `say` prints them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def show_log() -> None:
+    """From now on what `core` logs (INFO and above) is said, each line as it is."""
+    logger = logging.getLogger("core")
+    if not any(isinstance(handler, _Said) for handler in logger.handlers):
+        logger.addHandler(_Said())
+    logger.setLevel(logging.INFO)
 
 
 def print_json(document: object) -> None:

@@ -6,12 +6,14 @@ machine with 2 cores. What cannot be measured here is named with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from core.bench.measurement import Measured
+
+logger = logging.getLogger(__name__)
 
 # Bench -> the module whose function bench_<name>(run) yields its measurements; imported to run.
 BENCHES = {
@@ -28,7 +30,7 @@ BENCHES = {
 }
 
 
-def run_benches(names: list[str], run: str | None, say: Callable[[str], None]) -> list[Measured]:
+def run_benches(names: list[str], run: str | None) -> list[Measured]:
     """The measurements of the benches `names` (all where empty), in the order of BENCHES.
 
     Raises:
@@ -41,9 +43,9 @@ def run_benches(names: list[str], run: str | None, say: Callable[[str], None]) -
         raise BenchError(f"There is no bench {unknown[0]!r}. There are: {', '.join(BENCHES)}.")
     results = []
     for name in names or BENCHES:
-        say(f"{name} ...")
+        logger.info(f"{name} ...")
         bench = getattr(import_module(BENCHES[name]), f"bench_{name}")
         for measured in bench(run):
             results.append(measured)
-            say(f"  {describe(measured)}")
+            logger.info(f"  {describe(measured)}")
     return results

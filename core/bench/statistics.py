@@ -99,7 +99,7 @@ def bench_audit(run: str | None) -> Measurements:
     opened = artifacts.open_run(entry.path)
     root = dataset_folder(opened.info["dataset"]["name"], data_root())
     started = time.perf_counter()
-    document = audit_run(opened, root, say=lambda text: None)
+    document = audit_run(opened, root)
     seconds = time.perf_counter() - started
     what = (
         f"audit of {opened.name}: {len(document['models'])} models, {document['n_test']} test "

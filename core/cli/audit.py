@@ -69,7 +69,6 @@ def run_command(args: argparse.Namespace) -> int:
         probe=probe,
         masks=args.masks,
         precision=args.precision,
-        say=say,
     )
     if args.data and document["blackout"] is None and document["perturbation"] is None:
         raise UserError(

@@ -6,7 +6,7 @@ import argparse
 
 from core.bench.registry import BENCHES
 from core.cli.arguments import add_json_argument
-from core.console import print_json, say
+from core.console import print_json
 
 EXAMPLES = """examples:
   python -m core bench                     everything (half an hour of training, fuzz minutes)
@@ -27,7 +27,7 @@ def run_command(args: argparse.Namespace) -> int:
     from core.bench.measurement import to_json
     from core.bench.registry import run_benches
 
-    results = run_benches(args.names, args.run, say)
+    results = run_benches(args.names, args.run)
     if args.json:
         print_json(to_json(results))
     return int(any(measured.value is None for measured in results))

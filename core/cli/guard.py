@@ -41,10 +41,10 @@ def run_command(args: argparse.Namespace) -> int:
 
     run = open_named(args.run)
     root = args.data or dataset_folder(run.info["dataset"]["name"], data_root())
-    document, arrays, model = fit_guard(run, root, data_root(), say)
+    document, arrays, model = fit_guard(run, root, data_root())
     # Measured as it will be read back, not as it was computed.
     guard = build_guard(document, arrays)
-    document |= measure_guard(run, guard, model, root, data_root(), say)
+    document |= measure_guard(run, guard, model, root, data_root())
     write_guard(run, document, arrays)
     refresh_cards(run)
     whole = load_guard_document(run)

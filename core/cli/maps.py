@@ -34,7 +34,7 @@ def run_command(args: argparse.Namespace) -> int:
     need_weights(run)
     check_no_loss(run, "figures of heat maps", (load_maps(run) or {}).get("models", ()))
     _need_skimage()
-    document, table = measure_maps(run, say=say)
+    document, table = measure_maps(run)
     write_maps(run, document, table)
     run = refresh_cards(run)
     whole = load_maps(run)

@@ -122,7 +122,7 @@ def run_command(args: argparse.Namespace) -> int:
 
     run_dir = artifacts_root() / config.run
     try:
-        run = train_and_evaluate(config, run_dir, resume=args.resume, replace=args.replace, say=say)
+        run = train_and_evaluate(config, run_dir, resume=args.resume, replace=args.replace)
     except KeyboardInterrupt:
         say(f"\nStopped. The same command with --resume goes on where {config.run} is now.")
         return 130

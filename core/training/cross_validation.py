@@ -8,6 +8,7 @@ the hold-out part out altogether; they give the predictions that calibration is 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from core.models.recipes import Recipe, find_recipe
 from core.runs import artifacts, writing
 from core.training.run_metadata import expected_minutes
 from core.training.trainer import Materials, train_once
+
+logger = logging.getLogger(__name__)
 
 DONE, NOT_DONE, PLANNED = "done", "not done", "planned"
 
@@ -66,7 +69,6 @@ def announce_folds(
     recipes: dict[str, Recipe],
     n_images: int,
     former: dict[str, Any],
-    say,
 ) -> None:
     """What is cross-validated, what is not and why, and the minutes to expect."""
     trainings, total = 0, 0.0
@@ -74,15 +76,15 @@ def announce_folds(
     for kind, models in planned.items():
         for name, state in models.items():
             if state["status"] == NOT_DONE:
-                say(f"{model_title(name)}, {kind} folds: not done, {state['reason']}.")
+                logger.info(f"{model_title(name)}, {kind} folds: not done, {state['reason']}.")
             elif state["status"] == DONE:
-                say(f"{model_title(name)}, {kind} folds: done before, kept.")
+                logger.info(f"{model_title(name)}, {kind} folds: done before, kept.")
             else:
                 trainings += config.folds - 1
                 total += (config.folds - 1) * _minutes(
                     config, plans[name], name, recipes[name], n_images
                 )
-    say(f"Cross-validation: {trainings} trainings, about {total:.0f} minutes on 2 cores.")
+    logger.info(f"Cross-validation: {trainings} trainings, about {total:.0f} minutes on 2 cores.")
 
 
 def _minutes(config: Config, plan: InitPlan, name: str, recipe: Recipe, n_images: int) -> float:
@@ -113,7 +115,6 @@ def cross_validate(
     plans: dict[str, InitPlan],
     recipes: dict[str, Recipe],
     former: dict[str, Any],
-    say,
 ) -> dict[str, Any]:
     """Train what is planned and write the out-of-fold predictions; returns run.json's new keys.
 
@@ -129,7 +130,7 @@ def cross_validate(
                 continue
             tables, seconds = [], 0.0
             for fold in range(1, config.folds):
-                table, took = _one_fold(kind, fold, name, plans[name], recipe, materials, say)
+                table, took = _one_fold(kind, fold, name, plans[name], recipe, materials)
                 tables.append(table)
                 seconds += took
             if kind == "outer":
@@ -171,13 +172,13 @@ def _hold_out(run_dir: Path, name: str, materials: Materials) -> pd.DataFrame:
 
 
 def _one_fold(
-    kind: str, fold: int, name: str, plan: InitPlan, recipe: Recipe, materials: Materials, say
+    kind: str, fold: int, name: str, plan: InitPlan, recipe: Recipe, materials: Materials
 ) -> tuple[pd.DataFrame, float]:
     """(predictions of the fold, seconds of training), taken over where it was finished before."""
     folder = materials.work / name / f"{kind}{fold}"
     result, record = folder / "predictions.csv", folder / "done.json"
     if not record.exists():
-        say(f"{model_title(name)}: {kind} fold {fold} ...")
+        logger.info(f"{model_title(name)}: {kind} fold {fold} ...")
         part = fold_parts(
             materials.manifest, fold, kind == "inner", materials.split, materials.seed
         )

@@ -10,7 +10,7 @@ has float32's range, so that no loss scaling is needed. GPUs made before 2020 on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from typing import Any
 
 import keras
@@ -18,10 +18,12 @@ import numpy as np
 
 from core.config import ConfigError
 
+logger = logging.getLogger(__name__)
+
 MIXED = ("auto", "on", "off")
 
 
-def prepare_devices(say: Callable[[str], None] = print, mixed: str = "auto") -> dict[str, Any]:
+def prepare_devices(mixed: str = "auto") -> dict[str, Any]:
     """Set Keras' distribution and precision for the trainings to come; returns what was chosen.
 
     mixed: "auto" (on a GPU only), "on" or "off"; "measure" is for core.training.mixed_precision to
@@ -40,7 +42,9 @@ def prepare_devices(say: Callable[[str], None] = print, mixed: str = "auto") -> 
     if n > 1 and backend == "jax":
         keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names))
     elif n > 1:
-        say(f"{n} devices are there, one is used: Keras distributes with KERAS_BACKEND=jax only.")
+        logger.warning(
+            f"{n} devices are there, one is used: Keras distributes with KERAS_BACKEND=jax only."
+        )
         n = 1
     on = mixed == "on" or (mixed == "auto" and kind != "cpu")
     precision = "mixed_bfloat16" if on else "float32"
@@ -52,7 +56,7 @@ def prepare_devices(say: Callable[[str], None] = print, mixed: str = "auto") -> 
         "distribution": "data parallel" if n > 1 else "none",
         "precision": precision,
     }
-    say(describe_devices(devices))
+    logger.info(describe_devices(devices))
     return devices
 
 

@@ -8,8 +8,9 @@ flags tell which (docs/performance.md), so it is measured.
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from core.training.devices import clear_session
 from core.training.fit import compile_stage, part_to_fit
 from core.training.fused_batch_norm import fused_batch_norm
 
+logger = logging.getLogger(__name__)
+
 POLICIES = ("float32", "mixed_bfloat16")
 PRECISION_FILE = "precision.json"
 _SEED = 0
@@ -35,7 +38,6 @@ def choose_precision(
     n_classes: int,
     n_train: int,
     work: Path,
-    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """The faster of POLICIES for all trainings of these recipes together.
 
@@ -46,13 +48,13 @@ def choose_precision(
     file = work / PRECISION_FILE
     if file.is_file():
         return json.loads(file.read_text())
-    say("Timing a few steps in float32 and in bfloat16 ...")
+    logger.info("Timing a few steps in float32 and in bfloat16 ...")
     totals = dict.fromkeys(POLICIES, 0.0)
     for name, recipe in recipes.items():
         for stage in recipe.stages:
             times = time_step(name, recipe, stage, n_classes)
             words = " against ".join(f"{1000 * times[policy]:,.0f} ms" for policy in POLICIES)
-            say(f"{model_title(name)}, {stage.name}: {words} a step.")
+            logger.info(f"{model_title(name)}, {stage.name}: {words} a step.")
             steps = recipe.members * stage.epochs * math.ceil(n_train / recipe.batch_size)
             for policy in POLICIES:
                 totals[policy] += steps * times[policy]
@@ -60,7 +62,7 @@ def choose_precision(
     found = {"precision": faster, "seconds": totals}
     write_json(file, found)
     words = " against ".join(f"{totals[policy] / 60:,.1f} min" for policy in POLICIES)
-    say(f"All steps together: {words} in bfloat16; {faster} is used.")
+    logger.info(f"All steps together: {words} in bfloat16; {faster} is used.")
     return found
 
 

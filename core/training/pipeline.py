@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -58,13 +59,15 @@ from core.training.run_metadata import (
 )
 from core.training.trainer import Materials, serve, train_once
 
+logger = logging.getLogger(__name__)
+
 
 def train_and_evaluate(
-    config: Config, run_dir: Path, *, resume: bool = False, replace: bool = False, say=print
+    config: Config, run_dir: Path, *, resume: bool = False, replace: bool = False
 ) -> Run:
     """Make one run: data, split, models, predictions, metrics, cards, hashes.
 
-    say is called with one line of text for everything a person should know on the way.
+    Everything a person should know on the way is logged, one line each.
 
     Raises:
         ConfigError, DatasetError, ManifestError, ArtifactError: wrong use, one sentence each.
@@ -83,23 +86,23 @@ def train_and_evaluate(
     begun = run_dir / artifacts.WORK_FOLDER if resume else None
     plans, recipes = plan_models(config, begun, finished)
 
-    cache = decode(table, root, recipes, say)
+    cache = decode(table, root, recipes)
     cache.table.attrs.update(table.attrs)
     manifest, pairs = split_images(cache, config)
-    leakage = check_leakage(manifest, pairs, config, say)
+    leakage = check_leakage(manifest, pairs, config)
     # Until here nothing was written, so a refusal leaves every run as it was.
     work = open_work_folder(run_dir, config, replace=replace)
     check_images(work, manifest, config.run)
-    devices = set_devices(config, recipes, manifest, finished, work, say)
+    devices = set_devices(config, recipes, manifest, finished, work)
     materials = Materials(
         cache, manifest, order_classes(manifest["label"]), config.split, common_tta(recipes),
         config.seed, work,
     )  # fmt: skip
-    say(describe_split(manifest, cache.skipped))
+    logger.info(describe_split(manifest, cache.skipped))
     if finished is None:
-        announce_models(plans, recipes, manifest, say)
+        announce_models(plans, recipes, manifest)
         facts = {
-            name: hold_out(name, plan, recipes[name], materials, config, run_dir, say)
+            name: hold_out(name, plan, recipes[name], materials, config, run_dir)
             for name, plan in plans.items()
         }
         info = describe_run(
@@ -111,22 +114,24 @@ def train_and_evaluate(
             "leakage": leakage,
             "near_duplicates": list_pairs(pairs),
         }
-        info |= measure_run(run_dir, table, recipes, materials, facts, say)
-        run = close_run(run_dir, info, dataset, say)
+        info |= measure_run(run_dir, table, recipes, materials, facts)
+        run = close_run(run_dir, info, dataset)
     else:
-        say(f"The hold-out part of {config.run} is complete; its models stay as they are.")
+        logger.info(f"The hold-out part of {config.run} is complete; its models stay as they are.")
         check_finished(finished, manifest, run_dir, recipes)
         known = dataset.name if dataset.name in KNOWN else ""
         info = finished | {"config": config_to_json(config)}
         info |= {"command": command_line(config, known)}
     if config.folds:
-        announce_folds(config, plans, recipes, len(manifest), finished or {}, say)
-        info |= cross_validate(run_dir, config, materials, plans, recipes, finished or {}, say)
+        announce_folds(config, plans, recipes, len(manifest), finished or {})
+        info |= cross_validate(run_dir, config, materials, plans, recipes, finished or {})
         writing.write_manifest(run_dir, manifest)
-        run = close_run(run_dir, info, dataset, say)
+        run = close_run(run_dir, info, dataset)
     shutil.rmtree(work)
     shutil.rmtree(replaced_folder(run_dir), ignore_errors=True)
-    say(f"Run {run.name} is complete after {(time.perf_counter() - started) / 60:.1f} minutes.")
+    logger.info(
+        f"Run {run.name} is complete after {(time.perf_counter() - started) / 60:.1f} minutes."
+    )
     return run
 
 
@@ -136,23 +141,22 @@ def set_devices(
     manifest: pd.DataFrame,
     finished: dict[str, Any] | None,
     work: Path,
-    say,
 ) -> dict[str, Any]:
     """Prepare the devices; returns run.json's `devices`. Folds take the precision of their run."""
     if config.mixed != "measure":
-        return prepare_devices(say, config.mixed)
+        return prepare_devices(config.mixed)
     if finished is not None:
         found = {"precision": finished["devices"]["precision"]}
     else:
         n_train, n_classes = (manifest["split"] == "train").sum(), manifest["label"].nunique()
-        found = choose_precision(recipes, n_classes, int(n_train), work, say)
-    devices = prepare_devices(say, "off" if found["precision"] == "float32" else "on")
+        found = choose_precision(recipes, n_classes, int(n_train), work)
+    devices = prepare_devices("off" if found["precision"] == "float32" else "on")
     return devices | ({"measured_s": found["seconds"]} if "seconds" in found else {})
 
 
-def close_run(run_dir: Path, info: dict[str, Any], dataset: Dataset, say) -> Run:
+def close_run(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> Run:
     """Score what was predicted and write metrics, cards and run.json: the run can be read now."""
-    say("Intervals, calibration, paired tests ...")
+    logger.info("Intervals, calibration, paired tests ...")
     costs = info.pop("costs", None) or {
         name: json.loads((run_dir / name / artifacts.METRICS_FILE).read_text())["cost"]
         for name in info["models"]
@@ -169,7 +173,6 @@ def hold_out(
     materials: Materials,
     config: Config,
     run_dir: Path,
-    say,
 ) -> dict[str, Any]:
     """Train one model on the hold-out split, or take it over where that was done before.
 
@@ -179,7 +182,7 @@ def hold_out(
     check_plan(materials.work, name, plan, recipe, config.run)
     done = work / DONE
     if done.is_file():
-        say(f"{model_title(name)}: already trained, taken over.")
+        logger.info(f"{model_title(name)}: already trained, taken over.")
         return json.loads(done.read_text())
     started = time.perf_counter()
     split = materials.manifest["split"].to_numpy()
@@ -213,10 +216,9 @@ def measure_run(
     recipes: dict[str, Recipe],
     materials: Materials,
     facts: dict[str, dict],
-    say,
 ) -> dict[str, Any]:
     """Floors, latencies, manifest and skipped files; returns run.json's keys for them."""
-    say("Shortcut floors and times ...")
+    logger.info("Shortcut floors and times ...")
     cache, manifest = materials.cache, materials.manifest
     floors = compute_baselines(
         cache.pixels(min(recipe.image_size_px for recipe in recipes.values())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from core.models.pretrained import InitPlan, plan_init
 from core.models.recipes import Recipe, adapt_recipe, find_recipe
 from core.runs import artifacts
 from core.training.resume import begun_init, plan_again
+
+logger = logging.getLogger(__name__)
 
 CONTROL = "mobilenetv2_random"
 DUPLICATES_PX = 224  # smaller pictures have too little detail to tell copies by
@@ -145,7 +148,7 @@ def common_tta(recipes: dict[str, Recipe]) -> str:
     return "flip" if wanted.pop() else "none"
 
 
-def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe], say) -> PixelCache:
+def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe]) -> PixelCache:
     """Every image decoded once, at every size that a recipe or the search for copies wants."""
     sizes = {recipe.image_size_px for recipe in recipes.values()}
     if table.attrs.get("augmented"):
@@ -160,7 +163,9 @@ def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe], say) -> 
         reasons = "; ".join(cache.skipped["reason"].head(3))
         raise ConfigError(f"No image of {root.name} could be read ({reasons}).")
     if len(cache.skipped):
-        say(f"{len(cache.skipped)} files were skipped; skipped.csv names each with the reason.")
+        logger.warning(
+            f"{len(cache.skipped)} files were skipped; skipped.csv names each with the reason."
+        )
     return cache
 
 
@@ -250,7 +255,7 @@ def list_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     return listed.to_dict("records")
 
 
-def check_leakage(manifest: pd.DataFrame, pairs: pd.DataFrame, config: Config, say) -> dict | None:
+def check_leakage(manifest: pd.DataFrame, pairs: pd.DataFrame, config: Config) -> dict | None:
     """run.json's `leakage`, None where the test part is clean.
 
     Raises:
@@ -265,7 +270,7 @@ def check_leakage(manifest: pd.DataFrame, pairs: pd.DataFrame, config: Config, s
             f"{sentence} Such a run would look better than it is, so it is not trained; split by "
             "group, or give --allow-leakage to train it all the same and have it marked."
         )
-    say(f"LEAKS: {sentence} The run will be marked.")
+    logger.warning(f"LEAKS: {sentence} The run will be marked.")
     return measured | {"allowed": True}
 
 

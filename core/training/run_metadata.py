@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from dataclasses import asdict
@@ -20,6 +21,8 @@ from core.models.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
 from core.runs import writing
 from core.training.devices import list_gpus
 
+logger = logging.getLogger(__name__)
+
 PRECISION = "f32"
 RESIZE = "stretch to a square, bilinear with antialiasing"
 
@@ -34,10 +37,10 @@ def describe_split(manifest: pd.DataFrame, skipped: pd.DataFrame) -> str:
     )
 
 
-def announce_models(plans, recipes, manifest, say) -> None:
+def announce_models(plans, recipes, manifest) -> None:
     """What each model starts from and the time it is expected to take, before anything starts.
 
-    plans: model -> InitPlan; recipes: model -> Recipe; say is called with one line each.
+    plans: model -> InitPlan; recipes: model -> Recipe.
     """
     n_train, total = int((manifest["split"] == "train").sum()), 0.0
     for name, plan in plans.items():
@@ -49,13 +52,13 @@ def announce_models(plans, recipes, manifest, say) -> None:
         if from_scratch(name) and plan.kind == "random":
             words = "random weights (made to be trained from scratch)"
         epochs = "+".join(str(stage.epochs) for stage in recipes[name].stages)
-        say(
+        logger.info(
             f"{model_title(name)}: {words}, {recipes[name].image_size_px} px, "
             f"up to {epochs} epochs, about {minutes:.0f} min on 2 cores."
         )
         if plan.reason:
-            say(f"  Not from ImageNet weights: {plan.reason}")
-    say(f"Expected in all: about {total:.0f} minutes on 2 cores without a GPU.")
+            logger.info(f"  Not from ImageNet weights: {plan.reason}")
+    logger.info(f"Expected in all: about {total:.0f} minutes on 2 cores without a GPU.")
 
 
 def expected_minutes(recipe: Recipe, original: Recipe, n_train: int) -> float:

@@ -16,7 +16,7 @@ def test_an_unknown_bench_is_refused_with_the_choices():
     with pytest.raises(
         measurement.BenchError, match=r"'speed'\. There are: statistics, pages, live"
     ):
-        registry.run_benches(["speed"], None, print)
+        registry.run_benches(["speed"], None)
 
 
 def test_a_line_says_the_seconds_their_share_of_the_limit_and_when_it_is_broken():
@@ -57,10 +57,10 @@ def test_made_up_predictions_are_predictions_of_patients_with_several_images():
 
 def test_without_a_run_nothing_is_invented(tmp_path, monkeypatch):
     monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path))
-    results = registry.run_benches(["audit", "pages"], None, lambda text: None)
+    results = registry.run_benches(["audit", "pages"], None)
     assert [measured.value for measured in results] == [None, None]
     with pytest.raises(measurement.BenchError, match="no run 'mine'"):
-        registry.run_benches(["audit"], "mine", lambda text: None)
+        registry.run_benches(["audit"], "mine")
 
 
 def test_every_page_is_timed_through_the_command(tmp_path, monkeypatch):
@@ -95,19 +95,19 @@ def test_pictures_are_the_runs_own_or_drawn_ones(demo, monkeypatch, tmp_path):
 def test_people_at_once_are_counted_with_what_went_wrong(demo, monkeypatch):
     monkeypatch.setattr(serving, "PEOPLE", 2)
     monkeypatch.setattr(serving, "PEOPLE_S", 1.0)
-    median, errors = registry.run_benches(["people"], "demo", lambda text: None)
+    median, errors = registry.run_benches(["people"], "demo")
     assert median.value > 0 and median.note.split()[0] != "0"
     assert errors.value == 0 and errors.note == "" and errors.within is True
     # Pictures that no model answers about are errors, one a person, and there is no median.
     monkeypatch.setattr(serving, "load_pictures", lambda run, n: ([b"no picture"], "nothing"))
-    (none,) = registry.run_benches(["people"], "demo", lambda text: None)
+    (none,) = registry.run_benches(["people"], "demo")
     assert none.value is None and none.note == "The page came without an answer."
 
 
 def test_live_answers_and_a_zip_are_measured_whole(demo, monkeypatch):
     monkeypatch.setattr(serving, "ONE_BY_ONE", 4)
     monkeypatch.setattr(serving, "ZIPPED", 20)
-    results = registry.run_benches(["live", "zip"], "demo", lambda text: None)
+    results = registry.run_benches(["live", "zip"], "demo")
     assert [measured.bench for measured in results] == [*["live"] * 4, "zip"]
     apart = results.pop(3)
     assert all(measured.value > 0 for measured in results)

@@ -69,7 +69,7 @@ def measured(monkeypatch):
 
 
 def test_memory_is_said_in_words_with_its_limit(measured):
-    results = list(registry.run_benches(["memory"], None, lambda text: None))
+    results = list(registry.run_benches(["memory"], None))
     assert len(results) == 4 * len(memory.JOBS) == 12
     within = [result.within for result in results]
     assert within[:4] == [None, True, False, True], "1,071 MB are more than 1.1 times 917 MB"

@@ -188,7 +188,7 @@ def test_copies_are_looked_for_where_there_may_be_some(tmp_path, monkeypatch, au
     table.attrs["augmented"] = augmented
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
     recipes = {"cnn": replace(find_recipe("cnn", "random"), image_size_px=48)}
-    cache = decode(table, tmp_path, recipes, print)
+    cache = decode(table, tmp_path, recipes)
     sizes = []
 
     def find(pixels, rows, tick):

@@ -130,7 +130,7 @@ def exported(folder: Path) -> float:
     from core.training.export import export_model, round_weights
     from core.training.openvino import in_float32
 
-    prepare_devices(lambda line: None, mixed="on")
+    prepare_devices(mixed="on")
     model = same_start()
     fit(model, recipe(1), folder / "export")
     model = in_float32(model)
@@ -148,7 +148,7 @@ def side_by_side(folder: Path) -> dict:
     keras.distribution.set_distribution(None)
     one = same_start(norm=False)
     first = fit(one, recipe(2), folder / "one", n=21)
-    devices = prepare_devices(lambda line: None)
+    devices = prepare_devices()
     two = same_start(norm=False)
     second = fit(two, recipe(2), folder / "two", n=21)
     where = len(two.trainable_variables[0].value.sharding.device_set)

@@ -120,9 +120,7 @@ def test_every_image_is_predicted_once_and_what_was_finished_is_taken_over(
     assert not (run_dir / name / "frozen").exists(), "the store lies in the work folder"
 
     recipes = {name: FROZEN}
-    new = cross_validation.cross_validate(
-        run_dir, config, materials, plans, recipes, {}, lambda text: None
-    )
+    new = cross_validation.cross_validate(run_dir, config, materials, plans, recipes, {})
     assert [folder for folder, _ in seen] == ["outer1", "outer2", "inner1", "inner2"]
     assert new["folds"]["models"][name]["status"] == "done" and new["folds"]["k"] == 3
     assert "about a tenth" in new["folds"]["rule"]
@@ -138,11 +136,7 @@ def test_every_image_is_predicted_once_and_what_was_finished_is_taken_over(
         assert (part[split == "test"] == "").all() == folder.startswith("inner")
     assert not list((materials.work / name).glob("outer1/model.*")), "only predictions are kept"
 
-    again = cross_validation.cross_validate(
-        run_dir, config, materials, plans, recipes, {}, lambda text: None
-    )
+    again = cross_validation.cross_validate(run_dir, config, materials, plans, recipes, {})
     assert len(seen) == 4 and again == new
-    kept = cross_validation.cross_validate(
-        run_dir, config, materials, plans, recipes, new, lambda text: None
-    )
+    kept = cross_validation.cross_validate(run_dir, config, materials, plans, recipes, new)
     assert kept["folds"]["models"] == new["folds"]["models"]

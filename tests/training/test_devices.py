@@ -1,5 +1,7 @@
 """Devices, precision and even batches, on this process' backend and one CPU."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -24,34 +26,33 @@ def four_parts(monkeypatch):
     monkeypatch.setattr(devices, "count_replicas", lambda: 4)
 
 
-def test_a_cpu_calculates_in_float32_unless_told_otherwise():
-    said = []
-    chosen = devices.prepare_devices(said.append)
+def test_a_cpu_calculates_in_float32_unless_told_otherwise(caplog):
+    caplog.set_level(logging.INFO, "core")
+    chosen = devices.prepare_devices()
     assert chosen == {
         "backend": "tensorflow", "kind": "cpu", "n": 1, "distribution": "none",
         "precision": "float32",
     }  # fmt: skip
-    assert said == ["Training on 1 CPU, tensorflow, in float32."]
-    assert devices.prepare_devices(said.append, "on")["precision"] == "mixed_bfloat16"
-    assert "bfloat16" in said[-1] and build_tiny().layers[1].compute_dtype == "bfloat16"
-    assert devices.prepare_devices(said.append, "off")["precision"] == "float32"
+    assert caplog.messages == ["Training on 1 CPU, tensorflow, in float32."]
+    assert devices.prepare_devices("on")["precision"] == "mixed_bfloat16"
+    assert "bfloat16" in caplog.messages[-1] and build_tiny().layers[1].compute_dtype == "bfloat16"
+    assert devices.prepare_devices("off")["precision"] == "float32"
     assert build_tiny().layers[1].compute_dtype == "float32"
 
 
-def test_a_gpu_calculates_in_bfloat16_and_tensorflow_uses_one(monkeypatch):
+def test_a_gpu_calculates_in_bfloat16_and_tensorflow_uses_one(monkeypatch, caplog):
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1"])
-    said = []
-    chosen = devices.prepare_devices(said.append)
+    chosen = devices.prepare_devices()
     assert (chosen["kind"], chosen["n"], chosen["distribution"]) == ("gpu", 1, "none")
     assert chosen["precision"] == "mixed_bfloat16"
-    assert said[0].startswith("2 devices are there, one is used")
-    assert devices.prepare_devices(said.append, "off")["precision"] == "float32"
+    assert caplog.messages[0].startswith("2 devices are there, one is used")
+    assert devices.prepare_devices("off")["precision"] == "float32"
     assert devices.list_gpus() == ["gpu:0", "gpu:1"]
 
 
 def test_an_unknown_choice_is_one_sentence():
     with pytest.raises(ConfigError, match="auto, on, off"):
-        devices.prepare_devices(print, "half")
+        devices.prepare_devices("half")
 
 
 def test_a_cleared_session_keeps_the_precision():
@@ -64,13 +65,13 @@ def test_a_cleared_session_keeps_the_precision():
 
 
 def test_a_model_of_mixed_precision_becomes_one_of_float32():
-    devices.prepare_devices(lambda line: None, "on")
+    devices.prepare_devices("on")
     mixed = build_tiny()
     assert {v.dtype for v in mixed.trainable_variables} == {"float32"}
     assert mixed.outputs[0].dtype == "float32"
     whole = openvino.in_float32(mixed)
     assert "mixed" not in repr(whole.get_config())
-    devices.prepare_devices(lambda line: None, "off")
+    devices.prepare_devices("off")
     plain = build_tiny()
     plain.set_weights(mixed.get_weights())
     x = make_images(3)[0][..., None].astype("float32")

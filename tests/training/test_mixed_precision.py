@@ -1,6 +1,7 @@
 """The precision that is measured: weighed by steps, kept for a resumed run, nothing left behind."""
 
 import json
+import logging
 
 import pytest
 
@@ -39,10 +40,11 @@ def recipe(epochs: int, members: int = 1) -> Recipe:
     return Recipe(64, (Stage("all layers", epochs, 1e-3),), batch_size=32, members=members)
 
 
-def test_the_precision_with_the_shorter_steps_of_all_models_is_taken(timed, tmp_path):
-    said = []
+def test_the_precision_with_the_shorter_steps_of_all_models_is_taken(timed, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "core")
     recipes = {"cnn": recipe(20), "mobilenetv2": recipe(5)}
-    found = mixed_precision.choose_precision(recipes, 3, 65, tmp_path, said.append)
+    found = mixed_precision.choose_precision(recipes, 3, 65, tmp_path)
+    said = caplog.messages
     # 65 images are 3 steps: 20 * 3 * 0.4 + 5 * 3 * 0.1 against 20 * 3 * 0.2 + 5 * 3 * 0.5.
     assert found["seconds"] == pytest.approx({WHOLE: 25.5, MIXED: 19.5})
     assert found["precision"] == MIXED
@@ -52,17 +54,15 @@ def test_the_precision_with_the_shorter_steps_of_all_models_is_taken(timed, tmp_
 
 def test_members_count_and_the_slower_precision_loses(timed, tmp_path):
     recipes = {"cnn": recipe(20), "mobilenetv2": recipe(5, members=3)}
-    found = mixed_precision.choose_precision(recipes, 3, 65, tmp_path, lambda line: None)
+    found = mixed_precision.choose_precision(recipes, 3, 65, tmp_path)
     assert found["seconds"] == pytest.approx({WHOLE: 28.5, MIXED: 34.5})
     assert found["precision"] == WHOLE
 
 
 def test_a_resumed_run_keeps_what_was_found_before(timed, tmp_path):
-    first = mixed_precision.choose_precision(
-        {"cnn": recipe(20)}, 3, 65, tmp_path, lambda line: None
-    )
+    first = mixed_precision.choose_precision({"cnn": recipe(20)}, 3, 65, tmp_path)
     timed.clear()
-    again = mixed_precision.choose_precision({"mobilenetv2": recipe(5)}, 3, 65, tmp_path, print)
+    again = mixed_precision.choose_precision({"mobilenetv2": recipe(5)}, 3, 65, tmp_path)
     assert again == first and timed == []
 
 
@@ -96,9 +96,7 @@ def test_both_models_are_built_in_their_own_precision(monkeypatch):
 def test_folds_added_to_a_run_take_its_precision(timed, tmp_path):
     config = Config("x", ("cnn",), "r", mixed="measure")
     finished = {"devices": {"precision": MIXED}}
-    chosen = pipeline.set_devices(
-        config, {"cnn": recipe(2)}, None, finished, tmp_path, lambda _: None
-    )
+    chosen = pipeline.set_devices(config, {"cnn": recipe(2)}, None, finished, tmp_path)
     assert chosen["precision"] == MIXED and "measured_s" not in chosen and timed == []
 
 
@@ -107,9 +105,7 @@ def test_a_run_records_what_was_measured(timed, tmp_path):
 
     manifest = pd.DataFrame({"split": ["train"] * 65 + ["test"], "label": list("ab") * 33})
     config = Config("x", ("cnn",), "r", mixed="measure")
-    chosen = pipeline.set_devices(
-        config, {"cnn": recipe(20)}, manifest, None, tmp_path, lambda x: None
-    )
+    chosen = pipeline.set_devices(config, {"cnn": recipe(20)}, manifest, None, tmp_path)
     assert chosen["precision"] == MIXED == keras.config.dtype_policy().name
     assert chosen["measured_s"] == pytest.approx({WHOLE: 24.0, MIXED: 12.0})
     assert timed == [("cnn", "all layers", 2)]

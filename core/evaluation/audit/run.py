@@ -7,8 +7,8 @@ altered and whole images are answered alike and the audit takes half the time.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from core.runs import artifacts, writing
 from core.runs.missing_weights import left_out, left_out_sentence
 from core.runs.run import Run
 
+logger = logging.getLogger(__name__)
+
 NO_IMAGES = "The images of the run are not here, so {what} could not be done; give --data."
 
 
@@ -43,14 +45,13 @@ def audit_run(
     probe: Path | None = None,
     masks: Path | None = None,
     precision: str | None = None,
-    say: Callable[[str], None] = print,
 ) -> dict:
     """The document of audit/audit.json (docs/artifacts.md).
 
     root: folder that holds the run's images; where it has none of them, only what the run's files
     and the probe allow is done and `missing` says what was not. probe: a folder for
     core.evaluation.audit.source_probe; masks: a folder with a mask for each image under the image's
-    name. say is called with one line for everything a person should know on the way.
+    name. Everything a person should know on the way is logged, one line each.
 
     Raises:
         AuditError, ArtifactError, DatasetError, InferenceError: wrong use, one sentence each.
@@ -71,22 +72,22 @@ def audit_run(
     predictions = {name: artifacts.load_predictions(run, name) for name in run.models}
     missing = [left_out_sentence(run)] if model_group is not None and left_out(run) else []
     if images is not None:
-        _say_excluded(images, manifest, missing, say)
+        _say_excluded(images, manifest, missing)
 
-    say("Leakage: copies and patients in two parts of the split ...")
+    logger.info("Leakage: copies and patients in two parts of the split ...")
     leakage = _leakage(run, manifest, images, missing)
-    say("Subgroups ...")
+    logger.info("Subgroups ...")
     table = _listing(root, missing) if images is not None else None
     subgroups = compute_subgroups(run, table, predictions, int(run.info["seed"]))
-    answered = _probe(asked, model_group, run, manifest, images, predictions, missing, say)
+    answered = _probe(asked, model_group, run, manifest, images, predictions, missing)
     blackout = perturbation = None
     if images is None:
         missing.append(NO_IMAGES.format(what="blackout and perturbation tests"))
     else:
-        blackout = _blackout(run, model_group, images, mask_files, missing, say)
-        perturbation = _perturbation(run, model_group, images, say)
+        blackout = _blackout(run, model_group, images, mask_files, missing)
+        perturbation = _perturbation(run, model_group, images)
     for sentence in missing:
-        say(sentence)
+        logger.warning(sentence)
     return {
         "created": writing.utc_now(),
         "minutes": (time.perf_counter() - started) / 60,
@@ -104,9 +105,9 @@ def audit_run(
     }
 
 
-def _say_excluded(images: RunImages, manifest: pd.DataFrame, missing: list[str], say) -> None:
+def _say_excluded(images: RunImages, manifest: pd.DataFrame, missing: list[str]) -> None:
     for entry in images.excluded:
-        say(f"{entry['image_id']}: {entry['reason']}")
+        logger.warning(f"{entry['image_id']}: {entry['reason']}")
     if images.excluded:
         missing.append(
             f"{len(images.excluded)} of the {len(manifest)} images could not be used, and the "
@@ -151,7 +152,6 @@ def _blackout(
     images: RunImages,
     masks: dict[str, Path] | None,
     missing: list[str],
-    say: Callable[[str], None],
 ) -> dict | None:
     """The blackout test, with masks on the images that have one."""
     if run.modality == "ct" and masks is None:
@@ -186,7 +186,9 @@ def _blackout(
         missing.append("No floors on masked images: train and val have too few masks.")
         floors = None
     questions = 1 + len(PARTS) * len(FILLS) * (2 if floors else 1)
-    say(f"Blackout: {len(test)} images with the lungs hidden and with only the lungs left ...")
+    logger.info(
+        f"Blackout: {len(test)} images with the lungs hidden and with only the lungs left ..."
+    )
     with progress(questions, "Blackout", "step") as bar:
         return measure_blackout(
             model_group, pixels, _sample(run, test), majority=int(counts.argmax()),
@@ -194,10 +196,8 @@ def _blackout(
         )  # fmt: skip
 
 
-def _perturbation(
-    run: Run, model_group: ModelGroup, images: RunImages, say: Callable[[str], None]
-) -> dict:
-    say(
+def _perturbation(run: Run, model_group: ModelGroup, images: RunImages) -> dict:
+    logger.info(
         f"Perturbation: {len(images.test_rows)} images, altered in {count_questions() - 1} ways ..."
     )
     with progress(count_questions(), "Perturbation", "step") as bar:
@@ -214,14 +214,13 @@ def _probe(
     images: RunImages | None,
     predictions: dict[str, pd.DataFrame],
     missing: list[str],
-    say: Callable[[str], None],
 ) -> dict | None:
     if probe is None:
         missing.append(
             "No source probe was given: whether the models read the collection was not asked."
         )
         return None
-    say(f"Source probe {probe.name}: {len(probe.table)} images ...")
+    logger.info(f"Source probe {probe.name}: {len(probe.table)} images ...")
     learned = manifest[manifest["split"] != "test"]
     known = Known(learned)
     if images is not None:

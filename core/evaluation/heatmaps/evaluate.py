@@ -9,6 +9,7 @@ map and lesion go together there, and nothing of patients.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -50,6 +51,8 @@ from core.runs.additions import SCORE_COLUMNS
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 from core.runs.run import Run
 
+logger = logging.getLogger(__name__)
+
 PER_CLASS = 100
 SIZE_PX = 448
 SANITY_PHANTOMS = 20
@@ -74,7 +77,6 @@ def measure_maps(
     *,
     per_class: int = PER_CLASS,
     size_px: int = SIZE_PX,
-    say: Callable[[str], None] = print,
 ) -> tuple[dict, pd.DataFrame]:
     """The document of maps/maps.json and the table beside it (docs/artifacts.md).
 
@@ -97,11 +99,11 @@ def measure_maps(
         raise MapsError(f"At least one phantom a class is needed. Received: {per_class}.")
     need_weights(run)
     if left_out(run):
-        say(left_out_sentence(run))
+        logger.warning(left_out_sentence(run))
     models = {name: load_model(run, name) for name in run.served}
     sizes = {model.input_size_px for model in models.values()}
     labels = [label for label in run.class_names if label in class_names]
-    say(f"Drawing {per_class} phantoms of each of {', '.join(labels)} ...")
+    logger.info(f"Drawing {per_class} phantoms of each of {', '.join(labels)} ...")
     drawn = draw_phantoms(labels, per_class, size_px, sizes)
     asked = predict_all(run, models, drawn)
     table = _score_all(run, asked, drawn)

@@ -6,7 +6,8 @@ of one are tried), since images of one patient are not independent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from core.serving.guard.fit import REPORT_SEED
 from core.serving.guard.messages import GuardMeasurement
 from core.serving.guard.negatives import Setting, Trial, TrialError, kinds_for, read_table
 
+logger = logging.getLogger(__name__)
+
 MOST_NAMED = 20  # pictures of other kinds that pass, named
 NEAREST = 5
 EXTERNAL_NOTE = (
@@ -40,7 +43,6 @@ def measure_guard(
     model: ServedModel,
     root: Path,
     data_root: Path,
-    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """acceptance, refusal, nearest and missing of guard.json. What is not here is in missing."""
     missing: list[str] = []
@@ -79,7 +81,7 @@ def measure_guard(
             continue
         refusal[name] = {"title": kind.title, "looked_at": kind.looked_at, **row}
     for sentence in missing:
-        say(f"Not measured: {sentence}.")
+        logger.warning(f"Not measured: {sentence}.")
     return {
         "acceptance": acceptance,
         "refusal": refusal,

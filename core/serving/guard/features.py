@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference.served_model import ServedModel
 from core.serving.guard.detector import read_layout
 from core.serving.guard.negatives import KINDS, Setting, Trial, TrialError
+
+logger = logging.getLogger(__name__)
 
 BATCH = 16
 
@@ -77,7 +80,7 @@ def see_trials(model: ServedModel, trials: Sequence[Trial]) -> Seen:
 
 
 def look_at_negatives(
-    model: ServedModel, setting: Setting, names: Sequence[str], say: Callable[[str], None]
+    model: ServedModel, setting: Setting, names: Sequence[str]
 ) -> dict[str, Seen]:
     """The kinds of pictures that a guard is chosen on, as far as they are here."""
     looked = {}
@@ -85,7 +88,7 @@ def look_at_negatives(
         try:
             trials = list(KINDS[name].make(setting))
         except TrialError as error:
-            say(f"{KINDS[name].title}: not looked at when choosing, {error}.")
+            logger.info(f"{KINDS[name].title}: not looked at when choosing, {error}.")
             continue
         if trials:
             looked[name] = see_trials(model, trials)

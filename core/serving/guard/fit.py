@@ -13,8 +13,8 @@ looked at, and it needs every training image's features whole.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ from core.serving.guard.features import GuardError, Seen, look_at_negatives, see
 from core.serving.guard.messages import SUBJECTS
 from core.serving.guard.negatives import LOOKED_AT, Setting
 
+logger = logging.getLogger(__name__)
+
 LEVEL = 0.99
 FOLDS = 5
 SHRINKAGE = 0.01  # towards the mean variance, so that no direction counts without bound
@@ -68,7 +70,7 @@ class Fitted:
 
 
 def fit_guard(
-    run: Run, root: Path, data_root: Path, say: Callable[[str], None] = print
+    run: Run, root: Path, data_root: Path
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], ServedModel]:
     """The best guard: guard.json so far (without measurements), guard.npz's arrays, its model.
 
@@ -78,7 +80,7 @@ def fit_guard(
     """
     need_weights(run)
     if left_out(run):
-        say(left_out_sentence(run))
+        logger.warning(left_out_sentence(run))
     manifest = artifacts.load_manifest(run)
     learned = manifest[manifest["split"] != "test"]
     here = [find_image(root, image_id) is not None for image_id in learned["image_id"]]
@@ -101,7 +103,7 @@ def fit_guard(
         rows, seen = see_images(model, learned, root, f"Training images, {run.title(name)}")
         val = rows[rows["split"] == "val"]
         looked = look_at_negatives(
-            model, Setting(run, val, root, data_root, DEVELOPMENT_SEED), LOOKED_AT, say
+            model, Setting(run, val, root, data_root, DEVELOPMENT_SEED), LOOKED_AT
         )
         n_train = int((rows["split"] == "train").sum())
         for directions in directions_to_try(seen.features.shape[1], n_train):
@@ -111,7 +113,7 @@ def fit_guard(
                 {"model": name, "directions": directions, "refusal": fitted.refusal,
                  "mean": fitted.score, "features_alone": alone, "kept": "no"}
             )  # fmt: skip
-            say(
+            logger.info(
                 f"{run.title(name)}, {directions} directions: refuses {percent(fitted.score)} of "
                 f"the kinds looked at (its features alone {percent(alone)})."
             )

@@ -42,7 +42,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
         patch.setattr(
             evaluate,
             "measure_maps",
-            lambda run, say: real(run, per_class=PHANTOMS, size_px=96, say=say),
+            lambda run: real(run, per_class=PHANTOMS, size_px=96),
         )
         assert main(["maps", "--run", "demo", "--json"]) == 0
     return root, read_json(root / "demo", "maps/maps.json")

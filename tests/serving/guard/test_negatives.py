@@ -244,11 +244,11 @@ def test_a_ct_run_has_a_guard_of_its_own(root: Path, capsys) -> None:
 def test_no_test_image_has_a_say(root: Path) -> None:
     path = make_run(root / "artifacts", tiny_openvino=True, models=("mobilenetv2",))
     run, data = artifacts.open_run(path), root / "data" / "phantom"
-    first, arrays, _ = fit_guard(run, data, root / "data", lambda text: None)
+    first, arrays, _ = fit_guard(run, data, root / "data")
     manifest = artifacts.load_manifest(run)
     for name in manifest.loc[manifest["split"] == "test", "path"]:
         (data / name).unlink()
-    again, others, _ = fit_guard(run, data, root / "data", lambda text: None)
+    again, others, _ = fit_guard(run, data, root / "data")
     assert again["bounds"] == first["bounds"] and again["choice"] == first["choice"]
     assert all(np.array_equal(arrays[name], others[name]) for name in arrays)
     assert first["train"]["n"] == (manifest["split"] == "train").sum()
