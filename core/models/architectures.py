@@ -23,6 +23,7 @@ from core.models.layers import (
     pooled_head,
     resnet50_backbone,
 )
+from core.models.names import CONTROL
 
 Builder = Callable[[int, int, float], keras.Model]
 
@@ -66,7 +67,7 @@ BUILDERS: dict[str, Builder] = {
     "cnn": build_cnn,
     "resnet50": build_resnet50,
     "mobilenetv2": build_mobilenetv2,
-    "mobilenetv2_random": build_mobilenetv2,
+    CONTROL: build_mobilenetv2,
     "fnn": notebook_architectures.build_fnn,
     "fnn_remedies": notebook_architectures.build_fnn,
     "fnn_ensemble": notebook_architectures.build_fnn,

@@ -18,6 +18,10 @@ ZOO = (*OWN, *NOTEBOOK)
 # Which ImageNet weights a model takes where it is not called as they are.
 BACKBONES = {name: name.partition("_")[0] for name in NOTEBOOK if "_frozen" in name}
 
+# A model trained from random weights whatever the others start from, to be compared with them.
+_CONTROL_SUFFIX = "_random"
+CONTROL = f"mobilenetv2{_CONTROL_SUFFIX}"
+
 # The layer of a frozen network whose output the added layers read.
 POOLED = "pooled"
 
@@ -25,7 +29,7 @@ _TITLES = {
     "cnn": "CNN",
     "resnet50": "ResNet50",
     "mobilenetv2": "MobileNetV2",
-    "mobilenetv2_random": "MobileNetV2 control",
+    CONTROL: "MobileNetV2 control",
     ENSEMBLE: "Mean of the models",
     "fnn": "FNN, plain",
     "fnn_remedies": "FNN with remedies",
@@ -45,6 +49,19 @@ _TITLES = {
 def model_title(name: str) -> str:
     """The name for people; a model without one of its own is called by its key."""
     return _TITLES.get(name, name)
+
+
+def is_control(name: str) -> bool:
+    """Whether a model is the random-weights control of another: it has no part in votes and means.
+
+    Told by its name, X_random being X's: run.json has no other sign of it.
+    """
+    return name.endswith(_CONTROL_SUFFIX)
+
+
+def without_control(name: str) -> str:
+    """The model that a control is compared with; any other model itself."""
+    return name.removesuffix(_CONTROL_SUFFIX)
 
 
 def from_scratch(name: str) -> bool:

@@ -13,7 +13,7 @@ import keras
 
 from core.config import ConfigError
 from core.models.layers import backbone_output
-from core.models.names import BACKBONES
+from core.models.names import BACKBONES, is_control
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ IMAGENET: dict[str, WeightsFile] = {
         9_406_464,
     ),
 }
-CONTROLS = ("mobilenetv2_random",)  # always from random weights, whatever --init says
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,9 @@ def plan_init(model: str, init: str, *, download: bool = True) -> InitPlan:
     Raises:
         ConfigError: "imagenet" without the file, or a file that is not there.
     """
-    if model in CONTROLS or init == "random":
+    if (
+        is_control(model) or init == "random"
+    ):  # a control is from random weights, whatever --init says
         return InitPlan("random")
     if init not in ("auto", "imagenet"):
         file = Path(init)

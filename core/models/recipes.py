@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from core.models.names import POOLED
+from core.models.names import POOLED, without_control
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ TRIALS: tuple[dict, ...] = (
 def find_recipe(model: str, init: str) -> Recipe:
     """The recipe of a model for the init it really got ("imagenet", "random" or "file:NAME")."""
     kind = "random" if init == "random" else "imagenet"
-    base = model.removesuffix("_random")  # a control is trained as its model is
+    base = without_control(model)  # a control is trained as its model is
     if base in NOTEBOOK_RECIPES:
         return NOTEBOOK_RECIPES[base]
     for key in ((base, kind), (base, "random")):

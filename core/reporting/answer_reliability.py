@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from core.formatting import join
-from core.reporting.verdict import CONTROL_SUFFIX
+from core.models.names import is_control
 
 NUMBER_WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
@@ -28,11 +28,6 @@ class Voter(Said, Protocol):
 
 
 Vote = TypeVar("Vote", bound=Voter)
-
-
-def is_control(model: str) -> bool:
-    """Whether a model is there to be compared with: it has no part in agreement and means."""
-    return model.endswith(CONTROL_SUFFIX)
 
 
 def votes(answers: Sequence[Vote]) -> list[Vote]:

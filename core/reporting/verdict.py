@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.formatting import interval_text, join, percent
+from core.models.names import is_control, without_control
 
 # Two macro-F1 closer than this are the same number, apart from rounding.
 TIE = 1e-9
 # Below this factor two latencies measured on a shared machine are not worth a sentence.
 MIN_LEAD_NAMED = 1.2
-CONTROL_SUFFIX = "_random"
 BASELINE_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
@@ -77,7 +77,7 @@ def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str
     init: model -> "imagenet", "random", "scratch" (no pretrained weights exist for it, so it is
     left out), "file:NAME" or None (an ensemble, left out). A model named X_random is X's control.
     """
-    controls = [m for m in init if m.endswith(CONTROL_SUFFIX)]
+    controls = [m for m in init if is_control(m)]
     started = {
         model: start
         for model, start in init.items()
@@ -99,7 +99,7 @@ def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str
         f"compare{'' if plural else 's'} initialisations as much as architectures"
     )
     for control in controls:
-        base = control.removesuffix(CONTROL_SUFFIX)
+        base = without_control(control)
         if base in involved and init[control] != started[base]:
             note += f"; {name[control]} is the control"
             alike = [name[m] for m in involved if started[m] == init[control]]

@@ -24,7 +24,7 @@ from core.datasets.phantom.generate import NOTICE
 from core.errors import UserError
 from core.formatting import interval_text, percent
 from core.imageio.decode import Decoded
-from core.reporting import verdict
+from core.models.names import is_control
 from core.reporting.answer_reliability import agreement_sentence, answer_reliability, votes
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.base import FAILED, Check
@@ -177,7 +177,7 @@ def _result(run: Run, answer: ImagePrediction, own: ModelPrediction) -> dict[str
     return {
         "title": own.title,
         "members": [run.title(member) for member in own.members],
-        "control": own.model.endswith(verdict.CONTROL_SUFFIX),
+        "control": is_control(own.model),
         "predicted": own.predicted,
         "share": percent(own.confidence),
         "calibrated": own.calibrated is not None,

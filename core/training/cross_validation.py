@@ -18,8 +18,8 @@ import pandas as pd
 from core.config import Config
 from core.datasets.splits import fold_parts
 from core.files import write_csv, write_json
-from core.models.names import model_title
-from core.models.pretrained import CONTROLS, InitPlan
+from core.models.names import is_control, model_title
+from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, find_recipe
 from core.runs import artifacts, writing
 from core.training.run_metadata import expected_minutes
@@ -41,7 +41,7 @@ def plan_folds(
     for name, recipe in recipes.items():
         minutes = _minutes(config, plans[name], name, recipe, n_images)
         cost = f"{config.folds - 1} more trainings, about {minutes * (config.folds - 1):.0f} min"
-        if name in CONTROLS:
+        if is_control(name):
             outer[name] = inner[name] = _not_done("a control, compared on the hold-out part only")
             continue
         if config.fold_models is not None and name not in config.fold_models:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from core.formatting import percent
-from core.reporting.answer_reliability import (
-    agreement_sentence,
-    answer_reliability,
-    is_control,
-    votes,
-)
+from core.models.names import is_control
+from core.reporting.answer_reliability import agreement_sentence, answer_reliability, votes
 from core.runs.artifacts import ArtifactError
 from core.serving.predict import (
     ImagePrediction,

@@ -18,7 +18,7 @@ import pandas as pd
 from core.datasets.leakage import measure_split
 from core.formatting import join
 from core.metrics.classification import COVID
-from core.reporting.verdict import CONTROL_SUFFIX
+from core.models.names import is_control
 from core.runs import additions, artifacts
 from core.runs.run import Run
 from core.runs.schema.audit import Audit
@@ -58,7 +58,7 @@ class Check:
 
 def headline_models(run: Run) -> list[str]:
     """The models that the run is about: all but controls."""
-    return [m for m in run.models if not m.endswith(CONTROL_SUFFIX)] or run.models
+    return [m for m in run.models if not is_control(m)] or run.models
 
 
 @dataclass(frozen=True)
