@@ -46,15 +46,19 @@ def fail(sentence: str, as_json: bool = False, status: int = 2) -> int:
     return status
 
 
-def progress(total: int | None, what: str, unit: str) -> tqdm:
+def progress(
+    total: int | None, what: str, unit: str, *, initial: int = 0, show: bool = True
+) -> tqdm:
     """A progress bar with time left on stderr; rare lines where it is no terminal."""
     from tqdm import tqdm
 
     return tqdm(
         total=total,
+        initial=initial,
         desc=what,
         unit=unit,
         file=sys.stderr,
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 30,
+        disable=not show,
     )

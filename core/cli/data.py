@@ -59,6 +59,8 @@ def _print_list(document: dict[str, Any]) -> None:
 
 
 def _print_report(report: dict[str, Any]) -> None:
+    from core.datasets.registry import KNOWN
+
     say(f"{report['title']} in {report['path']}")
     classes = ", ".join(f"{label} {n}" for label, n in report["classes"].items())
     say(f"  {report['images']} images: {classes}")
@@ -70,7 +72,7 @@ def _print_report(report: dict[str, Any]) -> None:
         say("  augmented copies are looked for when a run is trained, and kept together")
     if report["hashes"]:
         say(f"  {report['hashes']['right']} files are the published ones, by their hashes")
-    elif report["name"] == "darkcovidnet":
+    elif (known := KNOWN.get(report["name"])) and known.recorded:
         say("  re-encoded copies, so the published hashes say nothing about them")
     for entry in report["skipped"][:10]:
         say(f"  left out: {entry['path']}: {entry['reason']}")

@@ -7,13 +7,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from core.datasets.registry import DatasetError
-
-KAGGLE_HANDLE = "khoongweihao/covid19-xray-dataset-train-test-sets"
+from core.datasets.registry import Dataset, DatasetError
 
 
-def fetch_kaggle(name: str, data_root: Path) -> Path:
-    """Fetch the set into `data_root/name`, whole or not at all; DatasetError says what to do."""
+def fetch_kaggle(dataset: Dataset, data_root: Path) -> Path:
+    """Fetch the set into `data_root/NAME`, whole or not at all; DatasetError says what to do."""
+    name, handle = dataset.name, dataset.kaggle
     final = data_root / name
     if final.is_dir():
         return final
@@ -30,17 +29,17 @@ def fetch_kaggle(name: str, data_root: Path) -> Path:
     try:
         # stdout may have to be one JSON document, and kagglehub prints its progress there.
         with contextlib.redirect_stdout(sys.stderr):
-            downloaded = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
+            downloaded = Path(kagglehub.dataset_download(handle))
     except (*refused, exceptions.KaggleApiHTTPError) as error:
         status = getattr(getattr(error, "response", None), "status_code", "no sign-in")
         raise DatasetError(
-            f"Kaggle refused {KAGGLE_HANDLE} ({status}): sign in with a token "
+            f"Kaggle refused {handle} ({status}): sign in with a token "
             "(https://www.kaggle.com/settings, KAGGLE_API_TOKEN), or put its train/ and test/ "
             f"folders in {final}."
         ) from None
     except (RequestException, exceptions.BackendError, OSError) as error:
         raise DatasetError(
-            f"{KAGGLE_HANDLE} cannot be downloaded from Kaggle ({type(error).__name__}): check the "
+            f"{handle} cannot be downloaded from Kaggle ({type(error).__name__}): check the "
             f"network, put its train/ and test/ folders in {final}, or run `make demo`, which "
             "needs no data."
         ) from None
@@ -49,7 +48,7 @@ def fetch_kaggle(name: str, data_root: Path) -> Path:
     )
     if inner is None:
         raise DatasetError(
-            f"{KAGGLE_HANDLE} was downloaded to {downloaded}, but has no train/ and test/ folders "
+            f"{handle} was downloaded to {downloaded}, but has no train/ and test/ folders "
             f"any more: put the images in {final}/train and {final}/test by hand."
         )
     try:

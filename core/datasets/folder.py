@@ -80,8 +80,8 @@ def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
             "class folders, or a metadata.csv with path,label."
         )
     add_ids(rows, images)
-    if dataset.name == "kaggle-covid19-xray":
-        further = further + _add_findings(rows, root)
+    if dataset.findings:
+        further = further + _add_findings(rows, root, dataset.findings)
     for row in rows:
         row["label"] = canonical_label(row["original_label"], dataset.class_map)
     grouping = add_patients(rows, further)
@@ -263,12 +263,11 @@ def add_patients(rows: list[dict], further: list[str]) -> str:
     return "; ".join(f"{rule} ({n} images)" for rule, n in rules.most_common())
 
 
-def _add_findings(rows: list[dict], root: Path) -> list[str]:
-    """Finding, patient and view of the Kaggle set's PNEUMONIA files, from the published metadata.
+def _add_findings(rows: list[dict], root: Path, name: str) -> list[str]:
+    """Finding, patient and view of the images in the table of that name, from published metadata.
 
     The table beside the folder comes first, else the one recorded with the code.
     """
-    name = "kaggle-covid19-xray-findings.csv"
     path = root.resolve().parent / name
     path = path if path.is_file() else SOURCES / name
     if not path.is_file():

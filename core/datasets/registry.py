@@ -46,6 +46,10 @@ class Dataset:
     folder: where it lies below the data folder, if not under its name; augmented: published with
     altered copies of its images, which have to be found and kept together
     (core.datasets.augmented_copies).
+
+    How it is fetched: recorded names the list of its files and their hashes in sources/, for which
+    the base_urls are asked in turn; kaggle is its handle there; drawn: made by this project.
+    findings: a table in sources/ with finding, patient and view of some of its images.
     """
 
     name: str
@@ -59,6 +63,16 @@ class Dataset:
     how_to_get: str = ""
     folder: str = ""
     augmented: bool = False
+    recorded: str = ""
+    base_urls: tuple[str, ...] = ()
+    kaggle: str = ""
+    drawn: bool = False
+    findings: str = ""
+
+    @property
+    def records_csv(self) -> Path:
+        """The recorded list of its files."""
+        return SOURCES / self.recorded
 
 
 # One published collection of two kinds of images; a run has one kind, so each is a data set.
@@ -116,6 +130,13 @@ KNOWN: dict[str, Dataset] = {
         homepage="https://github.com/muhammedtalo/COVID-19",
         how_to_get="run `python -m core data darkcovidnet` to download it, put its folder there, "
         "or run `make demo`, which needs no data",
+        recorded="darkcovidnet.csv",
+        # The commit that the list was recorded from, then the branch, should the server refuse the
+        # abbreviated commit. Which of them answers is no matter of trust: the hashes decide.
+        base_urls=tuple(
+            f"https://raw.githubusercontent.com/muhammedtalo/COVID-19/{revision}"
+            for revision in ("ee3e2cff", "master")
+        ),
     ),
     "kaggle-covid19-xray": Dataset(
         name="kaggle-covid19-xray",
@@ -136,6 +157,8 @@ KNOWN: dict[str, Dataset] = {
         "covid19-xray-dataset-train-test-sets",
         how_to_get="run `python -m core data kaggle-covid19-xray` to download it from Kaggle, or "
         "put its folder with train/ and test/ there",
+        kaggle="khoongweihao/covid19-xray-dataset-train-test-sets",
+        findings="kaggle-covid19-xray-findings.csv",
     ),
     "ucsd-covid-ct": Dataset(
         name="ucsd-covid-ct",
@@ -173,6 +196,7 @@ KNOWN: dict[str, Dataset] = {
         licence="Drawn by this project, same licence as its code.",
         attribution="Drawn by core.datasets.phantom.generate.",
         how_to_get="run `python -m core data phantom`, which draws it",
+        drawn=True,
     ),
 }  # fmt: skip
 

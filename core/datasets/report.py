@@ -12,7 +12,7 @@ from core.datasets.fetch import fetch_dataset
 from core.datasets.folder import load_table
 from core.datasets.registry import (
     KNOWN,
-    SOURCES,
+    Dataset,
     DatasetError,
     dataset_folder,
     order_classes,
@@ -60,8 +60,8 @@ def report_dataset(
         problem = _fetch(name, root, base_url)
     dataset, folder = resolve_dataset(name, root)
     table = load_table(dataset, folder)
-    if dataset.name == "darkcovidnet":
-        checked = _check_hashes(folder)
+    if dataset.recorded:
+        checked = _check_hashes(dataset, folder)
         if checked and checked["wrong"] and not problem:
             problem = f"{len(checked['wrong'])} files are not the published ones."
     return {
@@ -90,8 +90,8 @@ def _fetch(name: str, root: Path, base_url: str | None) -> str | None:
     """Fetch what is missing; a sentence where the folder is usable, but not whole."""
     folder = dataset_folder(name, root)
     if folder.is_dir():
-        recorded = name == "darkcovidnet"
-        if not recorded or other_copy(folder, read_records(SOURCES / "darkcovidnet.csv")):
+        known = KNOWN[name]
+        if not known.recorded or other_copy(folder, read_records(known.records_csv)):
             return None
     try:
         fetch_dataset(name, root, base_url)
@@ -102,9 +102,9 @@ def _fetch(name: str, root: Path, base_url: str | None) -> str | None:
     return None
 
 
-def _check_hashes(folder: Path) -> dict[str, Any] | None:
+def _check_hashes(dataset: Dataset, folder: Path) -> dict[str, Any] | None:
     """How many files are the published ones, byte for byte; None for re-encoded copies."""
-    records = read_records(SOURCES / "darkcovidnet.csv")
+    records = read_records(dataset.records_csv)
     if other_copy(folder, records):
         return None
     missing, wrong = check_recorded(folder, records)

@@ -17,9 +17,10 @@ from core.datasets.augmented_copies import copies_sentence, count_steps, find_au
 from core.datasets.duplicate_pairs import linked_sets
 from core.datasets.leakage import leak_sentence, measure_split
 from core.datasets.phantom.generate import write_phantoms
-from core.datasets.registry import Dataset, order_classes, resolve_dataset
+from core.datasets.registry import KNOWN, Dataset, order_classes, resolve_dataset
 from core.datasets.splits import build_manifest, find_duplicates
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
+from core.models.names import CONTROL
 from core.models.pretrained import InitPlan, plan_init
 from core.models.recipes import Recipe, adapt_recipe, find_recipe
 from core.runs import artifacts
@@ -27,7 +28,6 @@ from core.training.resume import begun_init, plan_again
 
 logger = logging.getLogger(__name__)
 
-CONTROL = "mobilenetv2_random"
 DUPLICATES_PX = 224  # smaller pictures have too little detail to tell copies by
 LISTED_DUPLICATES = 1000
 SPLIT_ANEW = (
@@ -38,8 +38,8 @@ SPLIT_ANEW = (
 
 def find_images(config: Config) -> tuple[Dataset, Path]:
     """The data set's folder; phantoms are drawn where they are asked for and not there yet."""
-    if config.dataset == "phantom":
-        write_phantoms(data_root() / "phantom")
+    if config.dataset in KNOWN and KNOWN[config.dataset].drawn:
+        write_phantoms(data_root() / config.dataset)
     dataset, root = resolve_dataset(config.dataset, data_root())
     return (replace(dataset, augmented=True) if config.group_copies else dataset), root
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -19,8 +20,8 @@ from urllib.parse import unquote
 import pytest
 
 from core.__main__ import main
-from core.datasets import download, fetch
-from core.datasets.fetch import IncompleteError, fetch_dataset
+from core.datasets import download, fetch, registry
+from core.datasets.fetch import FetchOptions, IncompleteError, fetch_dataset
 from core.datasets.folder import load_table
 from core.datasets.registry import DatasetError, resolve_dataset
 
@@ -128,8 +129,9 @@ def get(server, records_csv, tmp_path):
     def get(**kwargs):
         settings = {"backoff_s": 0.01, "timeout_s": 5, "retries": 2, "progress": False, **kwargs}
         return fetch_dataset(
-            "darkcovidnet", tmp_path / "data", server.url, records_csv=records_csv, **settings
-        )
+            "darkcovidnet", tmp_path / "data", server.url, records_csv=records_csv,
+            options=FetchOptions(**settings),
+        )  # fmt: skip
 
     return get
 
@@ -247,10 +249,14 @@ def test_server_that_goes_down_ends_it_soon(get, server, tmp_path, monkeypatch):
 def test_the_next_revision_is_asked_where_one_is_not_served(
     server, records_csv, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(fetch, "REPOSITORY_URL", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(fetch, "REVISIONS", ("nothing-here", "repo"))
+    urls = tuple(f"http://127.0.0.1:{server.server_port}/{it}" for it in ("nothing-here", "repo"))
+    known = replace(registry.KNOWN["darkcovidnet"], base_urls=urls)
+    monkeypatch.setitem(registry.KNOWN, "darkcovidnet", known)
     root = fetch_dataset(
-        "darkcovidnet", tmp_path, records_csv=records_csv, threads=1, progress=False
+        "darkcovidnet",
+        tmp_path,
+        records_csv=records_csv,
+        options=FetchOptions(threads=1, progress=False),
     )
     whole(root)
     assert sum(server.requests.values()) == len(PATHS) + 1
@@ -295,9 +301,9 @@ def test_two_downloads_at_once_are_refused(get, server, tmp_path):
 def test_killed_in_mid_file_then_resumed(get, server, records_csv, tmp_path):
     server.faults = {PATHS[5]: ["hold"]}
     script = (
-        "import sys; from core.datasets.fetch import fetch_dataset; "
-        "folder, url, records = sys.argv[1:]; "
-        "fetch_dataset('darkcovidnet', folder, url, records_csv=records, threads=1)"
+        "import sys; from core.datasets.fetch import FetchOptions, fetch_dataset; "
+        "folder, url, records = sys.argv[1:]; options = FetchOptions(threads=1); "
+        "fetch_dataset('darkcovidnet', folder, url, records_csv=records, options=options)"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "data"), server.url, str(records_csv)],
