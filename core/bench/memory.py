@@ -142,7 +142,7 @@ def _train(name: str, recipe, pixels: np.ndarray, folder: Path) -> None:
     from core.models.architectures import build_model
     from core.training.data_loader import TrainingImages
     from core.training.feature_cache import FrozenStore
-    from core.training.fit import fit_model
+    from core.training.fit import FitTask, fit_model
 
     keras.utils.set_random_seed(0)
     model = build_model(name, recipe.image_size_px, 3, recipe.dropout)
@@ -151,7 +151,7 @@ def _train(name: str, recipe, pixels: np.ndarray, folder: Path) -> None:
     mixed, tenth = np.random.default_rng(0).permutation(n), n // 10
     parts = [TrainingImages(pixels[:0], y[r], np.sort(r)) for r in (mixed[tenth:], mixed[:tenth])]
     store = FrozenStore(pixels, folder / "frozen", recipe, 0, name)
-    fit_model(model, recipe, *parts, 3, folder / "fit", seed=0, title=name, store=store)
+    fit_model(model, recipe, FitTask(*parts, 3, 0, name, store), folder / "fit")
 
 
 def peak_bytes() -> int:

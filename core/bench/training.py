@@ -221,7 +221,7 @@ def train_here(
     from core.backend import import_keras
     from core.training.data_loader import TrainingImages
     from core.training.feature_cache import FrozenStore
-    from core.training.fit import fit_model
+    from core.training.fit import FitTask, fit_model
     from core.training.openvino import in_float32
 
     keras = import_keras()
@@ -241,9 +241,8 @@ def train_here(
         for part in ("train", "val"):
             rows = np.searchsorted(fitted_on, task.rows(part))
             parts.append(TrainingImages(pixels[:0], task.y[fitted_on[rows]], rows))
-        fit_model(
-            model, recipe, *parts, n_classes, Path(work, "fit"), seed=SEED, title=name, store=store
-        )
+        fit_task = FitTask(*parts, n_classes, SEED, name, store)
+        fit_model(model, recipe, fit_task, Path(work, "fit"))
         seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
         pixels = _cached(task, task.rows("test"), cache_folder, size)
         images = np.asarray(pixels, dtype="float32")[..., None]

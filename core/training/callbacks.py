@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -16,6 +17,19 @@ from core.files import write_csv
 from core.models.recipes import Stage
 
 
+@dataclass(frozen=True)
+class StageModels:
+    """What a stage fits of a model.
+
+    below: the frozen layers whose outputs it gets, None where it gets images; saved: the model
+    whose weights change. fitted is the same, after augmentation where there is some.
+    """
+
+    below: keras.Model | None
+    fitted: keras.Model
+    saved: keras.Model
+
+
 class WeightAverage(keras.callbacks.Callback):
     """Moving average of the weights, validated and kept in place of the weights themselves.
 
@@ -24,12 +38,12 @@ class WeightAverage(keras.callbacks.Callback):
     BatchNormStatistics, which then estimates for the averaged weights.
     """
 
-    def __init__(self, fitted, momentum: float):
+    def __init__(self, fitted: keras.Model, momentum: float) -> None:
         super().__init__()
         self.set_model(fitted)
         self.momentum, self.count = momentum, 0
         self.values: list[np.ndarray] = []
-        self.own: list[np.ndarray] | None = None
+        self.own: list[np.ndarray] = []
 
     def on_train_batch_end(self, batch, logs=None) -> None:
         # Within an epoch JAX keeps weights apart from variables until asked for self.model.
@@ -39,8 +53,8 @@ class WeightAverage(keras.callbacks.Callback):
         self.count += 1
         keep = min(self.momentum, (self.count - 1) / (self.count + 9))
         for value, weight in zip(self.values, weights, strict=True):
-            value *= keep
-            value += (1 - keep) * weight
+            np.multiply(value, keep, out=value)
+            np.add(value, (1 - keep) * weight, out=value)
 
     def on_test_begin(self, logs=None) -> None:
         """Put the average into the model, where it stays until take_out."""
@@ -53,12 +67,12 @@ class WeightAverage(keras.callbacks.Callback):
         """Put back the weights that training goes on with."""
         for variable, value in zip(self.model.trainable_variables, self.own, strict=True):
             variable.assign(value)
-        self.own = None
+        self.own = []
 
     def state(self) -> dict[str, np.ndarray]:
         """What restore needs, as named arrays."""
         arrays = {f"average{i}": value for i, value in enumerate(self.values)}
-        return arrays | {"average_count": np.int64(self.count)}
+        return arrays | {"average_count": np.array(self.count, dtype=np.int64)}
 
     def restore(self, path: Path) -> None:
         with np.load(path) as saved:
@@ -121,19 +135,21 @@ class Recorder(keras.callbacks.Callback):
 
     def __init__(
         self,
-        model,
-        fitted,
+        models: StageModels,
         stage: Stage,
         folder: Path,
-        steps: int,
         title: str,
+        steps: int,
         prepared_s: float,
         average: WeightAverage | None = None,
-    ):
+    ) -> None:
         super().__init__()
         self.average = average
-        self.prepared_s = prepared_s  # the frozen part's outputs; counted in the next epoch's time
-        self.whole, self.fitted, self.stage, self.folder = model, fitted, stage, folder
+        self.prepared_s = (
+            prepared_s  # for the frozen layers' outputs; counted in the next epoch's time
+        )
+        self.saved, self.fitted = models.saved, models.fitted
+        self.stage, self.folder = stage, folder
         self.steps, self.title = steps, title
         self.rows: list[dict] = []
 
@@ -181,7 +197,7 @@ class Recorder(keras.callbacks.Callback):
             raise FloatingPointError(f"{self.title}: the loss is no longer a number.")
         self.rows.append(row)
         if self._best_epoch() == row["epoch"]:
-            _save_state(self.folder / "best.npz", self.whole.variables, row["epoch"])
+            _save_state(self.folder / "best.npz", self.saved.variables, row["epoch"])
         write_csv(self.folder / "history.csv", pd.DataFrame(self.rows))
         more = {}
         if self.average:
@@ -216,9 +232,9 @@ class Recorder(keras.callbacks.Callback):
 
     def _variables(self) -> list:
         # What is fitted has more than the model: the augmentation's random state.
-        known = {id(variable) for variable in self.whole.variables}
+        known = {id(variable) for variable in self.saved.variables}
         more = [variable for variable in self.fitted.variables if id(variable) not in known]
-        return [*self.whole.variables, *more, *self.fitted.optimizer.variables]
+        return [*self.saved.variables, *more, *self.fitted.optimizer.variables]
 
 
 def _save_state(path: Path, variables: list, epoch: int, more: dict | None = None) -> None:

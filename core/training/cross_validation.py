@@ -23,7 +23,7 @@ from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, find_recipe
 from core.runs import artifacts, writing
 from core.training.run_metadata import expected_minutes
-from core.training.trainer import Materials, train_once
+from core.training.trainer import Materials, ModelSpec, train_once
 
 logger = logging.getLogger(__name__)
 
@@ -124,19 +124,20 @@ def cross_validate(
     planned = plan_folds(config, plans, recipes, len(materials.manifest))
     planned = keep_done(planned, former)
     for name, recipe in recipes.items():
-        for kind, part in (("outer", "folds"), ("inner", "inner")):
+        for kind, predictions in (("outer", "folds"), ("inner", "inner")):
             state = planned[kind][name]
             if state["status"] != PLANNED:
                 continue
+            spec = ModelSpec(name, plans[name], recipe)
             tables, seconds = [], 0.0
             for fold in range(1, config.folds):
-                table, took = _one_fold(kind, fold, name, plans[name], recipe, materials)
+                table, took = _one_fold(kind, fold, spec, materials)
                 tables.append(table)
                 seconds += took
             if kind == "outer":
                 tables.insert(0, _hold_out(run_dir, name, materials))
             table = pd.concat(tables, ignore_index=True)
-            writing.write_predictions(run_dir, name, part, table)
+            writing.write_predictions(run_dir, name, predictions, table)
             state |= {"status": DONE, "reason": "", "n": len(table), "train_s": seconds}
     return {
         "folds": {
@@ -172,18 +173,18 @@ def _hold_out(run_dir: Path, name: str, materials: Materials) -> pd.DataFrame:
 
 
 def _one_fold(
-    kind: str, fold: int, name: str, plan: InitPlan, recipe: Recipe, materials: Materials
+    kind: str, fold: int, spec: ModelSpec, materials: Materials
 ) -> tuple[pd.DataFrame, float]:
     """(predictions of the fold, seconds of training), taken over where it was finished before."""
-    folder = materials.work / name / f"{kind}{fold}"
+    folder = materials.work / spec.name / f"{kind}{fold}"
     result, record = folder / "predictions.csv", folder / "done.json"
     if not record.exists():
-        logger.info(f"{model_title(name)}: {kind} fold {fold} ...")
-        part = fold_parts(
+        logger.info(f"{model_title(spec.name)}: {kind} fold {fold} ...")
+        split = fold_parts(
             materials.manifest, fold, kind == "inner", materials.split, materials.seed
         )
-        made = train_once(name, plan, recipe, materials, part, folder, f"{kind} fold {fold}")
-        table = made.predict(np.flatnonzero(part == "test"))
+        made = train_once(spec, materials, split, folder, f"{kind} fold {fold}")
+        table = made.predict(np.flatnonzero(split == "test"))
         write_csv(result, table)
         seconds = float(made.history["seconds"].sum())
         made.discard()

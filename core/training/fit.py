@@ -21,7 +21,13 @@ import pandas as pd
 from core.models.architectures import set_batch_norm, split_model
 from core.models.recipes import Recipe, Stage
 from core.training.augmentation import build_augmentation
-from core.training.callbacks import BatchNormStatistics, Recorder, WeightAverage, load_state
+from core.training.callbacks import (
+    BatchNormStatistics,
+    Recorder,
+    StageModels,
+    WeightAverage,
+    load_state,
+)
 from core.training.data_loader import Batches, InOrder, TrainingImages, class_weights
 from core.training.devices import Once
 from core.training.feature_cache import FrozenStore
@@ -32,39 +38,39 @@ RATE_FILE = "rate.json"
 _VAL_BATCH = 32
 
 
-def fit_model(
-    model: keras.Model,
-    recipe: Recipe,
-    train: TrainingImages,
-    val: TrainingImages,
-    n_classes: int,
-    work_dir: Path,
-    *,
-    seed: int,
-    title: str,
-    store: FrozenStore | None = None,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class FitTask:
+    """What a model is fitted on, from which seed, and what it is called meanwhile.
+
+    store: frozen outputs of a set of images that train.rows and val.rows point into; None makes
+    one of these images.
+    """
+
+    train: TrainingImages
+    val: TrainingImages
+    n_classes: int
+    seed: int
+    title: str
+    store: FrozenStore | None = None
+
+
+def fit_model(model: keras.Model, recipe: Recipe, task: FitTask, work_dir: Path) -> pd.DataFrame:
     """Train `model` in place through all stages; returns the history (HISTORY_COLUMNS).
 
-    Stages already finished in `work_dir` are loaded instead of trained again. store: frozen
-    outputs of a set of images that train.rows and val.rows point into; None makes one of these.
+    Stages already finished in `work_dir` are loaded instead of trained again.
     """
-    if store is None:
-        n = len(train.y)
-        train, val = replace(train, rows=np.arange(n)), replace(val, rows=n + np.arange(len(val.y)))
-        pixels = np.concatenate([train.pixels, val.pixels])
-        store = FrozenStore(pixels, work_dir / "frozen", recipe, seed, title)
+    task = _with_store(task, recipe, work_dir)
     histories, offset = [], 0
     for index, stage in enumerate(recipe.stages):
         folder = work_dir / f"stage{index}"
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "done").exists():
             with fused_batch_norm(model):
-                _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title, store)
+                _fit_stage(model, stage, recipe, task, folder)
             (folder / "done").touch()
             (folder / "state.npz").unlink(missing_ok=True)
-        kept = split_model(model, stage.cut)[1] if stage.cut else model
-        load_state(folder / "best.npz", kept.variables)
+        saved = split_model(model, stage.cut)[1] if stage.cut else model
+        load_state(folder / "best.npz", saved.variables)
         history = pd.read_csv(folder / "history.csv")
         history["epoch"] += offset
         offset = int(history["epoch"].max())
@@ -72,35 +78,50 @@ def fit_model(
     return pd.concat(histories, ignore_index=True)
 
 
-def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title, store) -> None:
+def _with_store(task: FitTask, recipe: Recipe, work_dir: Path) -> FitTask:
+    if task.store is not None:
+        return task
+    train, val, n = task.train, task.val, len(task.train.y)
+    pixels = np.concatenate([train.pixels, val.pixels])
+    return replace(
+        task,
+        train=replace(train, rows=np.arange(n)),
+        val=replace(val, rows=n + np.arange(len(val.y))),
+        store=FrozenStore(pixels, work_dir / "frozen", recipe, task.seed, task.title),
+    )
+
+
+def _fit_stage(
+    model: keras.Model, stage: Stage, recipe: Recipe, task: FitTask, folder: Path
+) -> None:
     started = time.perf_counter()
-    part = part_to_fit(model, recipe, stage, seed)
-    fitted = part.fitted
-    if part.below is not None:
-        views = store.outputs(part.below, stage, train.rows, val.rows)
+    models = stage_models(model, recipe, stage, task.seed)
+    fitted, train, val, store = models.fitted, task.train, task.val, task.store
+    if models.below is not None:
+        views = store.outputs(models.below, stage, train.rows, val.rows)
     else:
         views = store.pixels[None, ..., None]
 
-    onehot = np.eye(n_classes, dtype="float32")
+    onehot = np.eye(task.n_classes, dtype="float32")
     weight = np.ones(len(train.y), dtype="float32")
     if recipe.class_weights:
-        weight = class_weights(train.y, n_classes)
+        weight = class_weights(train.y, task.n_classes)
     # Read from the disk by row, since memory must not grow with the data set.
     make_batches = partial(
-        Batches, views, onehot[train.y], weight, recipe.batch_size, seed, rows=train.rows
+        Batches, views, onehot[train.y], weight, recipe.batch_size, task.seed, rows=train.rows
     )
     stage = _with_found_rate(fitted, stage, recipe, make_batches(), folder)
     steps = math.ceil(len(train.y) / recipe.batch_size)
     compile_stage(fitted, stage, recipe, steps)
     prepared_s = time.perf_counter() - started
     average = WeightAverage(fitted, stage.average) if stage.average else None
-    recorder = Recorder(part.kept, fitted, stage, folder, steps, title, prepared_s, average)
+    recorder = Recorder(models, stage, folder, task.title, steps, prepared_s, average)
     first_epoch = recorder.restore()
     if recorder.exhausted():
         return
     batches = make_batches(first_epoch=first_epoch)
     callbacks: list = [average] if average else []
-    if part.below is None:
+    if models.below is None:
         callbacks.append(BatchNormStatistics(model, fitted, batches))
     fitted.fit(
         batches,
@@ -113,33 +134,20 @@ def _fit_stage(model, stage, recipe, train, val, n_classes, folder, seed, title,
     )
 
 
-@dataclass(frozen=True)
-class Part:
-    """What a stage fits of a model.
-
-    below: the frozen part whose outputs it gets, None where it gets images; kept: the model whose
-    weights change, and so are saved. fitted is the same, after augmentation where there is some.
-    """
-
-    below: keras.Model | None
-    fitted: keras.Model
-    kept: keras.Model
-
-
-def part_to_fit(model: keras.Model, recipe: Recipe, stage: Stage, seed: int) -> Part:
+def stage_models(model: keras.Model, recipe: Recipe, stage: Stage, seed: int) -> StageModels:
     """Freeze and free the layers of `model` for a stage; batch norm is set for few steps."""
     if stage.cut is None:
         model.trainable = True
         set_batch_norm(model, momentum=0.9, frozen=False)
         fitted = _with_augmentation(model, recipe, seed) if stage.augment else model
-        return Part(None, fitted, model)
+        return StageModels(None, fitted, model)
     # Batch norm stays in inference mode: a few hundred steps cannot re-estimate it.
     set_batch_norm(model, frozen=True)
     below, top = split_model(model, stage.cut)
     for layer in top.layers:
         if not isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = True
-    return Part(below, top, top)
+    return StageModels(below, top, top)
 
 
 def _with_augmentation(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from core.models.architectures import build_model
 from core.models.names import model_title
 from core.models.recipes import Recipe, Stage
 from core.training.devices import clear_session
-from core.training.fit import compile_stage, part_to_fit
+from core.training.fit import compile_stage, stage_models
 from core.training.fused_batch_norm import fused_batch_norm
 
 logger = logging.getLogger(__name__)
@@ -78,18 +79,18 @@ def time_step(
     clear_session()
     rng = np.random.default_rng(_SEED)
     y = np.eye(n_classes, dtype="float32")[rng.integers(0, n_classes, recipe.batch_size)]
-    steps = []
+    steps: list[Callable[[], object]] = []
     try:
         for policy in POLICIES:
             keras.config.set_dtype_policy(policy)
             model = build_model(name, recipe.image_size_px, n_classes, recipe.dropout)
             with fused_batch_norm(model):
-                fitted = part_to_fit(model, recipe, stage, _SEED).fitted
+                fitted = stage_models(model, recipe, stage, _SEED).fitted
                 compile_stage(fitted, stage, recipe, steps=1)
                 shape = (recipe.batch_size, *fitted.input_shape[1:])
                 x = rng.uniform(0, 255, shape).astype("float32")
                 fitted.train_on_batch(x, y)  # traced here, with fused batch norm
-            steps.append(lambda fitted=fitted, x=x: fitted.train_on_batch(x, y))
+            steps.append(partial(fitted.train_on_batch, x, y))
     finally:
         keras.config.set_dtype_policy(usual)
     return dict(zip(POLICIES, median_by_turns(steps, rounds), strict=True))

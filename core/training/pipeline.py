@@ -21,7 +21,6 @@ from core.files import write_json
 from core.inference.served_model import measure_latencies_ms
 from core.models.architectures import BUILDERS
 from core.models.names import from_scratch, model_title
-from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe
 from core.reporting.model_card import write_cards
 from core.runs import artifacts, writing
@@ -57,7 +56,7 @@ from core.training.run_metadata import (
     describe_run,
     describe_split,
 )
-from core.training.trainer import Materials, serve, train_once
+from core.training.trainer import Materials, ModelSpec, serve, train_once
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +101,7 @@ def train_and_evaluate(
     if finished is None:
         announce_models(plans, recipes, manifest)
         facts = {
-            name: hold_out(name, plan, recipes[name], materials, config, run_dir)
+            name: hold_out(ModelSpec(name, plan, recipes[name]), materials, config, run_dir)
             for name, plan in plans.items()
         }
         info = describe_run(
@@ -167,32 +166,28 @@ def close_run(run_dir: Path, info: dict[str, Any], dataset: Dataset) -> Run:
 
 
 def hold_out(
-    name: str,
-    plan: InitPlan,
-    recipe: Recipe,
-    materials: Materials,
-    config: Config,
-    run_dir: Path,
+    spec: ModelSpec, materials: Materials, config: Config, run_dir: Path
 ) -> dict[str, Any]:
     """Train one model on the hold-out split, or take it over where that was done before.
 
     Writes its model, history and predictions; returns what run.json will say of it.
     """
-    work = materials.work / name
-    check_plan(materials.work, name, plan, recipe, config.run)
+    name, work = spec.name, materials.work / spec.name
+    check_plan(materials.work, name, spec.init, spec.recipe, config.run)
     done = work / DONE
     if done.is_file():
         logger.info(f"{model_title(name)}: already trained, taken over.")
         return json.loads(done.read_text())
     started = time.perf_counter()
     split = materials.manifest["split"].to_numpy()
-    made = train_once(name, plan, recipe, materials, split, run_dir / name, checkpoints=work)
+    made = train_once(spec, materials, split, run_dir / name, checkpoints=work)
     if config.keep_keras:
         made.model.save(run_dir / name / artifacts.KERAS_FILE)
     writing.write_history(run_dir, name, made.history)
-    for part in ("test", "val"):
-        table = made.predict(np.flatnonzero(split == part)).assign(fold="")
-        writing.write_predictions(run_dir, name, part, table)
+    for predicted in ("test", "val"):
+        table = made.predict(np.flatnonzero(split == predicted)).assign(fold="")
+        writing.write_predictions(run_dir, name, predicted, table)
+    kind = spec.init.kind
     size_bytes = sum((run_dir / name / f).stat().st_size for f in artifacts.MODEL_FILES)
     facts = {
         "cost": {
@@ -204,7 +199,7 @@ def hold_out(
         },
         "export_difference": made.difference,
         "rate_search": [json.loads(f.read_text()) for f in sorted(work.rglob(RATE_FILE))],
-        "init": "scratch" if plan.kind == "random" and from_scratch(name) else plan.kind,
+        "init": "scratch" if kind == "random" and from_scratch(name) else kind,
     }
     write_json(done, facts)
     return facts

@@ -24,9 +24,18 @@ from core.training.data_loader import TrainingImages
 from core.training.devices import clear_session
 from core.training.export import export_model, round_weights
 from core.training.feature_cache import FrozenStore
-from core.training.fit import fit_model
+from core.training.fit import FitTask, fit_model
 from core.training.openvino import in_float32
 from core.training.run_metadata import PRECISION
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model to be trained: its name, its first weights and its recipe."""
+
+    name: str
+    init: InitPlan
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -80,45 +89,42 @@ class Trained:
 
 
 def train_once(
-    name: str,
-    plan: InitPlan,
-    recipe: Recipe,
+    spec: ModelSpec,
     materials: Materials,
-    part: np.ndarray,
+    split: np.ndarray,
     folder: Path,
     what: str = "",
     checkpoints: Path | None = None,
 ) -> Trained:
-    """Fit on the rows where part (n,) is "train", choose the epoch on "val", export to `folder`.
+    """Fit on the rows where split (n,) is "train", choose the epoch on "val", export to `folder`.
 
     Checkpoints lie in `checkpoints` (default: `folder`); where some are, training goes on.
     """
     clear_session()
     keras.utils.set_random_seed(materials.seed)
-    pixels, y = materials.cache.pixels(recipe.image_size_px), materials.y
-    parts = {}
-    for split in ("train", "val"):
-        rows = np.flatnonzero(part == split)
-        # A fit reads the store by row; the export is held against Keras on a few pictures.
-        parts[split] = TrainingImages(np.asarray(pixels[rows[:32]]), y[rows], rows)
-    model, history = _fit(name, plan, recipe, materials, parts, checkpoints or folder, what)
+    pixels, y = materials.cache.pixels(spec.recipe.image_size_px), materials.y
+    images = {}
+    for name in ("train", "val"):
+        rows = np.flatnonzero(split == name)
+        # A fit reads the store by row; the export is held against Keras on a few images.
+        images[name] = TrainingImages(np.asarray(pixels[rows[:32]]), y[rows], rows)
+    model, history = _fit(spec, materials, images, checkpoints or folder, what)
     model = in_float32(model)
     round_weights(model)
-    difference = export_model(model, folder, parts["val"].pixels[:32])
-    served = serve(folder, name, recipe, materials.tta, materials.class_names)
+    difference = export_model(model, folder, images["val"].pixels[:32])
+    served = serve(folder, spec.name, spec.recipe, materials.tta, materials.class_names)
     return Trained(model, history, served, difference, folder, materials)
 
 
 def _fit(
-    name: str,
-    plan: InitPlan,
-    recipe: Recipe,
+    spec: ModelSpec,
     materials: Materials,
-    parts: dict[str, TrainingImages],
+    images: dict[str, TrainingImages],
     folder: Path,
     what: str,
 ) -> tuple[keras.Model, pd.DataFrame]:
     """The fitted model and its history; where a recipe has members, their mean."""
+    name, recipe = spec.name, spec.recipe
     n_classes, members, histories = len(materials.class_names), [], []
     for number in range(recipe.members):
         seed, of, place = materials.seed, "", folder
@@ -128,13 +134,12 @@ def _fit(
             place = folder / f"member{number + 1}"
             keras.utils.set_random_seed(seed)
         model = build_model(name, recipe.image_size_px, n_classes, recipe.dropout)
-        if plan.file is not None:
-            load_initial_weights(model, name, plan.file)
-        history = fit_model(
-            model, recipe, parts["train"], parts["val"], n_classes, place, seed=seed,
-            title=", ".join(word for word in (model_title(name), what, of) if word),
-            store=materials.store(name, recipe),
-        )  # fmt: skip
+        if spec.init.file is not None:
+            load_initial_weights(model, name, spec.init.file)
+        title = ", ".join(word for word in (model_title(name), what, of) if word)
+        store = materials.store(name, recipe)
+        task = FitTask(images["train"], images["val"], n_classes, seed, title, store)
+        history = fit_model(model, recipe, task, place)
         if of:
             history["phase"] = f"{of}: " + history["phase"]
         members.append(model)

@@ -21,7 +21,7 @@ from core.training.callbacks import Recorder, WeightAverage
 from core.training.data_loader import Batches, TrainingImages, class_weights
 from core.training.export import ExportError, export_model, round_weights
 from core.training.feature_cache import FrozenStore, augmented_views
-from core.training.fit import fit_model
+from core.training.fit import FitTask, fit_model
 from core.training.openvino import cached_openvino
 from tests.support.files import write_published_layout
 
@@ -98,7 +98,7 @@ def test_batch_norm_answers_alike_in_training_and_inference_mode(
     stage = Stage("all layers", epochs, 2e-3, patience=epochs)
     recipe = Recipe(64, (stage,), batch_size=12, dropout=0.0)
     data = TrainingImages(pixels, y)
-    history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title=name)
+    history = fit_model(model, recipe, FitTask(data, data, 3, 0, name), tmp_path)
     assert list(history["epoch"]) == list(range(1, len(history) + 1))
     x = as_input(pixels)
 
@@ -137,7 +137,7 @@ def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
     )
     recipe = Recipe(64, stages, batch_size=16)
     data = TrainingImages(pixels, y)
-    history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title="MobileNetV2")
+    history = fit_model(model, recipe, FitTask(data, data, 3, 0, "MobileNetV2"), tmp_path)
     assert list(history["phase"]) == ["head"] * 3 + ["blocks"] * 2
     assert computed == [("features", 2), ("block_12_add", 3)]
     # The clock goes on by 5 s whenever a frozen part is computed, once a stage.
@@ -200,7 +200,7 @@ def test_trainings_that_share_a_store_compute_the_frozen_part_once(phantoms, tmp
         keras.utils.set_random_seed(0)
         model = build_model("mobilenetv2", 64, 3, 0.0)
         data = [TrainingImages(pixels[r], y[r], r) for r in (rows, val_rows)]
-        fit_model(model, recipe, *data, 3, folder, seed=0, title="M", **options)
+        fit_model(model, recipe, FitTask(*data, 3, 0, "M", **options), folder)
         return model.get_layer("probabilities").get_weights()[0]
 
     one, other = np.arange(30), np.arange(10, 40)
@@ -245,7 +245,7 @@ def test_the_epoch_that_is_kept_is_the_one_that_the_recipe_names(keep, phantoms,
     keras.utils.set_random_seed(0)
     model = build_model("cnn", 64, 3, 0.0)
     recipe = Recipe(64, (stage,), batch_size=16, dropout=0.0)
-    history = fit_model(model, recipe, data, wrong, 3, tmp_path, seed=0, title="CNN")
+    history = fit_model(model, recipe, FitTask(data, wrong, 3, 0, "CNN"), tmp_path)
     best = int(history.loc[history["val_loss"].idxmin(), "epoch"])
     assert best < 10, "else this tells nothing"
     with np.load(tmp_path / "stage0" / "best.npz") as saved:
@@ -264,7 +264,7 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
     def fit(folder):
         keras.utils.set_random_seed(0)
         model = build_model("cnn", 64, 3, 0.2)
-        return fit_model(model, recipe, data, data, 3, folder, seed=0, title="CNN")
+        return fit_model(model, recipe, FitTask(data, data, 3, 0, "CNN"), folder)
 
     whole = fit(tmp_path / "whole")
     restore, state = Recorder.on_epoch_begin, {"left": 2}

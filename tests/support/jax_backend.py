@@ -52,11 +52,11 @@ def recipe(epochs: int, *, average: float = 0.0, augment: bool = False):
 def fit(model, made_by, folder: Path, n: int = 2 * BATCH):
     """History of core.training.fit.fit_model on n phantoms; 7 others validate."""
     from core.training.data_loader import TrainingImages
-    from core.training.fit import fit_model
+    from core.training.fit import FitTask, fit_model
 
     pixels, y = make_images(n + 7)
     train, val = TrainingImages(pixels[:n], y[:n]), TrainingImages(pixels[n:], y[n:])
-    return fit_model(model, made_by, train, val, len(CLASSES), folder, seed=0, title="tiny")
+    return fit_model(model, made_by, FitTask(train, val, len(CLASSES), 0, "tiny"), folder)
 
 
 def same_start(**options):

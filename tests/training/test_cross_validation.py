@@ -14,7 +14,7 @@ from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, Stage
 from core.runs import writing
 from core.training import cross_validation
-from core.training.trainer import Materials, train_once
+from core.training.trainer import Materials, ModelSpec, train_once
 
 NAMES = ["covid", "normal", "pneumonia"]
 FROZEN = Recipe(64, (Stage("blocks", 1, 1e-3, cut="block_15_add", views=2),), batch_size=16)
@@ -107,14 +107,14 @@ def test_every_image_is_predicted_once_and_what_was_finished_is_taken_over(
     config = Config("tiny", (name,), "mine", folds=3)
     manifest, seen = materials.manifest, []
 
-    def watched(name, plan, recipe, materials, part, folder, *words, **options):
-        seen.append((folder.name, part))
-        return train_once(name, plan, recipe, materials, part, folder, *words, **options)
+    def watched(spec, materials, split, folder, *words, **options):
+        seen.append((folder.name, split))
+        return train_once(spec, materials, split, folder, *words, **options)
 
     monkeypatch.setattr(cross_validation, "train_once", watched)
     run_dir = tmp_path / "mine"
     split = manifest["split"].to_numpy()
-    hold_out = train_once(name, plans[name], FROZEN, materials, split, run_dir / name)
+    hold_out = train_once(ModelSpec(name, plans[name], FROZEN), materials, split, run_dir / name)
     test = hold_out.predict(np.flatnonzero(split == "test")).assign(fold="")
     writing.write_predictions(run_dir, name, "test", test)
     assert not (run_dir / name / "frozen").exists(), "the store lies in the work folder"

@@ -13,7 +13,7 @@ from core.models.recipes import Recipe, Stage
 from core.training import fit as fitting
 from core.training.callbacks import Recorder
 from core.training.data_loader import Batches, TrainingImages
-from core.training.fit import fit_model
+from core.training.fit import FitTask, fit_model
 from core.training.lr_finder import DIVISOR, HIGHEST, LOWEST, pick_rate, search_rate
 
 
@@ -116,7 +116,7 @@ def test_a_stage_trains_at_the_rate_that_was_found_also_after_an_interruption(
 )
 def test_waiting_ends_as_keras_early_stopping_would(losses, min_delta, keep, stops, tmp_path):
     stage = Stage("all", 9, 1e-3, patience=2, min_delta=min_delta, keep=keep)
-    recorder = Recorder(None, None, stage, tmp_path, 1, "t", 0.0)
+    recorder = Recorder(StageModels(None, None, None), stage, tmp_path, "t", 1, 0.0)
     recorder.rows = [{"epoch": i, "val_loss": loss} for i, loss in enumerate(losses, start=1)]
     assert recorder._waited_long() is stops
     if keep == "best":
@@ -134,5 +134,5 @@ def test_tracked_metrics_stand_in_the_history(easy, tmp_path):
     recipe = Recipe(32, (stage,), batch_size=12, dropout=0.0, track=("precision", "recall"))
     data = TrainingImages(pixels, y)
     model = build_model("model_1", 32, 3, 0.0)
-    history = fit_model(model, recipe, data, data, 3, tmp_path, seed=0, title="M")
+    history = fit_model(model, recipe, FitTask(data, data, 3, 0, "M"), tmp_path)
     assert {"val_precision", "val_recall", "precision", "recall"} <= set(history.columns)
