@@ -145,9 +145,7 @@ class Recorder(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.average = average
-        self.prepared_s = (
-            prepared_s  # for the frozen layers' outputs; counted in the next epoch's time
-        )
+        self.prepared_s = prepared_s  # outputs of frozen layers; counted in the next epoch's time
         self.saved, self.fitted = models.saved, models.fitted
         self.stage, self.folder = stage, folder
         self.steps, self.title = steps, title

@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.models.names import is_control
 from core.reporting.answer_reliability import votes
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from core.serving.predict import ImagePrediction, ModelPrediction
 from dashboard.predict.batch import BatchProgress, BatchRow
 from dashboard.predict.model_choice import chosen_models, plain_mean

@@ -14,7 +14,7 @@ from PIL import Image
 from core.metrics.classification import predicted_index
 from core.models.names import is_control
 from core.reporting.answer_reliability import votes
-from core.runs.artifacts import Run
+from core.runs.run import Run
 from core.serving.predict import ImagePrediction, ModelPrediction
 
 # Larger pictures are shown smaller: a page needs no more, and the models see far less.

@@ -11,7 +11,7 @@ from core.datasets.phantom.generate import class_names, make_phantom
 from core.models.architectures import build_model
 from core.models.recipes import Recipe, Stage
 from core.training import fit as fitting
-from core.training.callbacks import Recorder
+from core.training.callbacks import Recorder, StageModels
 from core.training.data_loader import Batches, TrainingImages
 from core.training.fit import FitTask, fit_model
 from core.training.lr_finder import DIVISOR, HIGHEST, LOWEST, pick_rate, search_rate
@@ -88,16 +88,8 @@ def test_a_stage_trains_at_the_rate_that_was_found_also_after_an_interruption(
     def fit():
         keras.utils.set_random_seed(0)
         model = build_model("cnn_32_64_128", 32, 3, 0.0)
-        return fit_model(
-            model,
-            recipe,
-            TrainingImages(pixels, y),
-            TrainingImages(pixels, y),
-            3,
-            tmp_path,
-            seed=0,
-            title="CNN",
-        )
+        images = TrainingImages(pixels, y)
+        return fit_model(model, recipe, FitTask(images, images, 3, 0, "CNN"), tmp_path)
 
     assert list(fit()["lr"]) == pytest.approx([0.0042] * 2)
     (tmp_path / "stage0" / "done").unlink()
