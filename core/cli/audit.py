@@ -78,6 +78,7 @@ def run_command(args: argparse.Namespace) -> int:
     _keep_better(run, document)
     write_audit(run, document, {})
     whole = load_audit(run)
+    assert whole is not None, "it was written just now"
     for line in summary_lines(run, whole):
         say(line)
     if args.json:
@@ -92,8 +93,8 @@ def summary_lines(run: Run, document: dict) -> list[str]:
     for section, key in (("blackout", None), ("probe", None), ("perturbation", "steepest")):
         if document[section] is None:
             continue
-        for row in document[section]["models"].values():
-            row = row[key] if key else row
+        for found in document[section]["models"].values():
+            row = found[key] if key else found
             flag = " FLAGGED" if row.get("flagged") else ""
             lines.append(f"{section.capitalize()}{flag}: {row['sentence']}")
     lines.append(

@@ -12,6 +12,7 @@ from core.formatting import with_interval
 
 if TYPE_CHECKING:
     from core.runs.run import Run
+    from core.runs.schema.guard import Accepted, Guard
 
 EXAMPLES = """examples:
   python -m core guard --run release
@@ -48,6 +49,7 @@ def run_command(args: argparse.Namespace) -> int:
     write_guard(run, document, arrays)
     refresh_cards(run)
     whole = load_guard_document(run)
+    assert whole is not None, "it was written just now"
     for line in summary_lines(run, whole):
         say(line)
     if args.json:
@@ -55,7 +57,7 @@ def run_command(args: argparse.Namespace) -> int:
     return int(bool(whole["missing"]))
 
 
-def summary_lines(run: Run, document: dict) -> list[str]:
+def summary_lines(run: Run, document: Guard) -> list[str]:
     """What was measured, a line for each figure."""
     lines = [document["rule"]]
     if document["acceptance"]:
@@ -76,5 +78,5 @@ def summary_lines(run: Run, document: dict) -> list[str]:
     return lines
 
 
-def _kept(row: dict) -> str:
+def _kept(row: Accepted) -> str:
     return f"{with_interval(row['share'], row)}, n = {row['n']} of {row['n_patients']} patients"

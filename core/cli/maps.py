@@ -32,12 +32,14 @@ def run_command(args: argparse.Namespace) -> int:
 
     run = open_named(args.run)
     need_weights(run)
-    check_no_loss(run, "figures of heat maps", (load_maps(run) or {}).get("models", ()))
+    earlier = load_maps(run)
+    check_no_loss(run, "figures of heat maps", earlier["models"] if earlier else ())
     _need_skimage()
     document, table = measure_maps(run)
     write_maps(run, document, table)
     run = refresh_cards(run)
     whole = load_maps(run)
+    assert whole is not None, "it was written just now"
     if whole["status"] != "done":
         say(f"Heat maps of {run.name} not measured: {whole['reason']}")
     else:

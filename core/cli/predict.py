@@ -94,6 +94,7 @@ def _write_report(
     """The HTML page of one image; maps are computed only here, a table needs none."""
     from core.serving.html_report import ReportImage, build_report
 
+    assert found.decoded is not None and found.sha256 is not None, "it was answered"
     answer = predictor.answer(found.decoded)
     html = build_report(
         predictor.run,

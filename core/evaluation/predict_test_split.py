@@ -16,14 +16,15 @@ from core.runs.run import Run
 
 def predict_test_images(
     run: Run, model_group: ModelGroup, test: pd.DataFrame, files: dict[str, Path | None]
-) -> tuple[dict[str, pd.DataFrame], list[dict]]:
+) -> tuple[dict[str, pd.DataFrame], list[dict[str, str]]]:
     """Each model's predictions of the images that can be read, and the others with the reason.
 
     Raises ImageError where none can be read.
     """
     # Decoded once and kept only as small as the models want them.
     pixels = {size: np.empty((len(test), size, size), np.uint8) for size in model_group.sizes_px}
-    kept, excluded = [], []
+    kept: list[str] = []
+    excluded: list[dict[str, str]] = []
     with progress(len(test), "Reading images", "image") as bar:
         for image_id in test["image_id"]:
             bar.update(1)

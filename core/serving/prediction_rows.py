@@ -28,7 +28,7 @@ def describe_file(found: FilePrediction, *, even_if_refused: bool = False) -> di
         "models": {},
         "error": found.error,
     }
-    if found.answer is None:
+    if found.answer is None or found.decoded is None:
         return row
     judged = found.answer.judgement
     row["synthetic"] = found.decoded.synthetic
@@ -49,7 +49,7 @@ def describe_file(found: FilePrediction, *, even_if_refused: bool = False) -> di
 def describe_model(own: ModelPrediction, class_names: Iterable[str]) -> dict[str, Any]:
     """One model's answer as the contract has it; calibrated {} and conformal_set [] if unknown."""
     names = list(class_names)
-    calibrated = [] if own.calibrated is None else own.calibrated
+    calibrated: Iterable[float] = () if own.calibrated is None else own.calibrated
     return {
         "predicted": own.predicted,
         "probabilities": dict(zip(names, map(float, own.probabilities), strict=True)),

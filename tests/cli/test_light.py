@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import core
 from core.__main__ import COMMANDS
@@ -63,9 +66,34 @@ def test_no_module_needs_what_windows_lacks():
     code = f"""
 import importlib, pkgutil, sys
 sys.modules |= dict.fromkeys({POSIX_ONLY!r})
+import pytest
+
 import core
 for module in pkgutil.walk_packages(core.__path__, "core."):
     if not module.name.endswith(("__main__", ".sandbox_worker")):
         importlib.import_module(module.name)
 """
     run_python(code)
+
+
+def test_import_core_is_light_and_every_public_name_is_there():
+    """Compared with the modules that hold the names, and loaded only when they are asked for."""
+    code = f"""
+import sys
+import pytest
+
+import core
+assert not {HEAVY!r} & set(sys.modules), set(sys.modules)
+assert set(core.__all__) <= set(dir(core))
+for name in core.__all__:
+    value = getattr(core, name)
+    assert value is getattr(sys.modules[value.__module__], name) and value.__doc__, name
+print(sorted(core.__all__))
+"""
+    names = ["audit_run", "list_runs", "load_model", "open_predictor", "open_run"]
+    assert ast.literal_eval(run_python(code)) == ["Config", *names, "train_and_evaluate"]
+
+
+def test_core_has_no_other_names():
+    with pytest.raises(AttributeError, match="no attribute 'open_runs'"):
+        core.open_runs  # noqa: B018 - asking for it is what is tested

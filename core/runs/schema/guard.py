@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from core.runs.schema.figures import Addition, Bounds
 
@@ -40,6 +40,7 @@ class Acceptance(TypedDict):
 
 class Refusal(Rate):
     title: str
+    refused: NotRequired[int]
     pictures: int
     looked_at: str
 
