@@ -34,7 +34,6 @@ def show_separation(selection: Selection, curves: dict, comparisons: dict | None
         all_or_none = f"of {escape(name)}: either none or all of the {split_name} images are it"
         st.info(f"There is no curve {all_or_none}.", icon=":material/info:")
         return
-    titles = selection.titles
     first = next(iter(shown.values()))["roc"][name]
     n_text = f"{first.n_positive} {name} among n = {first.n} {split_name} images"
     if name == MACRO:
@@ -52,8 +51,7 @@ def show_separation(selection: Selection, curves: dict, comparisons: dict | None
             chart = curve_charts.plot_curves(
                 {model: kinds[kind][name] for model, kinds in shown.items()},
                 kind,
-                models=run.models,
-                labels=titles,
+                selection.frame,
                 n_text=n_text,
             )
             show_chart(chart, key=f"curves_{kind}")

@@ -8,7 +8,8 @@ from core.metrics.classification import MetricsError
 from core.reporting import verdict
 from core.reporting.model_card import tried_where
 from core.runs.artifacts import ArtifactError, load_card
-from dashboard.charts import base as base_charts
+from dashboard.charts import metrics as metric_charts
+from dashboard.charts.style import ChartFrame
 from dashboard.components import overview as overview_parts
 from dashboard.components.markdown import (
     escape,
@@ -232,21 +233,18 @@ show_cards(selection, metrics)
 
 # Floors are known for the test part only.
 known_baselines = run.info.get("floors", {}) if part == "test" else {}
-floors = metric_tables.baseline_rows(known_baselines)
+baselines = metric_tables.baseline_rows(known_baselines)
 left, right = st.columns([3, 2], gap="medium")
 with left:
     shown = rows[rows["metric"].isin(metric_tables.SHARES)]
-    show_chart(
-        base_charts.plot_metric_dots(
-            shown, models=models, labels=labels, n_text=n_text, floors=floors
-        )
-    )
+    frame = ChartFrame(run.models, labels)
+    show_chart(metric_charts.plot_metric_dots(shown, frame, n_text=n_text, baselines=baselines))
 with right:
     quality = rows[rows["metric"] == "macro_f1"].copy()
     for key in ("latency_ms", "size_mb"):
         costs = {m: (metrics[m].get("cost") or {}).get(key) for m in models}
         quality[key] = quality["model"].map(costs).astype(float)
-    show_chart(base_charts.plot_quality_cost(quality, models=models, labels=titles, n_text=n_text))
+    show_chart(metric_charts.plot_quality_cost(quality, selection.frame, n_text=n_text))
 show_baselines(known_baselines, metrics, labels)
 overview_parts.show_pairs(selection, comparisons)
 show_conditions(selection)

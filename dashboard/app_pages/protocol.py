@@ -63,7 +63,6 @@ def say_headline(
 
 def show_folds(selection: Selection, rows: pd.DataFrame, models: list[str]) -> None:
     run = selection.run
-    labels = {model: selection.title(model) for model in run.models}
     n = int(rows["n"].max())
     st.subheader("Folds", anchor=False)
     three = set(run.class_names) == set(TASKS["three"].class_names)
@@ -74,11 +73,14 @@ def show_folds(selection: Selection, rows: pd.DataFrame, models: list[str]) -> N
         with column:
             show_chart(
                 protocol_charts.plot_folds(
-                    rows, metric, models=models, labels=labels, target=target,
+                    rows[rows["model"].isin(models)],
+                    metric,
+                    selection.frame,
+                    target=target,
                     n_text=f"n = {n:,} out-of-fold images",
                 ),
                 key=f"folds_{metric}",
-            )  # fmt: skip
+            )
     st.table(fold_summary(selection, rows, models), hide_index=True, border="horizontal")
     show_not_done(selection)
 
@@ -129,12 +131,12 @@ def show_split_comparison(selection: Selection) -> None:
             language="bash",
         )
         return
-    gaps = [
-        gap
-        for gap in protocol_data.load_optimism(run, counterpart)
-        if gap.model in selection.models
+    compared = [
+        one
+        for one in protocol_data.load_optimism(run, counterpart)
+        if one.model in selection.models
     ]
-    if not gaps:
+    if not compared:
         st.info(
             f"Run {escape(counterpart.name)} has the same images in other folds, but none of "
             "the "
@@ -142,24 +144,21 @@ def show_split_comparison(selection: Selection) -> None:
             icon=":material/info:",
         )
         return
-    labels = {model: selection.title(model) for model in run.models}
     names = (
         [run.name, counterpart.name]
         if cross_validation.is_grouped(run)
         else [counterpart.name, run.name]
     )
     st.markdown(
-        f"The same {gaps[0].n:,} images of {gaps[0].n_patients:,} patients, grouped in run "
+        f"The same {compared[0].n:,} images of {compared[0].n_patients:,} patients, grouped in run "
         f"**{escape(names[0])}** and dealt at random in run **{escape(names[1])}**."
     )
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        show_chart(
-            protocol_charts.plot_optimism(gaps, models=run.models, labels=labels), key="gaps"
-        )
+        show_chart(protocol_charts.plot_optimism(compared, selection.frame), key="gaps")
     with right:
         lines = [
-            split_comparison.optimism_sentence(gap, selection.title(gap.model)) for gap in gaps
+            split_comparison.optimism_sentence(one, selection.title(one.model)) for one in compared
         ]
         st.markdown("\n".join(f"- {escape(line)}." for line in lines))
         st.caption(split_comparison.METHOD)
@@ -171,12 +170,11 @@ def show_published(selection: Selection, rows: list[published_protocol.ProtocolR
     if not any(row.model for row in shown):
         return
     st.subheader("The papers' table", anchor=False)
-    labels = {model: selection.title(model) for model in run.models}
     tasks = [key for key in TASKS if any(row.task.key == key and row.model for row in shown)]
     for column, key in zip(st.columns(len(tasks), gap="medium"), tasks, strict=True):
         with column:
             show_chart(
-                protocol_charts.plot_published(shown, key, models=run.models, labels=labels),
+                protocol_charts.plot_published(shown, key, selection.frame),
                 key=f"published_{key}",
             )
     table = [

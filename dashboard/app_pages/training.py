@@ -6,7 +6,6 @@ import pandas as pd
 import streamlit as st
 
 from core.runs.artifacts import ArtifactError
-from dashboard.charts import base as base_charts
 from dashboard.charts import training as training_charts
 from dashboard.components.markdown import escape, escape_sentence, model_mark
 from dashboard.components.page import empty_state, page_frame, show_chart
@@ -63,7 +62,7 @@ def show_curves(selection: Selection, model: str, history: pd.DataFrame, n_text:
     if not len(history):
         st.caption("This model was not trained in epochs, so there are no curves.")
         return
-    colour = base_charts.model_style(model, selection.run.models).colour
+    colour = selection.frame.style(model).colour
     tracked = [what for what in training_charts.TRACKED if f"val_{what}" in history]
     shown = [*training_charts.CURVES, *tracked]
     columns = [column for _ in range(0, len(shown), 3) for column in st.columns(3)]

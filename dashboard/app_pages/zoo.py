@@ -14,6 +14,7 @@ from dashboard.components import leaderboard as leaderboard_parts
 from dashboard.components.markdown import escape, escape_sentence
 from dashboard.components.page import empty_state, page_frame, show_chart
 from dashboard.data import leaderboard as leaderboard_data
+from dashboard.tables import metrics as metric_tables
 
 PROTOCOL_KEY, METRIC_KEY, COST_KEY = "zoo_protocol", "zoo_metric", "zoo_cost"
 COVERS = (
@@ -94,10 +95,10 @@ st.segmented_control(
     format_func=METRICS.get, persist_state="session",
 )  # fmt: skip
 left, right = st.columns([3, 2], gap="medium")
-floors = leaderboard_charts.baseline_rows(zoo.floors(protocol))
+baselines = metric_tables.baseline_rows(zoo.floors(protocol)).dropna(subset=["value"])
 with left:
     show_chart(
-        leaderboard_charts.plot_ranking(ranking, metric, n_text=n_text, floors=floors),
+        leaderboard_charts.plot_ranking(ranking, metric, n_text=n_text, baselines=baselines),
         key="zoo_ranking",
     )
 with right:
@@ -109,7 +110,7 @@ with right:
         "Cost", list(leaderboard_charts.COSTS), key=COST_KEY, required=True,
         format_func=lambda key: leaderboard_charts.COSTS[key][0], persist_state="session",
     )  # fmt: skip
-    if not (floors["metric"] == metric).any():
+    if not (baselines["metric"] == metric).any():
         st.caption(f"Floors are measured on accuracy and macro-F1, not on {METRICS[metric]}.")
 leaderboard_parts.show_table(protocol, ranking, metric)
 leaderboard_parts.show_claims(whole.claims)

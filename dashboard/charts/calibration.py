@@ -1,31 +1,36 @@
-"""Figures of what calibration gives: reliability diagrams and prediction sets.
-
-As in dashboard.charts.base, every function returns a `Chart`, and nothing here imports streamlit.
-"""
+"""Figures of what calibration gives: reliability diagrams and prediction sets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.charts.base import FAINT, FONT_PX, NEUTRAL, Chart, finish_figure, model_style
-from dashboard.charts.curves import HEIGHT_PX, faint
+from dashboard.charts.curves import HEIGHT_PX
+from dashboard.charts.style import (
+    AXIS,
+    FONT_PX,
+    NEUTRAL,
+    Chart,
+    ChartFrame,
+    ModelStyle,
+    draw_lanes,
+    faint,
+    finish_figure,
+    lane_offsets,
+    round_down,
+    row_whiskers,
+    whiskers,
+)
 from dashboard.tables.metrics import range_text
 
 # ------------------------------------------------------------------------------ calibration
 
 
 def plot_reliability(
-    before: pd.DataFrame,
-    after: pd.DataFrame | None,
-    *,
-    model: str,
-    models: Sequence[str],
-    label: str,
-    n_text: str,
+    before: pd.DataFrame, after: pd.DataFrame | None, style: ModelStyle, *, label: str, n_text: str
 ) -> Chart:
     """How often the answer was right, by the probability given to it; counts a bin below.
 
@@ -33,7 +38,6 @@ def plot_reliability(
     before, after: core.metrics.calibration.reliability's tables, None where the model has no
     calibration.
     """
-    style = model_style(model, models)
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.74, 0.26], vertical_spacing=0.06
     )
@@ -55,15 +59,14 @@ def plot_reliability(
         figure.add_scatter(
             x=100 * part["confidence"],
             y=100 * part["accuracy"],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": 100 * (part["acc_high"] - part["accuracy"]),
-                "arrayminus": 100 * (part["accuracy"] - part["acc_low"]),
-                "color": faint(style.colour, 0.5) if hollow else style.colour,
-                "thickness": 1.5 if hollow else 3,
-                "width": 4,
-            },
+            error_y=whiskers(
+                part["accuracy"],
+                part["acc_low"],
+                part["acc_high"],
+                faint(style.colour, 0.5) if hollow else style.colour,
+                thickness=1.5 if hollow else 3,
+                width=4,
+            ),
             mode="markers",
             marker={
                 "color": style.colour,
@@ -98,11 +101,10 @@ def plot_reliability(
             row=2,
             col=1,
         )
-    axis = {"gridcolor": FAINT, "zeroline": False}
-    figure.update_xaxes(range=[0, 102], dtick=20, **axis)
+    figure.update_xaxes(AXIS, range=[0, 102], dtick=20)
     figure.update_xaxes(title="probability of the answer, percent", row=2, col=1)
-    figure.update_yaxes(title="right, percent", range=[-2, 104], dtick=20, row=1, col=1, **axis)
-    figure.update_yaxes(title="images", nticks=4, row=2, col=1, **axis)
+    figure.update_yaxes(AXIS, title="right, percent", range=[-2, 104], dtick=20, row=1, col=1)
+    figure.update_yaxes(AXIS, title="images", nticks=4, row=2, col=1)
     finish_figure(figure, HEIGHT_PX + 40)
     figure.update_layout(
         barmode="group", bargap=0.08, bargroupgap=0, legend={"itemsizing": "constant"}
@@ -140,14 +142,7 @@ def size_name(size: int) -> str:
     return SIZE_WORDS[size - 1] if size <= len(SIZE_WORDS) else f"{size} classes"
 
 
-def plot_coverage(
-    rows: pd.DataFrame,
-    *,
-    promised: float,
-    models: Sequence[str],
-    labels: Mapping[str, str],
-    n_text: str,
-) -> Chart:
+def plot_coverage(rows: pd.DataFrame, frame: ChartFrame, *, promised: float, n_text: str) -> Chart:
     """How often the set holds the true class: dots with whiskers, the promise as a line.
 
     rows: model, group (what is promised first, then others), value, low, high (fractions), n.
@@ -163,52 +158,31 @@ def plot_coverage(
         name=f"promised, {100 * promised:.0f} %",
         hoverinfo="skip",
     )
-    step = 0.7 / max(len(shown), 1)
-    for place, model in enumerate(shown):
+    for model, offset in zip(shown, lane_offsets(len(shown)), strict=True):
         part = rows[(rows["model"] == model) & rows["value"].notna()]
-        style = model_style(model, models)
-        offset = (place - (len(shown) - 1) / 2) * step
         figure.add_scatter(
             x=100 * part["value"],
             y=[groups.index(group) + offset for group in part["group"]],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": 100 * (part["high"] - part["value"]).fillna(0),
-                "arrayminus": 100 * (part["value"] - part["low"]).fillna(0),
-                "color": style.colour,
-                "thickness": 3,
-                "width": 6,
-            },
+            error_x=row_whiskers(part, frame.style(model).colour),
             mode="markers",
-            marker={"color": style.colour, "symbol": style.symbol, "size": 13},
-            name=labels[model],
-            customdata=[[row.group, row.n, range_text(row.low, row.high)]
-                        for row in part.itertuples()],
-            hovertemplate=f"<b>{labels[model]}</b><br>%{{customdata[0]}}, n = %{{customdata[1]}}"
-            "<br>%{x:.1f} % (%{customdata[2]})<extra></extra>",
-        )  # fmt: skip
-    lowest = rows[["low", "value"]].min().min()
+            marker=frame.marker(model),
+            name=frame.labels[model],
+            customdata=[
+                [row.group, row.n, range_text(row.low, row.high)] for row in part.itertuples()
+            ],
+            hovertemplate=f"<b>{frame.labels[model]}</b><br>%{{customdata[0]}}, "
+            "n = %{customdata[1]}<br>%{x:.1f} % (%{customdata[2]})<extra></extra>",
+        )
+    lowest = round_down(rows[["low", "value"]].min().min())
     counts = rows.drop_duplicates("group").set_index("group")["n"]
     figure.update_xaxes(
-        title="sets that hold the true class, percent",
-        range=[0 if lowest != lowest else max(0, 10 * (10 * lowest // 1) - 2), 101],
-        gridcolor=FAINT,
-        zeroline=False,
+        AXIS, title="sets that hold the true class, percent", range=[max(0, lowest - 2), 101]
     )
-    figure.update_yaxes(
-        tickvals=list(range(len(groups))),
-        ticktext=[f"{group}<br>n = {counts[group]}" for group in groups],
-        range=[len(groups) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-    )
-    for y in range(1, len(groups)):
-        figure.add_hline(y=y - 0.5, line={"color": FAINT, "width": 1}, layer="below")
+    draw_lanes(figure, [f"{group}<br>n = {counts[group]}" for group in groups])
     finish_figure(figure, 120 + len(groups) * (24 + 20 * len(shown)))
     title = f"How often the set holds the true class, {n_text}, with 95% intervals"
     words = "; ".join(
-        f"{labels[row.model]}, {row.group}, {100 * row.value:.1f} % "
+        f"{frame.labels[row.model]}, {row.group}, {100 * row.value:.1f} % "
         f"({range_text(row.low, row.high)})"
         for row in rows.dropna(subset=["value"]).itertuples()
     )
@@ -243,7 +217,7 @@ def plot_set_sizes(
             customdata=counts,
             hovertemplate=f"{size_name(size)}: %{{customdata}} images, %{{x:.1f}} %<extra></extra>",
         )
-    figure.update_xaxes(title="answers, percent", range=[0, 100], gridcolor=FAINT, zeroline=False)
+    figure.update_xaxes(AXIS, title="answers, percent", range=[0, 100])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     finish_figure(figure, 150 + 56 * len(sizes))
     figure.update_layout(barmode="stack", bargap=0.3, legend={"traceorder": "normal"})

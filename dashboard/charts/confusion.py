@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from core.formatting import percent
-from dashboard.charts.probabilities import TEXT, two_lines
+from dashboard.charts.style import TEXT, two_lines
 from dashboard.tables.predictions import shares
 
 HEIGHT_PX = 430
 # Violet: the colour of no model, no class and not of right and wrong. More is further from the
 # page: darker on a light page, lighter on a dark one.
-SCALES = {
+SCALES: dict[str, list[list[Any]]] = {
     "light": [[0, "#f6f4fb"], [0.5, "#a99bd2"], [1, "#45287f"]],
     "dark": [[0, "#211d31"], [0.5, "#6a57a8"], [1, "#d6ccf5"]],
 }

@@ -1,18 +1,26 @@
-"""Figures of the page Curves: ROC, precision-recall, thresholds, prevalence.
-
-As in dashboard.charts.base, every function returns a `Chart`, and nothing here imports streamlit.
-"""
+"""Figures of the page Curves: ROC, precision-recall, thresholds, prevalence."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from core.metrics.curves import Curve
-from dashboard.charts.base import FAINT, FONT_PX, NEUTRAL, Chart, finish_figure, model_style
+from dashboard.charts.style import (
+    AXIS,
+    FAINT,
+    FONT_PX,
+    NEUTRAL,
+    Chart,
+    ChartFrame,
+    ModelStyle,
+    faint,
+    finish_figure,
+    whiskers,
+)
 from dashboard.tables.metrics import range_text
 
 HEIGHT_PX = 470
@@ -50,18 +58,10 @@ KINDS = {
 # ------------------------------------------------------------------------------ ROC and PR
 
 
-def plot_curves(
-    curves: Mapping[str, Curve],
-    kind: str,
-    *,
-    models: Sequence[str],
-    labels: Mapping[str, str],
-    n_text: str,
-) -> Chart:
+def plot_curves(curves: Mapping[str, Curve], kind: str, frame: ChartFrame, *, n_text: str) -> Chart:
     """ROC ("roc") or precision-recall ("pr") curves, a line with its band a model.
 
-    curves: model -> its curve; models: the run's, which decides the looks; n_text: such as "24
-    covid among n = 225 test images".
+    curves: model -> its curve; n_text: such as "24 covid among n = 225 test images".
     """
     title, area, x_title, y_title, shape = KINDS[kind]
     figure = go.Figure()
@@ -69,9 +69,9 @@ def plot_curves(
     if baselines:
         _add_baseline(figure, kind, baselines[0])
     for model, curve in curves.items():
-        _add_band(figure, curve, model_style(model, models).colour, shape, model)
+        _add_band(figure, curve, frame.style(model).colour, shape, model)
     for model, curve in curves.items():
-        style = model_style(model, models)
+        style, label = frame.style(model), frame.labels[model]
         bands = [range_text(low, high) for low, high in zip(curve.low, curve.high, strict=True)]
         x, y = list(100 * curve.x), list(100 * curve.y)
         if kind == "roc":  # the grid begins with what is found before any false alarm
@@ -87,19 +87,19 @@ def plot_curves(
                 "shape": shape,
             },
             marker={"symbol": style.symbol, "size": 10, "maxdisplayed": MARKS_A_LINE},
-            name=labels[model],
+            name=label,
             legendgroup=model,
             customdata=bands,
-            hovertemplate=f"<b>{labels[model]}</b><br>x %{{x:.1f}} %<br>y %{{y:.1f}} %, "
+            hovertemplate=f"<b>{label}</b><br>x %{{x:.1f}} %<br>y %{{y:.1f}} %, "
             "95% band %{customdata}<extra></extra>",
         )
-    axis = {"range": [-1.5, 101.5], "gridcolor": FAINT, "zeroline": False, "dtick": 20}
-    figure.update_xaxes(title=x_title, **axis)
-    figure.update_yaxes(title=y_title, **axis)
+    axis = AXIS | {"range": [-1.5, 101.5], "dtick": 20}
+    figure.update_xaxes(axis, title=x_title)
+    figure.update_yaxes(axis, title=y_title)
     finish_figure(figure, HEIGHT_PX)
     title = f"{title} of {n_text}, with 95% bands by drawing whole patients"
     areas = "; ".join(
-        f"{labels[model]} {area} {100 * curve.area:.1f} % "
+        f"{frame.labels[model]} {area} {100 * curve.area:.1f} % "
         f"({range_text(curve.area_low, curve.area_high)})"
         for model, curve in curves.items()
     )
@@ -142,12 +142,6 @@ def _add_band(figure: go.Figure, curve: Curve, colour: str, shape: str, model: s
     )
 
 
-def faint(colour: str, opacity: float) -> str:
-    """#rrggbb -> the same colour, see-through."""
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
-
-
 # ------------------------------------------------------------------------------ operating point
 
 
@@ -157,8 +151,7 @@ def plot_threshold(
     *,
     threshold: float,
     name: str,
-    model: str,
-    models: Sequence[str],
+    style: ModelStyle,
     chosen_text: str,
     n_text: str,
 ) -> Chart:
@@ -167,7 +160,6 @@ def plot_threshold(
     test, chosen_on: core.metrics.operating_point.operating_table's; chosen_text: such as
     "validation".
     """
-    style = model_style(model, models)
     figure = go.Figure()
     for table, part, strong in ((chosen_on, chosen_text, False), (test, "test", True)):
         if table is None:
@@ -190,17 +182,16 @@ def plot_threshold(
                 "<extra></extra>",
             )
     figure.add_vline(x=100 * threshold, line={"color": NEUTRAL, "width": 3})
-    axis = {"gridcolor": FAINT, "zeroline": False, "dtick": 20}
-    figure.update_xaxes(title="threshold on the probability, percent",
-                        range=[-1, 101], **axis)  # fmt: skip
-    figure.update_yaxes(title="percent", range=[-2, 102], **axis)
+    axis = AXIS | {"dtick": 20}
+    figure.update_xaxes(axis, title="threshold on the probability, percent", range=[-1, 101])
+    figure.update_yaxes(axis, title="percent", range=[-2, 102])
     finish_figure(figure, HEIGHT_PX)
     title = f"Sensitivity and specificity for {name} by threshold, {n_text}"
     row = test.iloc[(test["threshold"] - threshold).abs().argmin()]
     words = " and ".join(
         f"{column} {100 * row[column]:.1f} %"
         for column in ("sensitivity", "specificity")
-        if row[column] == row[column]
+        if not np.isnan(row[column])
     )
     return Chart(figure, f"{title}. At the threshold {100 * threshold:.2f} %: {words}.", title)
 
@@ -211,15 +202,13 @@ def plot_prevalence(
     *,
     prevalence: float,
     name: str,
-    model: str,
-    models: Sequence[str],
+    style: ModelStyle,
 ) -> Chart:
     """PPV and NPV against prevalence at one threshold; the chosen prevalence with its intervals.
 
     table: prevalence, ppv, npv (fractions); rates: ppv and npv at the chosen prevalence, each
     {value, low, high}, None where undefined.
     """
-    style = model_style(model, models)
     figure = go.Figure()
     for column, dash, symbol in (("ppv", "solid", ""), ("npv", "dash", "-open")):
         figure.add_scatter(
@@ -235,19 +224,10 @@ def plot_prevalence(
         rate = rates[column]
         if rate["value"] is None:
             continue
-        low, high = (rate["value"] if rate[k] is None else rate[k] for k in ("low", "high"))
         figure.add_scatter(
             x=[100 * prevalence],
             y=[100 * rate["value"]],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [100 * (high - rate["value"])],
-                "arrayminus": [100 * (rate["value"] - low)],
-                "color": style.colour,
-                "thickness": 3,
-                "width": 6,
-            },
+            error_y=whiskers(rate["value"], rate["low"], rate["high"], style.colour),
             mode="markers",
             marker={"color": style.colour, "symbol": style.symbol + symbol, "size": 14},
             showlegend=False,
@@ -264,7 +244,7 @@ def plot_prevalence(
         ticktext=[f"{tick:g}" for tick in ticks],
         gridcolor=FAINT,
     )
-    figure.update_yaxes(title="percent", range=[-2, 102], dtick=20, gridcolor=FAINT, zeroline=False)
+    figure.update_yaxes(AXIS, title="percent", range=[-2, 102], dtick=20)
     finish_figure(figure, HEIGHT_PX)
     title = f"How much an answer is worth by prevalence of {name}, at this threshold"
     words = ", ".join(

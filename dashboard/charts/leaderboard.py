@@ -1,14 +1,13 @@
 """Figures of the page Zoo: the ranking, cost against quality, learning curves, data sets.
 
-As in dashboard.charts.base, every function returns a `Chart`, and nothing here imports streamlit.
 Fifteen models are more than colours can tell apart, so place and number say which is which: the
 project's own keep their colour and shape, all others share one, and a model's number is its rank.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,24 @@ import plotly.graph_objects as go
 
 from core.formatting import interval_text
 from core.reporting.leaderboard.ranking import METRICS
-from dashboard.charts.base import FAINT, FONT_PX, MODEL_STYLES, NEUTRAL, Chart, ModelStyle
 from dashboard.charts.confusion import SCALES, ink_on
-from dashboard.charts.probabilities import TEXT
+from dashboard.charts.style import (
+    FAINT,
+    FONT_PX,
+    MODEL_STYLES,
+    NEUTRAL,
+    TEXT,
+    Chart,
+    ModelStyle,
+    break_lines,
+    lane_borders,
+    lanes,
+    legend_entry,
+    log_range,
+    round_down,
+    still_layout,
+    whiskers,
+)
 
 OTHER_STYLE = ModelStyle("#6B7785", "gray", "hexagon", "⬢")
 COSTS = {
@@ -42,14 +56,14 @@ def zoo_style(model: str) -> ModelStyle:
 
 
 def plot_ranking(
-    ranking: pd.DataFrame, metric: str, *, n_text: str, floors: pd.DataFrame | None = None
+    ranking: pd.DataFrame, metric: str, *, n_text: str, baselines: pd.DataFrame | None = None
 ) -> Chart:
-    """A row a model, the first on top: point and interval; floors as lines behind.
+    """A row a model, the first on top: point and interval; shortcut baselines as lines behind.
 
     ranking: core.reporting.leaderboard.ranking.rank. Filled: cannot be told from the first; open:
-    behind it. floors: name, kind, metric, value (fractions).
+    behind it. baselines: name, kind, metric, value (fractions).
     """
-    traces = _baseline_lines(floors, metric, len(ranking))
+    traces = _baseline_lines(baselines, metric, len(ranking))
     words = [trace["name"] for trace in traces if trace["legendgroup"] == "highest"]
     for y, row in enumerate(ranking.itertuples()):
         style = zoo_style(row.model)
@@ -63,7 +77,7 @@ def plot_ranking(
                 "type": "scatter",
                 "x": [100 * value],
                 "y": [y],
-                "error_x": _whisker(value, low, high, style.colour, 3),
+                "error_x": whiskers(value, low, high, style.colour, width=5),
                 "mode": "markers",
                 "marker": {
                     "color": style.colour,
@@ -78,39 +92,32 @@ def plot_ranking(
             }
         )
         words.append(f"{row.rank}. {row.label} {text}, {verdict}")
-    traces += [_legend_entry("circle", "not told from the first")]
+    marks = {"circle": "not told from the first"}
     if not ranking["tied_with_best"].all():
-        traces += [_legend_entry("circle-open", "behind it")]
+        marks["circle-open"] = "behind it"
+    for symbol, name in marks.items():
+        marker = {"symbol": symbol, "color": OTHER_STYLE.colour, "size": 13, "line": {"width": 3}}
+        traces.append(legend_entry(name, mode="markers", marker=marker))
     lowest = np.nanmin([ranking[metric].min(), ranking[f"{metric}_low"].min()])
-    if floors is not None and len(floors):
-        lowest = np.nanmin([lowest, floors.loc[floors["metric"] == metric, "value"].min()])
-    layout = _layout(100 + 46 * len(ranking), legend=True)
-    layout["xaxis"] |= {"title": {"text": "percent"}, "range": [_floor10(100 * lowest), 101]}
-    layout["yaxis"] |= {
-        "tickvals": list(range(len(ranking))),
-        "ticktext": [_broken(f"{row.rank}  {row.label}") for row in ranking.itertuples()],
-        "range": [len(ranking) - 0.5, -0.5],
-        "showgrid": False,
-    }
-    layout["shapes"] = [
-        {
-            "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y - 0.5, "y1": y - 0.5,
-            "line": {"color": FAINT, "width": 1}, "layer": "below",
-        }
-        for y in range(1, len(ranking))
-    ]  # fmt: skip
+    if baselines is not None and len(baselines):
+        own = baselines.loc[baselines["metric"] == metric, "value"]
+        lowest = np.nanmin([lowest, own.min()])
+    layout = still_layout(100 + 46 * len(ranking), legend=True)
+    layout["xaxis"] |= {"title": {"text": "percent"}, "range": [round_down(lowest, 2), 101]}
+    layout["yaxis"] |= lanes([_broken(f"{r.rank}  {r.label}") for r in ranking.itertuples()])
+    layout["shapes"] = lane_borders(len(ranking))
     title = (
         f"{METRICS[metric]} in percent of {n_text}, with 95% intervals by drawing whole patients"
     )
-    return Chart(go.Figure({"data": traces, "layout": layout}), f"{title}. {'; '.join(words)}.",
-                 title)  # fmt: skip
+    figure = go.Figure({"data": traces, "layout": layout})
+    return Chart(figure, f"{title}. {'; '.join(words)}.", title)
 
 
-def _baseline_lines(floors: pd.DataFrame | None, metric: str, n: int) -> list[dict]:
-    """The floor that is hardest to beat, strong, and the others faint behind it."""
-    if floors is None or not len(floors):
+def _baseline_lines(baselines: pd.DataFrame | None, metric: str, n: int) -> list[dict]:
+    """The baseline that is hardest to beat, strong, and the others faint behind it."""
+    if baselines is None or not len(baselines):
         return []
-    own = floors[floors["metric"] == metric].dropna(subset=["value"]).sort_values("value")
+    own = baselines[baselines["metric"] == metric].dropna(subset=["value"]).sort_values("value")
     lines = []
     for place, row in enumerate(own.itertuples(), start=1):
         highest = place == len(own)
@@ -131,17 +138,6 @@ def _baseline_lines(floors: pd.DataFrame | None, metric: str, n: int) -> list[di
     return lines
 
 
-def _legend_entry(symbol: str, name: str) -> dict:
-    return {
-        "type": "scatter",
-        "x": [None],
-        "y": [None],
-        "mode": "markers",
-        "marker": {"symbol": symbol, "color": OTHER_STYLE.colour, "size": 13, "line": {"width": 3}},
-        "name": name,
-    }
-
-
 # ------------------------------------------------------------------------------ cost
 
 
@@ -152,7 +148,8 @@ def plot_cost(ranking: pd.DataFrame, metric: str, cost: str, *, n_text: str) -> 
     """
     name, axis, scale, unit = COSTS[cost]
     known = ranking[ranking[cost] > 0]
-    traces, words = [], []
+    traces: list[dict] = []
+    words: list[str] = []
     # The first on top of the others where marks meet.
     for row in known.iloc[::-1].itertuples():
         style = zoo_style(row.model)
@@ -164,44 +161,42 @@ def plot_cost(ranking: pd.DataFrame, metric: str, cost: str, *, n_text: str) -> 
                 "type": "scatter",
                 "x": [x],
                 "y": [100 * value],
-                "error_y": _whisker(value, low, high, FAINT, 2),
+                "error_y": whiskers(value, low, high, FAINT, thickness=2, width=5),
                 "mode": "markers+text",
                 "text": [str(row.rank)],
                 "textfont": {"size": 13, "color": _ink(style.colour)},
-                "marker": {"color": style.colour, "symbol": "circle", "size": 24,
-                           "line": {"width": 1, "color": "#FFFFFF"}},
+                "marker": {
+                    "color": style.colour,
+                    "symbol": "circle",
+                    "size": 24,
+                    "line": {"width": 1, "color": "#FFFFFF"},
+                },
                 "name": row.label,
                 "showlegend": False,
                 "hovertemplate": f"<b>{row.rank}. {row.label}</b><br>{METRICS[metric]} {text}"
                 "<extra></extra>",
             }
-        )  # fmt: skip
+        )
         words.insert(0, f"{row.rank}. {row.label} {text}")
-    layout = _layout(560)
+    layout = still_layout(560)
     layout["xaxis"] |= {
         "title": {"text": axis},
         "type": "log",
-        "range": _log_range(scale * known[cost]),
+        "range": log_range(scale * known[cost], 1.7),
         "tickvals": _TICKS,
     }
     layout["yaxis"] |= {"title": {"text": f"{METRICS[metric]}, percent"}}
     title = f"{METRICS[metric]} in percent of {n_text} against {name.lower()}; numbers are ranks"
     unknown = ranking.loc[~(ranking[cost] > 0), "label"]
     more = f" Not known: {', '.join(unknown)}." if len(unknown) else ""
-    return Chart(go.Figure({"data": traces, "layout": layout}), f"{title}: {'; '.join(words)}."
-                 + more, title)  # fmt: skip
+    figure = go.Figure({"data": traces, "layout": layout})
+    return Chart(figure, f"{title}: {'; '.join(words)}.{more}", title)
 
 
 def _ink(colour: str) -> str:
     """Black or white on a colour "#rrggbb", by perceived brightness."""
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 130 else "#FFFFFF"
-
-
-def _log_range(values: pd.Series) -> list[float]:
-    if not len(values):
-        return [0, 2]
-    return [math.log10(values.min() / 1.7), math.log10(values.max() * 1.7)]
 
 
 # ------------------------------------------------------------------------------ learning curves
@@ -218,7 +213,7 @@ def curve_range(histories: Sequence[pd.DataFrame], what: str) -> list[float]:
     if not len(values):
         return [0, 1]
     if what == "val_accuracy":
-        return [_floor10(values.min()), 101]
+        return [round_down(values.min() / 100, 2), 101]
     return [0, 1.05 * float(min(values.max(), 2 * values.quantile(0.9)))]
 
 
@@ -254,16 +249,16 @@ def plot_curve(
             "hovertemplate": "epoch %{x}, kept: %{y:.4~g}<extra></extra>",
         },
     ]
-    layout = _layout(160)
+    layout = still_layout(160)
     layout["margin"] = {"l": 6, "r": 10, "t": 8, "b": 24}
-    layout["showlegend"] = False
     layout["yaxis"] |= {"range": list(y_range), "nticks": 4}
     layout["xaxis"] |= {"nticks": 5, "rangemode": "tozero"}
     unit = " %" if what == "val_accuracy" else ""
     known = values.dropna()
-    words = "no validation figures" if not len(known) else (
-        f"from {known.iloc[0]:.3g}{unit} to {known.iloc[-1]:.3g}{unit} in {len(history)} epochs"
-    )  # fmt: skip
+    words = "no validation figures"
+    if len(known):
+        words = f"from {known.iloc[0]:.3g}{unit} to {known.iloc[-1]:.3g}{unit}"
+        words += f" in {len(history)} epochs"
     if own.any():
         each = history.loc[own, "epoch"].astype(str)
         words += f", kept epoch {', '.join(each)}"
@@ -314,8 +309,7 @@ def plot_matrix(
             "hoverinfo": "skip",
         },
     ]
-    layout = _layout(140 + 92 * len(rows))
-    layout["showlegend"] = False
+    layout = still_layout(140 + 92 * len(rows))
     font = {"size": FONT_PX - 3, "color": TEXT[theme]}
     for axis, names, word, ends in (
         ("xaxis", columns, "Tested on", [-0.5, len(columns) - 0.5]),
@@ -343,69 +337,10 @@ def plot_matrix(
 # ------------------------------------------------------------------------------ shared
 
 
-def baseline_rows(floors: Mapping[str, dict]) -> pd.DataFrame:
-    """The floors' name, kind, metric and value (fractions), one row a floor and metric."""
-    return pd.DataFrame(
-        [
-            (str(f.get("title", key)), str(f.get("kind", "pixel")), metric, f[metric])
-            for key, f in floors.items()
-            for metric in METRICS
-            if f.get(metric) is not None
-        ],
-        columns=["name", "kind", "metric", "value"],
-    )
-
-
-def _layout(height: int, *, legend: bool = False) -> dict:
-    """What dashboard.charts.base.finish_figure sets, whole at once: updates take a page's time."""
-    axis = {
-        "gridcolor": FAINT, "zeroline": False, "automargin": True, "fixedrange": True,
-        "tickfont": {"size": FONT_PX - 2},
-    }  # fmt: skip
-    layout = {
-        "title": {"text": ""},
-        "font": {"size": FONT_PX},
-        "height": height,
-        "margin": {"l": 10, "r": 20, "t": 40 if legend else 16, "b": 50},
-        "hoverlabel": {"font": {"size": FONT_PX - 1}},
-        "dragmode": False,
-        "xaxis": dict(axis),
-        "yaxis": dict(axis),
-    }
-    if legend:
-        layout["legend"] = {
-            "orientation": "h", "yanchor": "bottom", "y": 1.02, "yref": "paper", "x": 0,
-            "xanchor": "left", "font": {"size": FONT_PX - 2},
-        }  # fmt: skip
-    return layout
-
-
-def _values(row, metric: str) -> tuple[float, float, float]:
-    return tuple(getattr(row, f"{metric}{end}") for end in ("", "_low", "_high"))
-
-
-def _whisker(value: float, low: float, high: float, colour: str, thickness: float) -> dict:
-    known = low == low and high == high
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [100 * (high - value) if known else 0],
-        "arrayminus": [100 * (value - low) if known else 0],
-        "color": colour,
-        "thickness": thickness,
-        "width": 5,
-    }
-
-
-def _floor10(value: float) -> float:
-    return 0.0 if value != value else max(0.0, 10 * ((value - 2) // 10))
+def _values(row: Any, metric: str) -> tuple[float, float, float]:
+    return getattr(row, metric), getattr(row, f"{metric}_low"), getattr(row, f"{metric}_high")
 
 
 def _broken(name: str, width: int = LINE_CHARACTERS) -> str:
     """A name over lines, so that it leaves a phone room for the marks."""
-    lines = [""]
-    for word in name.split(" "):
-        if lines[-1] and len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
-    return "<br>".join(lines)
+    return break_lines(name.split(" "), width)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
-from dashboard.charts.base import FAINT, FONT_PX
+from dashboard.charts.style import FAINT, FONT_PX, TEXT, two_lines
 
 HEAD_ROWS, BAR_ROWS = 1.3, 0.75  # in rows: the room above a block for its name, a bar's width
-# Streamlit greys a chart's text; from across a room it has to be the page's own.
-TEXT = {"light": "#1b1b22", "dark": "#f2f2f5"}
 
 
 def plot_probabilities(
@@ -32,7 +31,8 @@ def plot_probabilities(
     names = [str(name) for name in class_names]
     block = len(names) + HEAD_ROWS
     font = {"size": FONT_PX, "color": TEXT[theme]}
-    bars, heads, words = [], [], []
+    bars: list[dict[str, Any]] = []
+    heads, words = [], []
     for place, (title, colour, probabilities) in enumerate(rows):
         best = max(range(len(names)), key=lambda k: (probabilities[k], -k))
         if called is not None:
@@ -102,8 +102,3 @@ def plot_probabilities(
     # Whole at once: subplots and updates took a fifth of a page's time.
     figure = go.Figure({"data": bars, "layout": layout})
     return figure, f"{what}, {subject}. {'; '.join(words)}."
-
-
-def two_lines(title: str, subtitle: str) -> str:
-    """A chart's title with a smaller second line, as Plotly's markup."""
-    return f"{title}<br><span style='font-size:14px;font-weight:normal'>{subtitle}</span>"

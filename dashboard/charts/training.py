@@ -1,7 +1,4 @@
-"""Figures of how a run was made: learning curves, class balance, image sizes.
-
-As in dashboard.charts.base, every function returns a `Chart`, and nothing here imports streamlit.
-"""
+"""Figures of how a run was made: learning curves, class balance, image sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.charts.base import FAINT, FONT_PX, NEUTRAL, Chart, class_colour, finish_figure
+from dashboard.charts.style import AXIS, FAINT, FONT_PX, NEUTRAL, Chart, class_colour, finish_figure
 
 SHADE = "rgba(128,128,128,0.12)"
 _CLASS_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
@@ -78,8 +75,8 @@ def plot_learning_curve(
             f"%{{y:.4~g}}{'' if scale == 1 else ' %'}<extra></extra>",
         )
     title = f"{name} of {label} by epoch" + ("" if what == "lr" else f", {n_text}")
-    figure.update_xaxes(title="epoch", gridcolor=FAINT, zeroline=False)
-    figure.update_yaxes(title=axis, gridcolor=FAINT, zeroline=False)
+    figure.update_xaxes(AXIS, title="epoch")
+    figure.update_yaxes(AXIS, title=axis)
     if what == "lr":
         figure.update_yaxes(type="log", dtick="D2", tickformat=".0e")
     finish_figure(figure, 340)
@@ -191,8 +188,8 @@ def plot_image_sizes(manifest: pd.DataFrame, class_names: Sequence[str]) -> Char
         hoverinfo="skip",
     )
     title = f"Width and height of {len(sizes)} image files, in pixels"
-    figure.update_xaxes(title="width, px", gridcolor=FAINT, zeroline=False)
-    figure.update_yaxes(title="height, px", gridcolor=FAINT, zeroline=False)
+    figure.update_xaxes(AXIS, title="width, px")
+    figure.update_yaxes(AXIS, title="height, px")
     finish_figure(figure, 440)
     words = "; ".join(_size_words(sizes[sizes["label"] == name], name) for name in class_names)
     return Chart(figure, f"{title}. {words}.", title)

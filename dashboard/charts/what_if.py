@@ -17,8 +17,16 @@ from PIL import Image
 
 from core.formatting import join, percent
 from core.serving.what_if import Box
-from dashboard.charts.base import FAINT, NEUTRAL, Chart, ModelStyle, finish_figure
-from dashboard.charts.probabilities import TEXT
+from dashboard.charts.style import (
+    AXIS,
+    NEUTRAL,
+    TEXT,
+    Chart,
+    ModelStyle,
+    draw_lanes,
+    finish_figure,
+    lane_offsets,
+)
 
 HARDLY = 0.01  # a move below one point in a hundred is called none
 GRID = 24  # invisible markers a side: without marks inside, a dragged box reports nothing
@@ -81,9 +89,9 @@ def plot_movement(
     """One row a class and model: a line from before (hollow) to after (filled)."""
     figure = go.Figure()
     names = [str(name) for name in class_names]
-    step = 0.72 / max(len(movements), 1)
-    for place, one in enumerate(movements):
-        y = np.arange(len(names)) + (place - (len(movements) - 1) / 2) * step
+    offsets = lane_offsets(len(movements), 0.72)
+    for one, offset in zip(movements, offsets, strict=True):
+        y = np.arange(len(names)) + offset
         before, after = 100 * np.asarray(one.before), 100 * np.asarray(one.after)
         figure.add_scatter(
             x=np.column_stack([before, after, np.full(len(names), np.nan)]).ravel(),
@@ -112,28 +120,15 @@ def plot_movement(
                 "<extra></extra>",
             )
     ink = {"color": TEXT[theme]}
+    ticks = [0, 25, 50, 75, 100]
     figure.update_xaxes(
-        range=[-3, 103],
-        tickvals=[0, 25, 50, 75, 100],
-        ticktext=["0 %", "25 %", "50 %", "75 %", "100 %"],
-        gridcolor=FAINT,
-        zeroline=False,
-        fixedrange=True,
+        AXIS, range=[-3, 103], tickvals=ticks, ticktext=[f"{tick} %" for tick in ticks]
     )
-    figure.update_yaxes(
-        tickvals=list(range(len(names))),
-        ticktext=names,
-        range=[len(names) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-        fixedrange=True,
-    )
-    for y in range(1, len(names)):
-        figure.add_hline(y=y - 0.5, line={"color": FAINT, "width": 1}, layer="below")
+    draw_lanes(figure, names)
     finish_figure(figure, 110 + len(names) * (24 + 15 * len(movements)))
     figure.update_layout(dragmode=False, legend={"itemclick": False, "itemdoubleclick": False})
-    figure.update_xaxes(tickfont=ink)
-    figure.update_yaxes(tickfont=ink)
+    figure.update_xaxes(tickfont=ink, fixedrange=True)
+    figure.update_yaxes(tickfont=ink, fixedrange=True)
     title = "Probabilities before (hollow) and after (filled)"
     each = [
         f"{one.title}: "

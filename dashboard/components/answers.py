@@ -14,7 +14,6 @@ from core.serving.predict import (
     conformal_promise,
     conformal_words,
 )
-from dashboard.charts.base import MODEL_STYLES, model_style
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.components import live_answers
 from dashboard.components.guard import REFUSED
@@ -139,8 +138,7 @@ def show_bars(selection: Selection, answer: ImagePrediction) -> None:
         title = selection.label(own.model) if own.model else own.title
         if calibrated and own.calibrated is None:
             title += ", not calibrated"
-        style = model_style(own.model, selection.run.models) if own.model else None
-        colour = (style or MODEL_STYLES["ensemble"]).colour
+        colour = selection.frame.style(own.model or "ensemble").colour
         bars.append((title, colour, own.shares))
     figure, alt = plot_probabilities(
         bars,

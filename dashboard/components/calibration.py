@@ -49,8 +49,7 @@ def show_calibration(selection: Selection) -> None:
                 chart = calibration_charts.plot_reliability(
                     figures["before"],
                     figures["after"],
-                    model=model,
-                    models=run.models,
+                    selection.frame.style(model),
                     label=titles[model],
                     n_text=f"n = {int(figures['before']['n'].sum())} test images",
                 )
@@ -127,7 +126,7 @@ def show_sets(selection: Selection) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         chart = calibration_charts.plot_coverage(
-            rows, promised=promised, models=run.models, labels=titles, n_text=n_text
+            rows, selection.frame, promised=promised, n_text=n_text
         )
         show_chart(chart, key="curves_coverage")
     with right:

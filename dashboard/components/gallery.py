@@ -18,7 +18,6 @@ from core.datasets.phantom.generate import label_synthetic
 from core.formatting import percent
 from core.imageio.decode import ImageError, read_image
 from core.runs.run import Run
-from dashboard.charts.base import model_style
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.components import live_answers
 from dashboard.components.markdown import escape, escape_sentence
@@ -231,7 +230,7 @@ def large_view(
         names = selection.run.class_names
         probabilities = rows[[f"p_{name}" for name in names]].to_numpy()
         bars = [
-            (selection.label(model), model_style(model, selection.run.models).colour, values)
+            (selection.label(model), selection.frame.style(model).colour, values)
             for model, values in zip(rows["model"], probabilities, strict=True)
         ]
         figure, alt = plot_probabilities(

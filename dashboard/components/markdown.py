@@ -6,7 +6,7 @@ import re
 
 from core.formatting import number, percent
 from core.runs.run import Run
-from dashboard.charts.base import model_style
+from dashboard.charts.style import model_style
 from dashboard.tables import metrics as metric_tables
 
 INIT_NAMES = {"imagenet": "ImageNet init", "random": "random init", "scratch": "from scratch"}

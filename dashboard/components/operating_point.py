@@ -55,7 +55,7 @@ def show_operating(selection: Selection) -> None:
     part, default = chosen["part"], chosen["threshold"]
     test = curve_data.load_operating_table(run, model, "test", name, default)
     own = curve_data.load_operating_table(run, model, part, name, default) if part else None
-    looks = {"name": name, "model": model, "models": run.models}
+    style = selection.frame.style(model)
     by_prevalence = curve_tables.prevalence_table(
         rates["sensitivity"]["value"], rates["specificity"]["value"]
     )
@@ -67,11 +67,14 @@ def show_operating(selection: Selection) -> None:
             threshold=threshold,
             chosen_text=curve_data.SPLIT_PHRASES.get(part, ""),
             n_text=f"{titles[model]}, n = {n} test images",
-            **looks,
+            name=name,
+            style=style,
         )
         show_chart(chart, key="curves_threshold")
     with right:
-        chart = curve_charts.plot_prevalence(by_prevalence, rates, prevalence=prevalence, **looks)
+        chart = curve_charts.plot_prevalence(
+            by_prevalence, rates, prevalence=prevalence, name=name, style=style
+        )
         show_chart(chart, key="curves_prevalence")
     show_defaults(selection, name, prevalence)
     offer_tables(selection, {"Thresholds on test": test, "By prevalence": by_prevalence})

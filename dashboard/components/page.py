@@ -18,7 +18,7 @@ import streamlit as st
 from core.datasets.leakage import leak_sentence
 from core.reporting import verdict
 from core.runs.run import Run
-from dashboard.charts.base import Chart
+from dashboard.charts.style import Chart
 from dashboard.components.markdown import escape, escape_sentence, model_cell
 from dashboard.components.sidebar import RESEARCH_LINE, Selection, take_sidebar
 from dashboard.tables import metrics as metric_tables

@@ -11,6 +11,7 @@ from core import config
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError
 from core.runs.run import Run, RunEntry
+from dashboard.charts.style import ChartFrame
 from dashboard.components.markdown import escape, escape_sentence, init_name, model_label
 from dashboard.data import protocol as protocol_data
 from dashboard.data import runs as run_data
@@ -46,6 +47,11 @@ class Selection:
     def label(self, model: str) -> str:
         """Name and init, such as "ResNet50 · random init"."""
         return model_label(self.run, model)
+
+    @property
+    def frame(self) -> ChartFrame:
+        """What charts need to know of the run's models."""
+        return ChartFrame(self.run.models, self.titles)
 
     @property
     def titles(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ from core.reporting.scorecard.audit_checks import HALF
 from core.reporting.scorecard.base import external_command
 from core.reporting.scorecard.scorecard import Evidence
 from dashboard.charts import trust as trust_charts
+from dashboard.charts.style import Chart
 from dashboard.components import gallery
 from dashboard.components.markdown import escape, escape_sentence, model_mark, shorten
 from dashboard.components.page import synthetic_badge
@@ -31,18 +32,12 @@ COLUMN_KEY, WHAT_KEY = "trust_column", "trust_what"
 Metrics = Mapping[str, dict[str, Any]]
 
 
-def look(selection: Selection) -> trust_charts.ChartFrame:
-    """The models chosen in the sidebar, in the run's order."""
-    labels = {model: selection.title(model) for model in selection.run.models}
-    return trust_charts.ChartFrame(selection.models, labels)
-
-
 def show_dots(selection: Selection, name: str, points: Callable[[], tuple], **words) -> None:
     """plot_dot_rows of the tables that points() gives: (points, references or None)."""
 
-    def build() -> trust_charts.Chart:
+    def build() -> Chart:
         table, references = points()
-        return trust_charts.plot_dot_rows(table, look(selection), references=references, **words)
+        return trust_charts.plot_dot_rows(table, selection.frame, references=references, **words)
 
     chart = trust_data.keep_chart(selection.run, selection.models, name, build)
     st.markdown(f"**{escape(chart.title)}**  \n{legend(selection)}")
@@ -341,7 +336,7 @@ def show_perturbation(selection: Selection, audit: dict[str, Any], section: dict
                 build = partial(
                     trust_charts.plot_perturbation,
                     curves[curves["kind"] == kind],
-                    look(selection),
+                    selection.frame,
                     title=how["title"],
                     unit=how["unit"],
                     neutral=how["neutral"],
@@ -449,8 +444,7 @@ def show_external_set(
                 lambda: (points, None),
                 title="The run's own test images (filled) and these (hollow), with 95% intervals",
                 axis="percent",
-                filled_name="at home",
-                hollow_name="elsewhere",
+                kinds=("at home", "elsewhere"),
             )
     called = trust_tables.predicted_table(doc, marked(selection))
     if len(called):

@@ -10,7 +10,7 @@ import streamlit as st
 from core.datasets.phantom.generate import label_synthetic
 from core.serving.predict import ImagePrediction, Predictor
 from core.serving.what_if import MIN_VISIBLE, Box, Changes, apply_changes, describe_changes
-from dashboard.charts.base import model_style
+from dashboard.charts.style import model_style
 from dashboard.charts.what_if import (
     Movement,
     dragged_box,

@@ -22,7 +22,7 @@ from core.datasets.phantom.generate import label_synthetic, make_phantom
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.scorecard import Check, Evidence
 from core.runs.run import Run
-from dashboard.charts.base import Chart
+from dashboard.charts.style import Chart
 from dashboard.data.tokens import BY_ADDITIONS
 
 PHANTOM_PX = 256

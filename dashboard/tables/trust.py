@@ -15,9 +15,10 @@ from core.formatting import count, join, percent, with_interval
 from core.reporting.scorecard.audit_checks import crossing, false_alarms
 from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
 from core.reporting.verdict import BASELINE_METRICS
-from dashboard.charts.trust import POINT_COLUMNS, REFERENCE_COLUMNS
 from dashboard.tables.metrics import range_text
 
+POINT_COLUMNS = ["row", "model", "value", "low", "high", "hollow", "faded", "note"]
+REFERENCE_COLUMNS = ["row", "name", "kind", "value", "low", "high"]
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 SECTION_PARTS = {"without_lungs": "lungs hidden", "lungs_only": "only the lungs"}
 BASELINE_KINDS = {"pixel": "floor: pixel shortcuts", "metadata": "floor: file properties only"}

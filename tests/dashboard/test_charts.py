@@ -1,5 +1,5 @@
-"""dashboard/charts/base.py, charts_making.py and tables.py: the figures draw what the tables
-say.
+"""dashboard/charts (style, metrics, training) and dashboard/tables/metrics.py: the figures draw
+what the tables say.
 """
 
 import ast
@@ -9,12 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dashboard.charts import base as base_charts
+from dashboard.charts import metrics as metric_charts
+from dashboard.charts import style
 from dashboard.charts import training as training_charts
 from dashboard.tables import metrics as metric_tables
 
 CLASSES = ("covid", "normal", "pneumonia")
 LABELS = {"cnn": "CNN · from scratch", "resnet50": "ResNet50 · random init"}
+FRAME = style.ChartFrame(["cnn", "resnet50"], LABELS)
 
 
 def make_rows() -> pd.DataFrame:
@@ -43,12 +45,12 @@ def make_floors() -> pd.DataFrame:
     )
 
 
-def draw_dots(**changes) -> base_charts.Chart:
-    given = {"models": ["cnn", "resnet50"], "labels": LABELS, "n_text": "n = 225 test images"}
-    return base_charts.plot_metric_dots(make_rows(), **(given | changes))
+def draw_dots(**changes) -> style.Chart:
+    given = {"n_text": "n = 225 test images"}
+    return metric_charts.plot_metric_dots(make_rows(), FRAME, **(given | changes))
 
 
-def trace(chart: base_charts.Chart, name: str):
+def trace(chart: style.Chart, name: str):
     return next(t for t in chart.figure.data if t.name == name)
 
 
@@ -71,33 +73,31 @@ def test_dots_say_what_they_are_percent_of_and_n():
 
 
 def test_floor_lines_stand_in_the_row_of_their_metric():
-    lines = [t for t in draw_dots(floors=make_floors()).figure.data if t.mode == "lines"]
+    lines = [t for t in draw_dots(baselines=make_floors()).figure.data if t.mode == "lines"]
     found = {(line.x[0], round(sum(line.y) / 2)) for line in lines}
     assert found == {(60.0, 0), (76.0, 1)}
     assert [line.showlegend for line in lines] == [True, False]
-    assert draw_dots(floors=make_floors()).figure.layout.xaxis.range[0] <= 60
+    assert draw_dots(baselines=make_floors()).figure.layout.xaxis.range[0] <= 60
 
 
 def test_every_model_has_its_own_colour_and_shape_everywhere():
-    names = [*base_charts.MODEL_STYLES, "vgg", "densenet"]
-    styles = [base_charts.model_style(name, names) for name in names]
+    names = [*style.MODEL_STYLES, "vgg", "densenet"]
+    styles = [style.model_style(name, names) for name in names]
     assert len({style.colour for style in styles}) == len(names)
     assert len({style.symbol for style in styles}) == len({s.glyph for s in styles}) == len(names)
-    assert base_charts.model_style("cnn", ["resnet50", "cnn"]) == base_charts.model_style("cnn")
-    assert (base_charts.model_style("cnn").colour, base_charts.model_style("resnet50").colour) == (
+    assert style.model_style("cnn", ["resnet50", "cnn"]) == style.model_style("cnn")
+    assert (style.model_style("cnn").colour, style.model_style("resnet50").colour) == (
         "#E69F00",
         "#0072B2",
     )
-    class_colours = {base_charts.class_colour(c, [*CLASSES, "x"]) for c in [*CLASSES, "x"]}
+    class_colours = {style.class_colour(c, [*CLASSES, "x"]) for c in [*CLASSES, "x"]}
     assert len(class_colours) == 4
     assert not class_colours & {style.colour for style in styles}
 
 
 def test_quality_against_cost():
     table = make_rows()[:2].assign(latency_ms=[2.0, 25.0], size_mb=[0.8, 47.2])
-    chart = base_charts.plot_quality_cost(
-        table, models=["cnn", "resnet50"], labels=LABELS, n_text="n = 225 test images"
-    )
+    chart = metric_charts.plot_quality_cost(table, FRAME, n_text="n = 225 test images")
     points = {t.name: (t.x[0], t.y[0]) for t in chart.figure.data}
     assert points == {LABELS["cnn"]: (2.0, 80.0), LABELS["resnet50"]: (25.0, 90.0)}
     assert "90.0 % (88.0 to 95.0) in 25.0 ms and 47.2 MB" in chart.alt
@@ -107,9 +107,7 @@ def test_quality_against_cost():
 
 def test_quality_against_cost_without_times_is_empty_and_does_not_fail():
     table = make_rows()[:2].assign(latency_ms=math.nan, size_mb=math.nan)
-    chart = base_charts.plot_quality_cost(
-        table, models=["cnn", "resnet50"], labels=LABELS, n_text="n = 225 test images"
-    )
+    chart = metric_charts.plot_quality_cost(table, FRAME, n_text="n = 225 test images")
     assert len(chart.figure.data) == 0
 
 
@@ -199,7 +197,7 @@ def test_split_counts_and_sizes():
 
 
 def test_charts_and_tables_do_not_import_streamlit():
-    for module in (base_charts, training_charts, metric_tables):
+    for module in (metric_charts, style, training_charts, metric_tables):
         tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
         names = [
             alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from core.metrics.classification import compute_metrics
 from core.metrics.curves import Curve
-from dashboard.charts import base as base_charts
 from dashboard.charts import calibration as calibration_charts
 from dashboard.charts import curves as curve_charts
+from dashboard.charts import style
 from dashboard.tables import curves as curve_tables
 from tests.support.runs import CLASS_NAMES
 
 MODELS = ("cnn", "resnet50", "mobilenetv2")
 LABELS = {"cnn": "CNN", "resnet50": "ResNet50", "mobilenetv2": "MobileNetV2"}
+FRAME = style.ChartFrame(MODELS, LABELS)
 GRID = np.array([0, 0.5, 1])
 
 
@@ -32,14 +33,12 @@ def make_curve(area: float, *, band: bool = True, baseline: float = 0.5) -> Curv
     return Curve(GRID, y, low, high, area, *bounds, n=225, n_positive=24, baseline=baseline)
 
 
-def draw_curves(kind: str = "roc", **curves: Curve) -> base_charts.Chart:
+def draw_curves(kind: str = "roc", **curves: Curve) -> style.Chart:
     curves = curves or {"cnn": make_curve(0.9), "resnet50": make_curve(0.95)}
-    return curve_charts.plot_curves(
-        curves, kind, models=MODELS, labels=LABELS, n_text="24 covid, n = 225"
-    )
+    return curve_charts.plot_curves(curves, kind, FRAME, n_text="24 covid, n = 225")
 
 
-def trace(chart: base_charts.Chart, name: str):
+def trace(chart: style.Chart, name: str):
     return next(t for t in chart.figure.data if t.name == name)
 
 
@@ -70,12 +69,8 @@ def test_models_are_told_apart_by_colour_dash_and_mark():
         [line.marker.symbol for line in lines],
     ):
         assert len(set(looks)) == len(MODELS)
-    assert [line.line.color for line in lines] == [
-        base_charts.model_style(m).colour for m in MODELS
-    ]
-    symbols = {
-        base_charts.model_style(m).symbol for m in (*base_charts.MODEL_STYLES, "x", "y", "z")
-    }
+    assert [line.line.color for line in lines] == [style.model_style(m).colour for m in MODELS]
+    symbols = {style.model_style(m).symbol for m in (*style.MODEL_STYLES, "x", "y", "z")}
     assert symbols <= set(curve_charts.DASHES)
     assert len(set(curve_charts.DASHES.values())) == len(curve_charts.DASHES)
 
@@ -119,9 +114,9 @@ def make_reliability(n: tuple[int, int] = (4, 6)) -> pd.DataFrame:
     )
 
 
-def draw_reliability(after: pd.DataFrame | None) -> base_charts.Chart:
+def draw_reliability(after: pd.DataFrame | None) -> style.Chart:
     return calibration_charts.plot_reliability(
-        make_reliability(), after, model="cnn", models=MODELS, label="CNN", n_text="n = 10"
+        make_reliability(), after, FRAME.style("cnn"), label="CNN", n_text="n = 10"
     )
 
 
@@ -168,9 +163,7 @@ def test_coverage_stands_beside_the_promise_and_a_class_without_images_has_no_do
     rows = curve_tables.coverage_rows({"cnn": make_sets()}, ["covid", "normal"])
     assert list(rows["group"]) == ["one image a patient", "all images", "covid", "normal"]
     assert list(rows["n"]) == [6, 10, 0, 10]
-    chart = calibration_charts.plot_coverage(
-        rows, promised=0.9, models=MODELS, labels=LABELS, n_text="n = 10 test images"
-    )
+    chart = calibration_charts.plot_coverage(rows, FRAME, promised=0.9, n_text="n = 10 test images")
     promise, dots = chart.figure.data
     assert list(promise.x) == [90, 90]
     assert list(dots.x) == pytest.approx([91, 90, 91]) and [round(y) for y in dots.y] == [0, 1, 3]
@@ -186,8 +179,8 @@ def test_set_sizes_are_shares_of_all_answers_with_their_counts():
     assert "CNN: one class 8, two classes 2, three classes 0" in chart.alt
     # No class's colour and no model's: a set is neither.
     used = {t.marker.color for t in chart.figure.data}
-    taken = {style.colour for style in base_charts.MODEL_STYLES.values()}
-    assert not used & (taken | set(base_charts.CLASS_COLOURS.values()))
+    taken = {style.colour for style in style.MODEL_STYLES.values()}
+    assert not used & (taken | set(style.CLASS_COLOURS.values()))
 
 
 def test_sentences_on_calibration_and_sets():
@@ -210,7 +203,7 @@ def test_sentences_on_calibration_and_sets():
 # ------------------------------------------------------------------------------ operating point
 
 
-def draw_threshold(chosen_on: pd.DataFrame | None) -> base_charts.Chart:
+def draw_threshold(chosen_on: pd.DataFrame | None) -> style.Chart:
     return curve_charts.plot_threshold(
         pd.DataFrame(
             {
@@ -222,8 +215,7 @@ def draw_threshold(chosen_on: pd.DataFrame | None) -> base_charts.Chart:
         chosen_on,
         threshold=0.5,
         name="covid",
-        model="cnn",
-        models=MODELS,
+        style=FRAME.style("cnn"),
         chosen_text="validation",
         n_text="n = 10",
     )
@@ -233,8 +225,8 @@ def test_threshold_chart_marks_the_threshold_and_both_parts():
     table = pd.DataFrame({"threshold": [0, 1], "sensitivity": [1, 0], "specificity": [0, 1]})
     chart = draw_threshold(table)
     assert list(trace(chart, "sensitivity, test").y) == pytest.approx([100, 90, 0])
-    assert trace(chart, "sensitivity, test").line.color == base_charts.model_style("cnn").colour
-    assert trace(chart, "specificity, validation").line.color == base_charts.NEUTRAL
+    assert trace(chart, "sensitivity, test").line.color == style.model_style("cnn").colour
+    assert trace(chart, "specificity, validation").line.color == style.NEUTRAL
     assert [shape.x0 for shape in chart.figure.layout.shapes] == [50]
     assert "sensitivity 90.0 % and specificity 80.0 %" in chart.alt
     assert len(draw_threshold(None).figure.data) == 2
@@ -251,7 +243,7 @@ def test_prevalence_chart_follows_bayes():
         "npv": {"value": None, "low": None, "high": None},
     }
     chart = curve_charts.plot_prevalence(
-        table, rates, prevalence=0.1, name="covid", model="cnn", models=MODELS
+        table, rates, prevalence=0.1, name="covid", style=FRAME.style("cnn")
     )
     dot = next(t for t in chart.figure.data if t.mode == "markers")
     assert (dot.x[0], dot.y[0]) == (10, pytest.approx(100 / 3))

@@ -8,7 +8,8 @@ import pytest
 
 from core.models.names import NOTEBOOK, OWN
 from dashboard.charts import leaderboard as leaderboard_charts
-from dashboard.charts.base import FAINT, MODEL_STYLES, NEUTRAL
+from dashboard.charts.style import FAINT, MODEL_STYLES, NEUTRAL, Chart
+from dashboard.tables import metrics as metric_tables
 
 N_TEXT = "n = 24 test images of 12 patients"
 
@@ -33,7 +34,7 @@ def ranking() -> pd.DataFrame:
 
 
 def floors() -> pd.DataFrame:
-    return leaderboard_charts.baseline_rows(
+    return metric_tables.baseline_rows(
         {
             "a": {"title": "Border", "kind": "pixel", "accuracy": 0.6, "macro_f1": 0.5},
             "b": {"title": "File size", "kind": "metadata", "accuracy": 0.3, "macro_f1": 0.55},
@@ -49,8 +50,14 @@ def test_own_models_keep_their_look_and_all_others_share_one():
     assert leaderboard_charts.OTHER_STYLE.symbol not in {s.symbol for s in MODEL_STYLES.values()}
 
 
+def draw_ranking(baselines: pd.DataFrame) -> Chart:
+    return leaderboard_charts.plot_ranking(
+        ranking(), "macro_f1", n_text=N_TEXT, baselines=baselines
+    )
+
+
 def test_ranking_has_a_row_a_model_with_interval_and_what_the_test_says():
-    chart = leaderboard_charts.plot_ranking(ranking(), "macro_f1", n_text=N_TEXT, floors=floors())
+    chart = draw_ranking(floors())
     points = [t for t in chart.figure.data if t.mode == "markers" and t.error_x.array]
     assert [(t.x[0], t.y[0]) for t in points] == [(80, 0), (70, 1), (40, 2)]
     assert [t.error_x.array[0] for t in points] == pytest.approx([10, 10, 0])
@@ -67,7 +74,7 @@ def test_ranking_has_a_row_a_model_with_interval_and_what_the_test_says():
 
 
 def test_the_highest_floor_stands_out_and_belongs_to_the_metric():
-    chart = leaderboard_charts.plot_ranking(ranking(), "macro_f1", n_text=N_TEXT, floors=floors())
+    chart = draw_ranking(floors())
     lines = [t for t in chart.figure.data if t.mode == "lines"]
     assert [(t.x[0], t.line.color) for t in lines] == [
         (50, FAINT),
@@ -76,7 +83,7 @@ def test_the_highest_floor_stands_out_and_belongs_to_the_metric():
     assert "highest floor, 55.0 %" in chart.alt
     assert [t.showlegend for t in lines] == [True, True]
     without = floors()[lambda table: table["metric"] == "accuracy"]
-    chart = leaderboard_charts.plot_ranking(ranking(), "macro_f1", n_text=N_TEXT, floors=without)
+    chart = draw_ranking(without)
     assert not [t for t in chart.figure.data if t.mode == "lines"] and "floor" not in chart.alt
 
 

@@ -14,7 +14,8 @@ from core.files import write_json
 from core.metrics.classification import compute_metrics, flatten_metrics
 from core.reporting.scorecard.scorecard import build_scorecard
 from core.runs import artifacts, writing
-from dashboard.charts import base as base_charts
+from dashboard.charts import metrics as metric_charts
+from dashboard.charts.style import ChartFrame
 from dashboard.tables import metrics as metric_tables
 from tests.support.audit import add_audit, add_external
 from tests.support.cross_validation import make_folded_run
@@ -326,9 +327,9 @@ def test_floors_are_drawn_behind_the_dots():
     figures = {"cnn": METRICS}
     rows = metric_tables.metric_rows(figures, ["covid", "normal"], {"cnn": "CNN"})
     floors = {"x": {"title": "X", "kind": "pixel", "accuracy": 0.5, "macro_f1": 0.4}}
-    chart = base_charts.plot_metric_dots(
-        rows[rows["metric"].isin(metric_tables.SHARES)], models=["cnn"], labels={"cnn": "CNN"},
-        n_text="n = 4", floors=metric_tables.baseline_rows(floors),
+    chart = metric_charts.plot_metric_dots(
+        rows[rows["metric"].isin(metric_tables.SHARES)], ChartFrame(["cnn"], {"cnn": "CNN"}),
+        n_text="n = 4", baselines=metric_tables.baseline_rows(floors),
     )  # fmt: skip
     modes = [trace.mode for trace in chart.figure.data]
     assert modes == ["lines"] * 2 + ["markers"], "what is added first lies behind"

@@ -13,6 +13,7 @@ from core.evaluation.split_comparison import compare_splits
 from core.files import write_json
 from core.runs import artifacts
 from dashboard.charts import protocol as protocol_charts
+from dashboard.charts.style import ChartFrame
 from tests.support.cross_validation import FOLDS, make_folded_run, set_pooled
 from tests.support.runs import make_run
 
@@ -259,7 +260,7 @@ def test_pooled_and_folds_are_drawn_where_they_are(tmp_path):
     run = make_folded_run(tmp_path)
     rows = fold_table(run)
     chart = protocol_charts.plot_folds(
-        rows, "accuracy", models=run.models, labels=LABELS, n_text="n = 90", target=True
+        rows, "accuracy", ChartFrame(run.models, LABELS), n_text="n = 90", target=True
     )
     own = rows[(rows["model"] == "cnn") & (rows["metric"] == "accuracy")]
     folds, pooled = chart.figure.data[:2]
@@ -277,7 +278,7 @@ def test_gaps_are_drawn_in_points_around_zero(tmp_path):
         make_folded_run(tmp_path, "b", split="random", skill=0.5),
     ]
     gaps = compare_splits(*runs)
-    chart = protocol_charts.plot_optimism(gaps, models=runs[0].models, labels=LABELS)
+    chart = protocol_charts.plot_optimism(gaps, ChartFrame(runs[0].models, LABELS))
     figure = gaps[0].figures["accuracy"]
     first = chart.figure.data[0]
     assert first.x[0] == pytest.approx(100 * figure.difference)

@@ -15,7 +15,7 @@ from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.scorecard import FAILED, NOT_DONE, PASSED
 from core.runs import artifacts
 from dashboard.charts import trust as trust_charts
-from dashboard.charts.base import MODEL_STYLES
+from dashboard.charts.style import MODEL_STYLES, ChartFrame
 from dashboard.components.markdown import escape
 from dashboard.data import trust as trust_data
 from dashboard.tables import trust as trust_tables
@@ -366,7 +366,7 @@ def test_text_from_files_is_text(run_dir: Path) -> None:
         assert "<b>b</b>" not in element.value and ":red[a]" not in element.value
     figure = trust_charts.plot_dot_rows(
         trust_tables.points([(NASTY, "cnn", 0.5, 0.4, 0.6, False, False, NASTY)]),
-        trust_charts.ChartFrame(["cnn"], {"cnn": NASTY}),
+        ChartFrame(["cnn"], {"cnn": NASTY}),
         title=NASTY,
         axis="percent",
     ).figure
@@ -377,8 +377,8 @@ def test_text_from_files_is_text(run_dir: Path) -> None:
 # ------------------------------------------------------------------------------ charts
 
 
-def look() -> trust_charts.ChartFrame:
-    return trust_charts.ChartFrame(list(MODELS), {"cnn": "CNN", "mobilenetv2": "MobileNetV2"})
+def look() -> ChartFrame:
+    return ChartFrame(list(MODELS), {"cnn": "CNN", "mobilenetv2": "MobileNetV2"})
 
 
 def traces(figure, name: str) -> list:
@@ -396,7 +396,7 @@ def test_dots_have_the_models_colours_shapes_and_whiskers() -> None:
     floors = trust_tables.references([("B", "F", "floor", 0.3, 0.25, 0.35)])
     chart = trust_charts.plot_dot_rows(
         points, look(), title="T", axis="percent", references=floors, line=("half", 0.5),
-        filled_name="at home", hollow_name="elsewhere",
+        kinds=("at home", "elsewhere"),
     )  # fmt: skip
     (cnn,), (mobile,) = traces(chart.figure, "CNN"), traces(chart.figure, "MobileNetV2")
     assert cnn.marker.color == MODEL_STYLES["cnn"].colour and cnn.marker.symbol == "circle"

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.datasets.phantom.generate import make_phantom
 from core.serving.what_if import Box
-from dashboard.charts.base import model_style
+from dashboard.charts.style import model_style
 from dashboard.charts.what_if import (
     Movement,
     dragged_box,
