@@ -7,6 +7,7 @@ import streamlit as st
 from core.runs.artifacts import ArtifactError
 from dashboard.charts.confusion import describe_confusion, plot_confusion, scale_top
 from dashboard.components import gallery, live_answers
+from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence
 from dashboard.components.page import empty_state, page_frame
 from dashboard.components.sidebar import Selection
@@ -67,15 +68,7 @@ except ArtifactError as error:
 counts = {model: count_cells(answers, model, names) for model in selection.models}
 
 st.markdown(worst_line(counts, selection))
-normalise = st.segmented_control(
-    "Shown as",
-    list(NORMALISE),
-    format_func=NORMALISE.get,
-    default="true",
-    required=True,
-    key="confusion_normalise",
-    persist_state="session",
-)
+normalise = choose("Shown as", NORMALISE, "confusion_normalise", NORMALISE, "true")
 for name, options in zip(CELL, (selection.models, names, names), strict=True):
     if st.session_state.get(name) not in options:
         st.session_state[name] = None  # another run, or a model taken out in the sidebar

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from core.metrics.classification import MetricsError
@@ -10,15 +9,16 @@ from core.metrics.curves import MACRO
 from core.runs.artifacts import ArtifactError
 from dashboard.charts import curves as curve_charts
 from dashboard.components.calibration import show_calibration, show_sets
+from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence, model_cell, with_interval
 from dashboard.components.operating_point import show_operating
 from dashboard.components.page import (
-    choose,
     empty_state,
     explain,
     offer_tables,
     page_frame,
     show_chart,
+    show_table,
 )
 from dashboard.components.sidebar import Selection
 from dashboard.data import curves as curve_data
@@ -28,7 +28,9 @@ from dashboard.tables import curves as curve_tables
 def show_separation(selection: Selection, curves: dict, comparisons: dict | None) -> None:
     run, split_name = selection.run, selection.split_name
     options = [MACRO, *run.class_names]
-    name = choose("One class against the rest", options, "curves_class", {MACRO: "mean of all"})
+    name = choose(
+        "One class against the rest", options, "curves_class", {MACRO: "mean of all"}, wrap=True
+    )
     shown = {model: kinds for model, kinds in curves.items() if name in kinds["roc"]}
     if not shown:
         all_or_none = f"of {escape(name)}: either none or all of the {split_name} images are it"
@@ -63,7 +65,7 @@ def show_separation(selection: Selection, curves: dict, comparisons: dict | None
             interval = {"low": curve.area_low, "high": curve.area_high}
             row[area] = with_interval(curve.area, interval)
         rows.append(row)
-    st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+    show_table(rows)
     offer_tables(
         selection,
         {
@@ -106,7 +108,7 @@ try:
     if selection.run.synthetic:
         sentence = f"SYNTHETIC: drawn phantoms say nothing about patients. {sentence}"
     st.markdown(f"#### {sentence}")
-    section = choose("Show", list(SECTIONS), "curves_section", SECTIONS)
+    section = choose("Show", list(SECTIONS), "curves_section", SECTIONS, wrap=True)
     if section == "separation":
         show_separation(selection, curves, comparisons)
     elif section == "calibration":

@@ -8,10 +8,9 @@ import streamlit as st
 from core.runs.artifacts import ArtifactError
 from dashboard.components import gallery
 from dashboard.components.markdown import escape, escape_sentence, with_interval
-from dashboard.components.page import empty_state, page_frame
+from dashboard.components.page import empty_state, offer_csv, page_frame
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
-from dashboard.tables.metrics import csv_download
 from dashboard.tables.predictions import MISSED_BY, export_table, join_predictions, wrong_images
 
 MODELS, TRUE, PREDICTED, MISSED, CONFIDENCE = (
@@ -104,13 +103,10 @@ with st.container(horizontal=True, vertical_alignment="center"):
     noun = "image" if len(wrong) == 1 else "images"
     st.markdown(f"**{len(wrong)} {noun}**, the surest mistake first", width="content")
     export = export_table(wrong, answers, manifest, run.class_names)
-    st.download_button(
+    offer_csv(
         "CSV",
-        csv_download(export),
-        file_name=f"{run.name}-errors-{part}.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
+        export,
+        f"{run.name}-errors-{part}.csv",
         help="These images with every model's answer and probabilities",
         key="errors_csv",
     )

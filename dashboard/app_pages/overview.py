@@ -19,7 +19,7 @@ from dashboard.components.markdown import (
     model_mark,
     with_interval,
 )
-from dashboard.components.page import empty_state, page_frame, show_chart
+from dashboard.components.page import empty_state, offer_csv, page_frame, show_chart, show_table
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.tables import metrics as metric_tables
@@ -76,7 +76,7 @@ def show_report(selection: Selection, metrics: dict[str, dict]) -> None:
                 for model in selection.models
             ]
         )
-        st.table(report, hide_index=True, border="horizontal")
+        show_table(report)
 
 
 def show_binary(selection: Selection, metrics: dict[str, dict]) -> None:
@@ -105,7 +105,7 @@ def show_binary(selection: Selection, metrics: dict[str, dict]) -> None:
         f"Of {ill} COVID-19 images, found: {', '.join(found)}. "
         f"Of {first['n'] - ill} others, called COVID-19: {', '.join(alarms)}."
     )
-    st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+    show_table(rows)
 
 
 def show_all_metrics(
@@ -138,13 +138,10 @@ def show_all_metrics(
     for name in metric_tables.ERRORS.values():
         config[f"{name}, 95%"] = st.column_config.TextColumn(alignment="right")
     st.dataframe(costs, hide_index=True, column_config=config, alt="Calibration and cost by model")
-    st.download_button(
+    offer_csv(
         "All figures as CSV",
-        metric_tables.csv_download(metric_tables.csv_table(rows, metrics, selection.part)),
-        file_name=f"{selection.run.name}-{selection.part}-metrics.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
+        metric_tables.csv_table(rows, metrics, selection.part),
+        f"{selection.run.name}-{selection.part}-metrics.csv",
     )
 
 

@@ -13,6 +13,7 @@ from core.runs.missing_weights import retrain_command
 from core.runs.run import Run
 from dashboard.components import answers as said
 from dashboard.components import batch, evidence, gallery, live_answers
+from dashboard.components.choice import choose
 from dashboard.components.guard import show_guard
 from dashboard.components.markdown import escape, escape_sentence
 from dashboard.components.page import empty_state, page_frame, synthetic_badge
@@ -73,16 +74,8 @@ def take_test_image(pictures: run_data.ImageFiles, labels: dict[str, str], synth
 def choose_image(selection: Selection) -> None:
     """Upload, phantom or test image; each puts its picture into the session."""
     left, right = st.columns([1, 1.7], gap="medium")
-    source = left.segmented_control(
-        "Picture from",
-        list(SOURCES),
-        default="upload",
-        key="predict_source",
-        required=True,
-        format_func=SOURCES.get,
-        persist_state="session",
-        wrap=True,
-    )
+    with left:
+        source = choose("Picture from", SOURCES, "predict_source", SOURCES, wrap=True)
     with right:
         if source == "upload":
             # No type=: what a file is is told by its content, with a sentence where it is no

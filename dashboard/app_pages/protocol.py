@@ -19,7 +19,7 @@ from dashboard.components.markdown import (
     model_cell,
     with_interval,
 )
-from dashboard.components.page import empty_state, page_frame, show_chart
+from dashboard.components.page import empty_state, offer_csv, page_frame, show_chart, show_table
 from dashboard.components.sidebar import Selection
 from dashboard.data import protocol as protocol_data
 from dashboard.tables import metrics as metric_tables
@@ -81,7 +81,7 @@ def show_folds(selection: Selection, rows: pd.DataFrame, models: list[str]) -> N
                 ),
                 key=f"folds_{metric}",
             )
-    st.table(fold_summary(selection, rows, models), hide_index=True, border="horizontal")
+    show_table(fold_summary(selection, rows, models))
     show_not_done(selection)
 
 
@@ -185,15 +185,8 @@ def show_published(selection: Selection, rows: list[published_protocol.ProtocolR
         for row in shown
     ]
     with st.expander("The table, in percent, with each protocol", icon=":material/table:"):
-        st.table(pd.DataFrame(table), hide_index=True, border="horizontal")
-        st.download_button(
-            "Table as CSV",
-            metric_tables.csv_download(csv_rows(shown)),
-            file_name=f"{run.name}-published.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        show_table(table)
+        offer_csv("Table as CSV", csv_rows(shown), f"{run.name}-published.csv")
     st.caption(published_protocol.table_note(run))
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 from core.runs.artifacts import ArtifactError
 from dashboard.charts import training as training_charts
 from dashboard.components.markdown import escape, escape_sentence, model_mark
-from dashboard.components.page import empty_state, page_frame, show_chart
+from dashboard.components.page import empty_state, page_frame, show_chart, show_table
 from dashboard.components.sidebar import Selection
 from dashboard.components.training import describe_kept_epochs, trained_models
 from dashboard.data import runs as run_data
@@ -127,7 +127,7 @@ st.markdown(
     f"counts each once. {describe_kept_epochs(selection)}; the test images are not in any of these "
     "curves."
 )
-st.table(table, hide_index=True, border="horizontal")
+show_table(table)
 for model, history in histories.items():
     show_curves(selection, model, history, n_text)
 show_setting(run.info)

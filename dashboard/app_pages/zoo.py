@@ -1,7 +1,5 @@
 """Zoo: every model of every run that shares one protocol, ranked, with cost and claims."""
 
-from collections.abc import Iterable
-
 import streamlit as st
 
 from core.metrics.classification import MetricsError
@@ -11,6 +9,7 @@ from core.reporting.leaderboard.ranking import METRICS, Protocol, ZooError
 from core.runs.artifacts import ArtifactError
 from dashboard.charts import leaderboard as leaderboard_charts
 from dashboard.components import leaderboard as leaderboard_parts
+from dashboard.components.choice import choose, kept_choice
 from dashboard.components.markdown import escape, escape_sentence
 from dashboard.components.page import empty_state, page_frame, show_chart
 from dashboard.data import leaderboard as leaderboard_data
@@ -41,13 +40,6 @@ def choose_protocol(protocols: list[Protocol], run_name: str) -> Protocol:
     return by_key[key]
 
 
-def kept(key: str, options: Iterable[str]) -> str:
-    """What was chosen in a control further down the page, the first option to begin with."""
-    if st.session_state.get(key) not in options:
-        st.session_state[key] = next(iter(options))
-    return st.session_state[key]
-
-
 def protocol_label(protocol: Protocol) -> str:
     name = str(protocol.first.info["dataset"]["name"])
     n, classes = len(protocol.entries), " / ".join(protocol.class_names)
@@ -71,7 +63,7 @@ try:
 except (ArtifactError, MetricsError, ZooError) as error:
     empty_state(escape_sentence(str(error)))
 
-metric = kept(METRIC_KEY, METRICS)
+metric = kept_choice(METRIC_KEY, METRICS)
 ranking = whole.rankings[metric]
 n_text = f"n = {protocol.n['test']:,} test images of {protocol.n_patients:,} patients"
 st.markdown(f"#### {escape(leaderboard_describe.headline(protocol, ranking, metric))}")
@@ -90,10 +82,7 @@ if protocol.leaks:
         icon=":material/warning:",
     )
 
-st.segmented_control(
-    "Ranked by", list(METRICS), key=METRIC_KEY, required=True,
-    format_func=METRICS.get, persist_state="session",
-)  # fmt: skip
+choose("Ranked by", METRICS, METRIC_KEY, METRICS)
 left, right = st.columns([3, 2], gap="medium")
 baselines = metric_tables.baseline_rows(zoo.floors(protocol)).dropna(subset=["value"])
 with left:
@@ -102,17 +91,15 @@ with left:
         key="zoo_ranking",
     )
 with right:
-    cost = kept(COST_KEY, leaderboard_charts.COSTS)
+    cost = kept_choice(COST_KEY, leaderboard_charts.COSTS)
     show_chart(
         leaderboard_charts.plot_cost(ranking, metric, cost, n_text=n_text), key="zoo_cost_chart"
     )
-    st.segmented_control(
-        "Cost", list(leaderboard_charts.COSTS), key=COST_KEY, required=True,
-        format_func=lambda key: leaderboard_charts.COSTS[key][0], persist_state="session",
-    )  # fmt: skip
+    names = {key: name for key, (name, *_) in leaderboard_charts.COSTS.items()}
+    choose("Cost", names, COST_KEY, names)
     if not (baselines["metric"] == metric).any():
         st.caption(f"Floors are measured on accuracy and macro-F1, not on {METRICS[metric]}.")
-leaderboard_parts.show_table(protocol, ranking, metric)
+leaderboard_parts.show_ranking(protocol, ranking, metric)
 leaderboard_parts.show_claims(whole.claims)
 clean = [run for other in found.protocols if not other.leaks for run in other.runs]
 leaderboard_parts.show_crossing(clean or list(protocol.runs), ranking, metric)

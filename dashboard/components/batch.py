@@ -9,14 +9,15 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from core.serving.predict import Predictor
+from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence, init_name
+from dashboard.components.page import offer_csv
 from dashboard.components.sidebar import Selection
 from dashboard.data import tokens
 from dashboard.predict import batch as batches
 from dashboard.predict import batch_table
 from dashboard.predict.batch import Batch, BatchProgress, BatchRow, start_batch
 from dashboard.predict.uploads import Upload, make_upload
-from dashboard.tables import metrics as metric_tables
 
 _BATCH, _TOKEN, _ROUND = "batch", "batch_run", "batch_round"
 PART, SHOW_REFUSED, CHOSEN = "batch_part", "batch_show_refused", "batch_chosen"
@@ -157,15 +158,10 @@ def _show_ended(selection: Selection, held: Batch, progress: BatchProgress) -> U
     shown = [row for row in rows if batch_table.belongs(row, part, selection.models)]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = _choose_row(held, shown)
-        st.download_button(
+        offer_csv(
             "CSV",
-            metric_tables.csv_download(
-                batch_table.file_table(shown, run, show_refused=show_refused)
-            ),
-            file_name=f"{run.name}-predictions-{dt.date.today():%Y-%m-%d}.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
+            batch_table.file_table(shown, run, show_refused=show_refused),
+            f"{run.name}-predictions-{dt.date.today():%Y-%m-%d}.csv",
             key="batch_csv",
             help="All numbers of the rows that are shown: shares as served and calibrated, sets, "
             "the guard's distance, and why a file has no answer.",
@@ -185,18 +181,9 @@ def _choose_part(rows: Sequence[BatchRow], models: Sequence[str], *, has_guard: 
         batch_table.SPLIT: "Models disagree",
         batch_table.FAILED: "Could not be read",
     }
-    options = [part for part in names if counts[part]]
-    if st.session_state.get(PART) not in options:
-        st.session_state[PART] = batch_table.ALL
-    return st.segmented_control(
-        "Show",
-        options,
-        key=PART,
-        required=True,
-        format_func=lambda part: f"{names[part]} {counts[part]}",
-        on_change=forget_choice,
-        persist_state="session",
-        wrap=True,
+    options = {part: f"{name} {counts[part]}" for part, name in names.items() if counts[part]}
+    return choose(
+        "Show", options, PART, options, batch_table.ALL, on_change=forget_choice, wrap=True
     )
 
 

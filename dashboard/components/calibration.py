@@ -8,7 +8,14 @@ import streamlit as st
 from core.metrics.classification import ECE_BINS
 from dashboard.charts import calibration as calibration_charts
 from dashboard.components.markdown import escape, model_cell, with_interval
-from dashboard.components.page import ON_TEST, explain, name_each, offer_tables, show_chart
+from dashboard.components.page import (
+    ON_TEST,
+    explain,
+    name_each,
+    offer_tables,
+    show_chart,
+    show_table,
+)
 from dashboard.components.sidebar import Selection
 from dashboard.data import curves as curve_data
 from dashboard.tables import curves as curve_tables
@@ -69,7 +76,7 @@ def show_calibration(selection: Selection) -> None:
                 }
             )
             diagrams.append(figures[key].assign(model=model, probabilities=name))
-    st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+    show_table(rows)
     if done:
         name_each(selection, {model: fitted_words(entries[model]) for model in done})
     offer_tables(selection, {"Reliability diagrams": pd.concat(diagrams, ignore_index=True)})
@@ -143,7 +150,7 @@ def show_sets(selection: Selection) -> None:
         | {calibration_charts.size_name(s).capitalize(): str(n) for s, n in sizes[model].items()}
         for model, own in sets.items()
     )
-    st.table(table, hide_index=True, border="horizontal")
+    show_table(table)
     fitted = {
         model: f"threshold {entry['threshold']:.3f} from {curve_data.fitted_on(entry)}"
         for model, entry in done.items()

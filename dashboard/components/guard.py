@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from core.runs.additions import guard_command
@@ -12,6 +11,7 @@ from core.runs.artifacts import ArtifactError
 from core.runs.run import Run
 from core.serving.predict import ImagePrediction, Predictor
 from dashboard.components.markdown import escape, escape_sentence, with_interval
+from dashboard.components.page import show_table
 from dashboard.data import runs as run_data
 from dashboard.predict.uploads import Upload
 
@@ -105,13 +105,13 @@ def show_reliability(document: dict[str, Any]) -> None:
             f"images** ({kept['test']['all']['n_patients']} patients), and of each class and "
             "collection:"
         )
-        st.table(pd.DataFrame(_kept_rows(kept)), hide_index=True, border="horizontal")
+        show_table(_kept_rows(kept))
     else:
         st.markdown("**Not measured** how many real images it lets through.")
     refused = document["refusal"]
     if refused:
         st.markdown("**Refused**, of pictures of other kinds:")
-        st.table(pd.DataFrame(_refused_rows(refused)), hide_index=True, border="horizontal")
+        show_table(_refused_rows(refused))
     else:
         st.markdown("**Not measured** how many pictures of other kinds it refuses.")
     if document["missing"]:

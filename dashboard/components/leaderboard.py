@@ -20,8 +20,9 @@ from core.runs.artifacts import ArtifactError
 from core.runs.run import Run
 from dashboard.charts import leaderboard as leaderboard_charts
 from dashboard.components import live_answers
+from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence, init_name, with_interval
-from dashboard.components.page import show_chart
+from dashboard.components.page import offer_csv, show_chart, show_table
 from dashboard.data import leaderboard as leaderboard_data
 from dashboard.tables import metrics as metric_tables
 
@@ -50,7 +51,7 @@ def show_caveats(protocol: Protocol) -> None:
             st.caption(f"Kept together in the split: {escape(grouping)}.")
 
 
-def show_table(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> None:
+def show_ranking(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> None:
     """Every model with its figure, what it costs and how it began; and all figures as CSV."""
     rows = ranking.to_dict("records")
     several = len(protocol.runs) > 1
@@ -88,13 +89,10 @@ def show_table(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> None:
         table, hide_index=True, column_config=config, height="content", placeholder="–",
         alt=f"All models by {METRICS[metric]}, with cost",
     )  # fmt: skip
-    st.download_button(
+    offer_csv(
         "Ranking as CSV",
-        metric_tables.csv_download(csv_table(protocol, ranking)),
-        file_name=f"zoo-{protocol.first.info['dataset']['name']}-{metric}.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
+        csv_table(protocol, ranking),
+        f"zoo-{protocol.first.info['dataset']['name']}-{metric}.csv",
     )
 
 
@@ -122,13 +120,8 @@ def csv_table(protocol: Protocol, ranking: pd.DataFrame) -> pd.DataFrame:
 def show_curves(protocol: Protocol, ranking: pd.DataFrame, histories: dict) -> None:
     """Small multiples, all with one scale, in the order of the ranking."""
     st.subheader("Learning curves", anchor=False)
-    if st.session_state.get("zoo_curve") not in leaderboard_charts.CURVES:
-        st.session_state["zoo_curve"] = next(iter(leaderboard_charts.CURVES))
-    what = st.segmented_control(
-        "Curve", list(leaderboard_charts.CURVES), key="zoo_curve", required=True,
-        format_func=lambda key: leaderboard_charts.CURVES[key][0], label_visibility="collapsed",
-        persist_state="session",
-    )  # fmt: skip
+    names = {key: name for key, (name, _) in leaderboard_charts.CURVES.items()}
+    what = choose("Curve", names, "zoo_curve", names, label_visibility="collapsed")
     entries = [(row.run, row.model) for row in ranking.itertuples()]
     learnt = [entry for entry in entries if histories[entry][what].notna().any()]
     if not learnt:
@@ -241,11 +234,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
         key="zoo_matrix",
     )
     with st.expander("The same as a table, with what was left out", icon=":material/table:"):
-        st.table(
-            pd.DataFrame([_cell_row(cell, metric) for line in cells for cell in line]),
-            hide_index=True,
-            border="horizontal",
-        )
+        show_table([_cell_row(cell, metric) for line in cells for cell in line])
     for note in matrix.notes:
         st.caption(escape_sentence(note))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from core.inference.class_activation import (
 from core.inference.occlusion import occlusion_maps
 from core.runs.missing_weights import left_out
 from core.serving.predict import NOT_ASKED, ImagePrediction, ModelPrediction, Predictor
+from dashboard.components.choice import choose
 from dashboard.components.markdown import escape
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
@@ -179,37 +179,21 @@ def _choose_heat(
 ) -> tuple[ModelPrediction, str]:
     """The model and the class whose map is shown; each picture begins with the model's answer."""
     by_model = {own.model: own for own in shown_predictions(selection.run, answer)}
-    options = list(by_model)
-    model = _kept_choice(
-        "Heat map of", options, f"{key}_heat_model", options[0], lambda name: by_model[name].title
-    )
+    titles = {name: own.title for name, own in by_model.items()}
+    model = choose("Heat map of", titles, f"{key}_heat_model", titles, wrap=True)
     own = by_model[model]
     class_key = f"{key}_heat_class"
     whose = (upload.sha256, model, own.predicted)
     if st.session_state.get(f"{class_key}_of") != whose:
         st.session_state[f"{class_key}_of"] = whose
         st.session_state[class_key] = own.predicted
-    label = _kept_choice("for the class", answer.class_names, class_key, own.predicted, str)
+    label = choose("for the class", answer.class_names, class_key, {}, own.predicted, wrap=True)
     return own, label
 
 
 def theme() -> str:
     """ "light" or "dark", as the page is shown."""
     return "dark" if st.context.theme.type == "dark" else "light"
-
-
-def _kept_choice(label: str, options: Sequence[str], key: str, default: str, title) -> str:
-    if st.session_state.get(key) not in options:
-        st.session_state[key] = default
-    return st.segmented_control(
-        label,
-        options,
-        key=key,
-        required=True,
-        format_func=title,
-        persist_state="session",
-        wrap=True,
-    )
 
 
 def _shown(upload: Upload, key: str) -> np.ndarray:

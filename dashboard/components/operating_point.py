@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from core.formatting import percent
 from core.metrics.classification import COVID
 from core.metrics.operating_point import SENSITIVITY
 from dashboard.charts import curves as curve_charts
+from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, interval_text, model_cell, with_interval
-from dashboard.components.page import ON_TEST, choose, explain, offer_tables, show_chart
+from dashboard.components.page import ON_TEST, explain, offer_tables, show_chart, show_table
 from dashboard.components.sidebar import Selection
 from dashboard.data import curves as curve_data
 from dashboard.tables import curves as curve_tables
@@ -20,8 +20,8 @@ def show_operating(selection: Selection) -> None:
     run, titles = selection.run, selection.titles
     names = sorted(run.class_names, key=lambda name: name != COVID)
     with st.container(horizontal=True, gap="medium"):
-        name = choose("Class to call", names, "operating_class", {})
-        model = choose("Model", list(selection.models), "operating_model", titles)
+        name = choose("Class to call", names, "operating_class", {}, wrap=True)
+        model = choose("Model", list(selection.models), "operating_model", titles, wrap=True)
     n_class, n = curve_data.count_test(run, model, name)
     if n_class in (0, n):
         side = "No" if n_class == 0 else "Every"
@@ -170,4 +170,4 @@ def show_defaults(selection: Selection, name: str, prevalence: float) -> None:
     if rows:
         shown = curve_tables.share_text(prevalence)
         st.markdown(f"**Each model at its own default, prevalence {shown}**")
-        st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+        show_table(rows)

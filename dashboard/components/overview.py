@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import streamlit as st
 
 from core.evaluation import cross_validation
@@ -24,6 +23,7 @@ from dashboard.components.markdown import (
     model_cell,
     with_interval,
 )
+from dashboard.components.page import show_table
 from dashboard.components.sidebar import Selection
 from dashboard.data import protocol as protocol_data
 from dashboard.data import runs as run_data
@@ -76,11 +76,7 @@ def show_pairs(selection: Selection, comparisons: list[dict]) -> None:
         return
     several = images_of_a_patient(selection)
     with st.expander("Every pair of models, and whether it differs", icon=":material/compare:"):
-        st.table(
-            pd.DataFrame([pair_row(selection, row) for row in comparisons]),
-            hide_index=True,
-            border="horizontal",
-        )
+        show_table([pair_row(selection, row) for row in comparisons])
         st.caption(
             "Difference in macro-F1, in points, with its 95% interval from the same draws of "
             "whole patients. p: permutation test that swaps whole patients, and Holm's correction "
@@ -139,7 +135,7 @@ def show_calibrated(selection: Selection, metrics: dict[str, dict]) -> None:
         rows.append(row)
     if rows:
         st.subheader("Probabilities, as served and calibrated", anchor=False)
-        st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+        show_table(rows)
         st.caption(
             "On the test images; lower is better. Beside each temperature the images that it was "
             "fitted on: none of them is a test image. More on the page Curves."
@@ -180,7 +176,7 @@ def show_external(selection: Selection, metrics: dict[str, dict]) -> None:
                 | {f"{name} found there": lighter(text) for name, text in found.items()}
             )
         if rows:
-            st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+            show_table(rows)
 
 
 def lighter(cell: str) -> str:

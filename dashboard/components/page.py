@@ -10,7 +10,8 @@ where there is nothing to show.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import pandas as pd
 import streamlit as st
@@ -21,7 +22,7 @@ from core.runs.run import Run
 from dashboard.charts.style import Chart
 from dashboard.components.markdown import escape, escape_sentence, model_cell
 from dashboard.components.sidebar import RESEARCH_LINE, Selection, take_sidebar
-from dashboard.tables import metrics as metric_tables
+from dashboard.tables.metrics import csv_download
 
 ON_TEST = "Measured on test images, whatever part is chosen in the sidebar."
 
@@ -85,20 +86,31 @@ def show_chart(chart: Chart, key: str | None = None) -> None:
     st.plotly_chart(chart.figure, alt=chart.alt, key=key, config={"displayModeBar": False})
 
 
+def show_table(rows: pd.DataFrame | Sequence[Mapping[str, str]]) -> None:
+    """A small table whose cells are Markdown."""
+    st.table(pd.DataFrame(rows), hide_index=True, border="horizontal")
+
+
+def offer_csv(label: str, table: pd.DataFrame, file_name: str, **widget: Any) -> None:
+    """A button that downloads the table as CSV."""
+    st.download_button(
+        label,
+        csv_download(table),
+        file_name=file_name,
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+        **widget,
+    )
+
+
 def offer_tables(selection: Selection, offered: dict[str, pd.DataFrame]) -> None:
     """What the charts above draw, to read and to take along; offered: name -> table."""
     with st.expander("The same as tables", icon=":material/table:"):
         for name, table in offered.items():
             st.dataframe(table, hide_index=True, alt=name)
-            st.download_button(
-                f"{name} as CSV",
-                metric_tables.csv_download(table),
-                file_name=f"{selection.run.name}-{name.lower().replace(' ', '-')}.csv",
-                mime="text/csv",
-                icon=":material/download:",
-                on_click="ignore",
-                key=f"curves_csv_{name}",
-            )
+            file_name = f"{selection.run.name}-{name.lower().replace(' ', '-')}.csv"
+            offer_csv(f"{name} as CSV", table, file_name, key=f"curves_csv_{name}")
 
 
 def name_each(selection: Selection, said: dict[str, str]) -> None:
@@ -111,18 +123,3 @@ def explain(text: str) -> None:
     """How the figures were computed, for those who ask."""
     with st.expander("How this is computed", icon=":material/function:"):
         st.markdown(text)
-
-
-def choose(label: str, options: list[str], key: str, names: dict[str, str]) -> str:
-    """One of a few, kept while the page is left; another run's choice gives way to the first."""
-    if st.session_state.get(key) not in options:
-        st.session_state[key] = options[0]
-    return st.segmented_control(
-        label,
-        options,
-        key=key,
-        required=True,
-        format_func=lambda option: escape(names.get(option, option)),
-        wrap=True,
-        persist_state="session",
-    )

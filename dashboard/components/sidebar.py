@@ -12,6 +12,7 @@ from core.runs import artifacts
 from core.runs.artifacts import ArtifactError
 from core.runs.run import Run, RunEntry
 from dashboard.charts.style import ChartFrame
+from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence, init_name, model_label
 from dashboard.data import protocol as protocol_data
 from dashboard.data import runs as run_data
@@ -140,19 +141,10 @@ def _choose(usable: dict[str, RunEntry]) -> Sidebar:
     parts = [
         p for p in SPLIT_NAMES if all(artifacts.has_predictions(run, m, p) for m in run.models)
     ]
-    if st.session_state.get(PART_KEY) not in parts:
-        st.session_state[PART_KEY] = parts[0]
-    part = st.segmented_control(
-        "Measured on",
-        parts,
-        key=PART_KEY,
-        required=True,
-        format_func=SPLIT_NAMES.get,
-        persist_state="session",
-    )
+    part = choose("Measured on", parts, PART_KEY, SPLIT_NAMES)
     if not models:
         return Sidebar(None, "No model is chosen: choose at least one in the sidebar.")
-    return Sidebar(Selection(run, models, part or parts[0]))
+    return Sidebar(Selection(run, models, part))
 
 
 def _choose_models(run: Run) -> tuple[str, ...]:

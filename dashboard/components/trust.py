@@ -18,8 +18,9 @@ from core.reporting.scorecard.scorecard import Evidence
 from dashboard.charts import trust as trust_charts
 from dashboard.charts.style import Chart
 from dashboard.components import gallery
+from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence, model_mark, shorten
-from dashboard.components.page import synthetic_badge
+from dashboard.components.page import show_table, synthetic_badge
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.data import trust as trust_data
@@ -86,11 +87,6 @@ def show_sentences(
     ]
     if lines:
         st.markdown("  \n".join(lines))
-
-
-def table_of(rows: pd.DataFrame) -> None:
-    """A small table whose cells are Markdown."""
-    st.table(rows, hide_index=True, border="horizontal")
 
 
 # ------------------------------------------------------------------------------ leakage
@@ -229,7 +225,7 @@ def show_blackout(selection: Selection, section: dict[str, Any]) -> None:
     with right:
         show_region(section)
     st.markdown("**Share of the gain above the most frequent class that is kept**")
-    table_of(trust_tables.retained_table(section, marked(selection)))
+    show_table(trust_tables.retained_table(section, marked(selection)))
     show_method(
         section["region"]["rule"],
         *(f"Fill {k}: {words}." for k, words in enumerate(section["fills"].values(), start=1)),
@@ -362,27 +358,18 @@ def show_subgroups(selection: Selection, section: dict[str, Any]) -> None:
         not_done("The data set has no column by which test images could be grouped.")
         _left_out(section)
         return
-    if st.session_state.get(COLUMN_KEY) not in columns:
-        st.session_state[COLUMN_KEY] = next(iter(columns))
     with st.container(horizontal=True):
-        name = st.segmented_control(
-            "By", list(columns), key=COLUMN_KEY, required=True, persist_state="session",
-            format_func=lambda c: str(columns[c]["title"]),
-        )  # fmt: skip
-        column = columns[name or next(iter(columns))]
+        titles = {name: str(column["title"]) for name, column in columns.items()}
+        column = columns[choose("By", titles, COLUMN_KEY, titles)]
         choices = trust_tables.subgroup_choices(column, selection.run.class_names)
         if not choices:
             not_done("No figure is known for these groups.")
             return
-        if st.session_state.get(WHAT_KEY) not in choices:
-            st.session_state[WHAT_KEY] = choices[0]
-        what = st.segmented_control(
-            "Shown", choices, key=WHAT_KEY, required=True, persist_state="session",
-            format_func=lambda c: "accuracy" if c == trust_tables.ACCURACY else f"sensitivity, {c}",
-        )  # fmt: skip
+        names = {name: f"sensitivity, {name}" for name in choices}
+        names |= {trust_tables.ACCURACY: "accuracy"}
+        what = choose("Shown", choices, WHAT_KEY, names)
     if column.get("why"):
         st.info(escape(column["why"]), icon=":material/visibility_off:")
-    what = what or choices[0]
     words = "Accuracy" if what == trust_tables.ACCURACY else f"Sensitivity for {what}"
     points = trust_tables.subgroup_points(column, selection.models, what, section["min_n"])
     show_dots(
@@ -448,7 +435,7 @@ def show_external_set(
             )
     called = trust_tables.predicted_table(doc, marked(selection))
     if len(called):
-        table_of(called)
+        show_table(called)
     findings = trust_tables.findings_table(doc, titles(selection), target)
     if len(findings):
         with st.expander("What these images show by the set's own record", icon=":material/list:"):
