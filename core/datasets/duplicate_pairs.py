@@ -67,8 +67,26 @@ def spell_out(
     one picture of each kind only; here no image with a copy in another part goes without a pair
     of two parts. An image that is near to a copy of another is near to that other too.
     """
-    n = len(image_ids)
-    position = dict(zip(image_ids, range(n), strict=True))
+    exact, near = _exact_and_near(image_ids, sha256, pairs)
+    kind = linked_sets(len(image_ids), exact)
+    members: dict[int, list[int]] = {}
+    for i, number in enumerate(kind.tolist()):
+        members.setdefault(number, []).append(i)
+    found: dict[tuple[int, int], DuplicatePair] = {}
+    for same in members.values():
+        for pair in _beside_the_first(same, same, part):
+            found.setdefault(pair, DuplicatePair(*pair, True, 1.0, False))
+    for mirrored, negated, a, b in sorted(near):
+        for pair in _beside_the_first(members[kind[a]], members[kind[b]], part):
+            found.setdefault(pair, DuplicatePair(*pair, False, -negated, mirrored))
+    return sorted(found.values(), key=lambda copy: (not copy.exact, -copy.correlation, copy))
+
+
+def _exact_and_near(
+    image_ids: Sequence[str], sha256: Sequence[str], pairs: pd.DataFrame | None
+) -> tuple[list[tuple[int, int]], list[tuple[bool, float, int, int]]]:
+    """Rows of equal files and of pairs found, the near ones as (mirrored, -correlation, a, b)."""
+    position = {image_id: row for row, image_id in enumerate(image_ids)}
     exact: list[tuple[int, int]] = []
     near: list[tuple[bool, float, int, int]] = []
     first: dict[str, int] = {}
@@ -83,19 +101,7 @@ def spell_out(
             exact.append((a, b))
         else:
             near.append((bool(row.get("mirrored", False)), -float(row["correlation"]), a, b))
-
-    kind = linked_sets(n, exact)
-    members: dict[int, list[int]] = {}
-    for i, number in enumerate(kind.tolist()):
-        members.setdefault(number, []).append(i)
-    found: dict[tuple[int, int], DuplicatePair] = {}
-    for same in members.values():
-        for pair in _beside_the_first(same, same, part):
-            found.setdefault(pair, DuplicatePair(*pair, True, 1.0, False))
-    for mirrored, negated, a, b in sorted(near):
-        for pair in _beside_the_first(members[kind[a]], members[kind[b]], part):
-            found.setdefault(pair, DuplicatePair(*pair, False, -negated, mirrored))
-    return sorted(found.values(), key=lambda copy: (not copy.exact, -copy.correlation, copy))
+    return exact, near
 
 
 def _beside_the_first(

@@ -41,6 +41,8 @@ _SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db"
 _MASK_FOLDERS = frozenset({"mask", "masks"})
 MASKS_REASON = "a folder of masks, not of images"
 _UNLISTED_REASON = "in the folder, but not named in metadata.csv"
+_REFUSED = "refused: the path is empty, absolute or leads out of the data set's folder"
+_TWO_LABELS = "listed with two different labels in metadata.csv"
 _NIH_NAME = re.compile(r"(\d{8})_\d{3}")
 
 
@@ -171,6 +173,31 @@ def _rows_from_folders(root: Path, images: list[str], skipped: list[dict]) -> li
     return rows
 
 
+class _NamedFiles:
+    """The images of a folder as metadata.csv names them; `unnamed` has those left over."""
+
+    def __init__(self, images: list[str]) -> None:
+        self.unnamed = set(images)
+        self._by_path = {unicodedata.normalize("NFC", image): image for image in images}
+        # Re-encoded copies keep the id and change the extension, and the same table serves both.
+        self._by_stem: dict[str, list[str]] = {}
+        for key, image in self._by_path.items():
+            self._by_stem.setdefault(_stem(key), []).append(image)
+
+    def find(self, named: str) -> tuple[str | None, str]:
+        """(image, "") or (None, why there is none)."""
+        relative = _safe_relative(named)
+        if relative is None:
+            return None, _REFUSED
+        key = unicodedata.normalize("NFC", relative)
+        same_stem = self._by_stem.get(_stem(key), [])
+        found = self._by_path.get(key) or (same_stem[0] if len(same_stem) == 1 else None)
+        if found is None:
+            return None, "named in metadata.csv, but the file is missing"
+        self.unnamed.discard(found)
+        return found, ""
+
+
 def _rows_from_metadata(
     path: Path, images: list[str], skipped: list[dict]
 ) -> tuple[list[dict], list[str], list[str]]:
@@ -189,38 +216,19 @@ def _rows_from_metadata(
         for column in raw.columns
         if column not in taken
     }
-    by_path = {unicodedata.normalize("NFC", image): image for image in images}
-    # Re-encoded copies keep the id and change the extension, and the same table serves both.
-    by_stem: dict[str, list[str]] = {}
-    for key, image in by_path.items():
-        by_stem.setdefault(_stem(key), []).append(image)
+    files = _NamedFiles(images)
     rows: dict[str, dict] = {}
-    contradicted = set()
-    unlisted = set(images)
+    contradicted: set[str] = set()
     for record in raw.to_dict("records"):
         named, label = record[lower["path"]], record[lower["label"]].strip()
-        relative = _safe_relative(named)
-        reason = found = None
-        if relative is not None:
-            key = unicodedata.normalize("NFC", relative)
-            same_stem = by_stem.get(_stem(key), [])
-            found = by_path.get(key) or (same_stem[0] if len(same_stem) == 1 else None)
-            unlisted.discard(found)
-        if relative is None:
-            reason = "refused: the path is empty, absolute or leads out of the data set's folder"
-        elif not label:
+        found, reason = files.find(named)
+        if not label and reason != _REFUSED:
             reason = "no label in metadata.csv"
         elif found is None:
-            reason = "named in metadata.csv, but the file is missing"
+            pass  # the reason stands
         elif found in contradicted:
-            reason = "listed with two different labels in metadata.csv"
-        elif found in rows:
-            reason = "listed twice in metadata.csv"
-            if rows[found]["original_label"] != label:
-                contradicted.add(found)
-                del rows[found]
-                reason = "listed with two different labels in metadata.csv"
-        else:
+            reason = _TWO_LABELS
+        elif found not in rows:
             given = record.get(lower.get("split", ""), "").strip().lower()
             rows[found] = {
                 "path": found,
@@ -229,12 +237,19 @@ def _rows_from_metadata(
                 "split_given": SPLIT_NAMES.get(given, ""),
                 **{ours: record[column] for column, ours in further.items()},
             }
+        elif rows[found]["original_label"] == label:
+            reason = "listed twice in metadata.csv"
+        else:
+            contradicted.add(found)
+            del rows[found]
+            reason = _TWO_LABELS
         if reason:
             skipped.append({"path": named, "reason": reason})
-    return list(rows.values()), list(further.values()), sorted(unlisted)
+    return list(rows.values()), list(further.values()), sorted(files.unnamed)
 
 
 def add_ids(rows: list[dict], images: list[str]) -> None:
+    """Fill every image_id: the path without its extension, or with it where two would be alike."""
     # Counted over the whole folder: an id must not depend on which files a table happens to name.
     count = Counter(_stem(image) for image in images)
     for row in rows:

@@ -80,7 +80,8 @@ def describe_image(pixels: np.ndarray, width: int, height: int) -> MatchableImag
     Pixels may be a picture stretched to a square, as the pixel cache holds it.
     """
     scale = SIDE_PX / max(width, height)
-    size = tuple(max(2 * _MARGIN_PX + 2, round(side * scale)) for side in (width, height))
+    least = 2 * _MARGIN_PX + 2
+    size = max(least, round(width * scale)), max(least, round(height * scale))
     image = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BILINEAR)
     patches, places, levels = [], [], []
     for level in range(_LEVELS):

@@ -180,25 +180,29 @@ KNOWN: dict[str, Dataset] = {
         "in COVID/ and NonCOVID/",
     ),
     f"{_MENDELEY}-xray": _mendeley(
-        "xray", "X-rays",
+        "xray",
+        "X-rays",
         "Non-COVID is not normal: nothing is said of what else those images show.",
     ),
     f"{_MENDELEY}-ct": _mendeley(
-        "ct", "CT slices",
+        "ct",
+        "CT slices",
         "CT slices, not X-rays: figures are not comparable with the X-ray data sets.",
     ),
     "phantom": Dataset(
         name="phantom",
         title="SYNTHETIC chest phantoms",
         modality="phantom",
-        caveats=("SYNTHETIC: drawn phantoms, no patient was imaged; figures say nothing about "
-                 "real X-rays.",),
+        caveats=(
+            "SYNTHETIC: drawn phantoms, no patient was imaged; figures say nothing about "
+            "real X-rays.",
+        ),
         licence="Drawn by this project, same licence as its code.",
         attribution="Drawn by core.datasets.phantom.generate.",
         how_to_get="run `python -m core data phantom`, which draws it",
         drawn=True,
     ),
-}  # fmt: skip
+}
 
 
 def dataset_folder(name: str, data_root: str | Path) -> Path:
@@ -275,7 +279,9 @@ def _mendeley_parts(folder: Path, deeper: int = 2) -> dict[str, Path]:
     }
     if len(parts) == len(_MENDELEY_PARTS):
         return parts
-    return _mendeley_parts(*inside.values(), deeper - 1) if deeper and len(inside) == 1 else {}
+    if not deeper or len(inside) != 1:
+        return {}
+    return _mendeley_parts(next(iter(inside.values())), deeper - 1)
 
 
 def _folders(folder: Path) -> dict[str, Path]:

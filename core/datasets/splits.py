@@ -62,7 +62,11 @@ def build_manifest(
     split="random" lets every image go its own way; `group_id` is recorded all the same.
     Raises ManifestError.
     """
-    _check(table, split, folds)
+    if split not in ("group", "random"):
+        raise ManifestError(f"The split must be group or random. Received: {split!r}.")
+    if folds < 0 or folds == 1:
+        raise ManifestError(f"The folds must be 0 (none) or at least 2. Received: {folds}.")
+    _check(table)
     # Everything below works on sorted rows, so that the input's order cannot matter.
     order = np.argsort(table["image_id"].astype(str).to_numpy(), kind="stable")
     rows = table.iloc[order].reset_index(drop=True)
@@ -230,11 +234,7 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     return flat / np.where(length > 1e-3, length, np.inf)
 
 
-def _check(table: pd.DataFrame, split: str, folds: int) -> None:
-    if split not in ("group", "random"):
-        raise ManifestError(f"The split must be group or random. Received: {split!r}.")
-    if folds < 0 or folds == 1:
-        raise ManifestError(f"The folds must be 0 (none) or at least 2. Received: {folds}.")
+def _check(table: pd.DataFrame) -> None:
     absent = [name for name in ("image_id", "label", "patient_id") if name not in table]
     if absent:
         raise ManifestError(f"The table lacks the columns {', '.join(absent)}.")
@@ -319,7 +319,7 @@ def _split(
             )
     if not is_test.any():
         free = ~is_val
-        is_test[free] = _cut(y[free], units[free], TEST_FOLDS, seed, 2 - is_val.any())
+        is_test[free] = _cut(y[free], units[free], TEST_FOLDS, seed, 2 - int(is_val.any()))
     if not is_val.any():
         free = ~is_test
         n_folds = max(2, round(free.sum() / (VAL_FRACTION * n)))

@@ -36,12 +36,16 @@ def build_cnn(image_size_px: int, n_classes: int, dropout: float) -> keras.Model
             name = f"block{block}_{index}"
             layers += [
                 keras.layers.Conv2D(
-                    filters, 3, padding="same", use_bias=False, name=f"{name}_conv",
+                    filters,
+                    3,
+                    padding="same",
+                    use_bias=False,
+                    name=f"{name}_conv",
                     kernel_initializer="he_normal",
                 ),
                 keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn"),
                 keras.layers.Activation("relu", name=f"{name}_relu"),
-            ]  # fmt: skip
+            ]
         if block < 4:
             layers += [
                 keras.layers.MaxPooling2D(name=f"block{block}_pool"),

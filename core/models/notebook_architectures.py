@@ -36,49 +36,63 @@ def build_fnn(image_size_px: int, n_classes: int, dropout: float) -> keras.Model
 
 def build_cnn_32_64_128(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
     """Convolutions of 32, 64 and 128 filters, each pooled; dropout, flatten, dense output."""
-    return _plain_cnn(
-        "cnn_32_64_128", image_size_px, n_classes,
-        [_conv(32), _pool(), _conv(64), _pool(), _conv(128), _pool(),
-         keras.layers.Dropout(dropout), keras.layers.Flatten(name="features")],
-    )  # fmt: skip
+    layers = [
+        _conv(32),
+        _pool(),
+        _conv(64),
+        _pool(),
+        _conv(128),
+        _pool(),
+        keras.layers.Dropout(dropout),
+        _flat("features"),
+    ]
+    return _plain_cnn("cnn_32_64_128", image_size_px, n_classes, layers)
 
 
 def build_baseline(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
     """Convolutions of 32 and 64 filters, dense 16."""
     del dropout
-    return _plain_cnn(
-        "baseline", image_size_px, n_classes,
-        [_conv(32), _conv(64), keras.layers.Flatten(), _hidden(16, "features")],
-    )  # fmt: skip
+    layers = [_conv(32), _conv(64), _flat(), _hidden(16, "features")]
+    return _plain_cnn("baseline", image_size_px, n_classes, layers)
 
 
 def build_model_1(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
     """The baseline with max pooling after the second convolution and dense 64."""
     del dropout
-    return _plain_cnn(
-        "model_1", image_size_px, n_classes,
-        [_conv(32), _conv(64), _pool(), keras.layers.Flatten(), _hidden(64, "features")],
-    )  # fmt: skip
+    layers = [_conv(32), _conv(64), _pool(), _flat(), _hidden(64, "features")]
+    return _plain_cnn("model_1", image_size_px, n_classes, layers)
 
 
 def build_model_2(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
     """Model 1 with a third convolution; L2 0.01 on the second, the third and the dense layer."""
     del dropout
-    return _plain_cnn(
-        "model_2", image_size_px, n_classes,
-        [_conv(32), _conv(64, L2), _pool(), _conv(64, L2), _pool(), keras.layers.Flatten(),
-         _hidden(64, "features", L2)],
-    )  # fmt: skip
+    layers = [
+        _conv(32),
+        _conv(64, L2),
+        _pool(),
+        _conv(64, L2),
+        _pool(),
+        _flat(),
+        _hidden(64, "features", L2),
+    ]
+    return _plain_cnn("model_2", image_size_px, n_classes, layers)
 
 
 def build_model_3(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
     """Four convolutions, of 32 and 64 filters, and two dense layers of 256."""
     del dropout
-    return _plain_cnn(
-        "model_3", image_size_px, n_classes,
-        [_conv(32), _conv(32), _pool(), _conv(64), _conv(64), _pool(), keras.layers.Flatten(),
-         _hidden(256), _hidden(256, "features")],
-    )  # fmt: skip
+    layers = [
+        _conv(32),
+        _conv(32),
+        _pool(),
+        _conv(64),
+        _conv(64),
+        _pool(),
+        _flat(),
+        _hidden(256),
+        _hidden(256, "features"),
+    ]
+    return _plain_cnn("model_3", image_size_px, n_classes, layers)
 
 
 def build_resnet50_frozen(image_size_px: int, n_classes: int, dropout: float) -> keras.Model:
@@ -129,3 +143,7 @@ def _hidden(width: int, name: str | None = None, l2: float = 0.0) -> keras.layer
 
 def _pool() -> keras.layers.MaxPooling2D:
     return keras.layers.MaxPooling2D()
+
+
+def _flat(name: str | None = None) -> keras.layers.Flatten:
+    return keras.layers.Flatten(name=name)

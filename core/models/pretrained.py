@@ -86,9 +86,9 @@ def plan_init(model: str, init: str, *, download: bool = True) -> InitPlan:
     known = IMAGENET.get(BACKBONES.get(model, model))
     if known is None:
         return InitPlan("random")
-    file, problem = find_imagenet(known, download=download)
-    if file is not None:
-        return InitPlan("imagenet", file)
+    found, problem = find_imagenet(known, download=download)
+    if found is not None:
+        return InitPlan("imagenet", found)
     if init == "imagenet":
         check = f"md5 {known.md5}" if known.md5 else "no hash is published"
         raise ConfigError(

@@ -8,6 +8,7 @@ on freshly augmented images.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from core.models.names import POOLED, without_control
 
@@ -91,8 +92,13 @@ def _whole(epochs: int, learning_rate: float) -> Stage:
 
 # A quick run has few steps, in which strongly altered images teach nothing.
 QUICK_PX, QUICK_EPOCHS, QUICK_DROPOUT = 64, 7, 0.2
-QUICK = {"rotation_deg": 2.0, "zoom": 0.03, "shift": 0.02, "contrast": 0.05,
-         "label_smoothing": 0.0}  # fmt: skip
+QUICK: dict[str, Any] = {
+    "rotation_deg": 2.0,
+    "zoom": 0.03,
+    "shift": 0.02,
+    "contrast": 0.05,
+    "label_smoothing": 0.0,
+}
 
 # The key is (model, init); a model whose init is not listed uses its "random" recipe.
 RECIPES: dict[tuple[str, str], Recipe] = {
@@ -132,21 +138,40 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 # is): Adam at its default rate, no altered images and no class weights unless named. How many
 # epochs the dense and the frozen networks got is this project's choice; none was compared with
 # another.
-_PLAIN = {"optimizer": "adam", "schedule": "constant", "augment": False, "weight_decay": 0.0}
-_NOTEBOOK = {"image_size_px": 112, "dropout": 0.0, "label_smoothing": 0.0, "class_weights": False}
-_REMEDIES = {
+_PLAIN: dict[str, Any] = {
+    "optimizer": "adam",
+    "schedule": "constant",
+    "augment": False,
+    "weight_decay": 0.0,
+}
+_NOTEBOOK: dict[str, Any] = {
+    "image_size_px": 112,
+    "dropout": 0.0,
+    "label_smoothing": 0.0,
+    "class_weights": False,
+}
+_REMEDIES: dict[str, Any] = {
     **_NOTEBOOK,
     "dropout": 0.5,
     "stages": (Stage("all layers", 60, 1e-3, schedule="constant", weight_decay=1e-3, patience=8),),
 }
-_FROZEN = {
+_FROZEN: dict[str, Any] = {
     **_NOTEBOOK,
     "image_size_px": 224,
     "stages": (
-        Stage("two added layers", 30, 1e-3, cut=POOLED, views=1, patience=8, optimizer="adam",
-              schedule="constant", weight_decay=0.0),
+        Stage(
+            "two added layers",
+            30,
+            1e-3,
+            cut=POOLED,
+            views=1,
+            patience=8,
+            optimizer="adam",
+            schedule="constant",
+            weight_decay=0.0,
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def _fixed(epochs: int) -> tuple[Stage, ...]:
@@ -161,8 +186,16 @@ NOTEBOOK_RECIPES: dict[str, Recipe] = {
     "cnn_32_64_128": Recipe(
         **{**_NOTEBOOK, "dropout": 0.5},
         stages=(
-            Stage("all layers", 30, 1e-3, patience=6, schedule="constant", augment=False,
-                  weight_decay=1e-3, find_rate=True),
+            Stage(
+                "all layers",
+                30,
+                1e-3,
+                patience=6,
+                schedule="constant",
+                augment=False,
+                weight_decay=1e-3,
+                find_rate=True,
+            ),
         ),
         step_ms=14.0,
     ),
@@ -171,15 +204,15 @@ NOTEBOOK_RECIPES: dict[str, Recipe] = {
     "mobilenetv2_frozen": Recipe(**_FROZEN, step_ms=1.0),
     "mobilenetv2_frozen_dropout": Recipe(**{**_FROZEN, "dropout": 0.5}, step_ms=1.0),
     "baseline": Recipe(
-        **_NOTEBOOK, batch_size=64, step_ms=25.0,
+        **_NOTEBOOK,
+        batch_size=64,
+        step_ms=25.0,
         stages=(Stage("all layers", 50, 1e-3, patience=5, min_delta=1e-2, **_PLAIN),),
     ),
     "model_1": Recipe(**_NOTEBOOK, stages=_fixed(10), step_ms=20.0),
-    "model_2": Recipe(
-        **_NOTEBOOK, stages=_fixed(10), track=("precision", "recall"), step_ms=25.0
-    ),
+    "model_2": Recipe(**_NOTEBOOK, stages=_fixed(10), track=("precision", "recall"), step_ms=25.0),
     "model_3": Recipe(**_NOTEBOOK, stages=_fixed(20), step_ms=25.0),
-}  # fmt: skip
+}
 
 
 # Recipes compared on images outside the test part, and what each brought there: darkcovidnet,

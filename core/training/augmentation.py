@@ -17,9 +17,13 @@ from core.models.recipes import Recipe
 def build_augmentation(recipe: Recipe, seed: int) -> keras.Layer:
     """Random flip, small rotation, zoom, shift and contrast, each drawn anew for every image."""
     return Augmentation(
-        rotation_deg=recipe.rotation_deg, zoom=recipe.zoom, shift=recipe.shift,
-        contrast=recipe.contrast, flip=recipe.flip, seed=seed,
-    )  # fmt: skip
+        rotation_deg=recipe.rotation_deg,
+        zoom=recipe.zoom,
+        shift=recipe.shift,
+        contrast=recipe.contrast,
+        flip=recipe.flip,
+        seed=seed,
+    )
 
 
 class Augmentation(keras.layers.Layer):

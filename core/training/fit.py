@@ -97,6 +97,7 @@ def _fit_stage(
     started = time.perf_counter()
     models = stage_models(model, recipe, stage, task.seed)
     fitted, train, val, store = models.fitted, task.train, task.val, task.store
+    assert store is not None and train.rows is not None and val.rows is not None  # _with_store
     if models.below is not None:
         views = store.outputs(models.below, stage, train.rows, val.rows)
     else:

@@ -54,10 +54,14 @@ def _call(layer: keras.layers.BatchNormalization, inputs, training=None, mask=No
 
     nothing = tf.zeros((0,), "float32")
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs, scale=ops.convert_to_tensor(layer.gamma),
-        offset=ops.convert_to_tensor(layer.beta), mean=nothing, variance=nothing,
-        epsilon=layer.epsilon, is_training=True,
-    )  # fmt: skip
+        x=inputs,
+        scale=ops.convert_to_tensor(layer.gamma),
+        offset=ops.convert_to_tensor(layer.beta),
+        mean=nothing,
+        variance=nothing,
+        epsilon=layer.epsilon,
+        is_training=True,
+    )
     # It gives the variance of a population of which this is a sample; Keras keeps the batch's own.
     n = ops.cast(math.prod(ops.shape(inputs)[:3]), "float32")
     variance = variance * (n - 1) / n

@@ -48,8 +48,12 @@ def write_openvino(model: keras.Model, file: Path) -> None:
         environment |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(
             [sys.executable, "-m", "core.training.openvino", saved, file.absolute()],
-            env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True,
-        )  # fmt: skip
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ConversionError(
@@ -66,10 +70,10 @@ def cached_openvino(model: keras.Model, folder: Path) -> Path:
     """
     config = model.get_config()
     config.pop("name", None)  # Keras counts models up
-    digest = hashlib.sha256(json.dumps([config, version("keras"), version("openvino")],
-                                       default=str).encode())  # fmt: skip
+    made_by = [config, version("keras"), version("openvino")]
+    digest = hashlib.sha256(json.dumps(made_by, default=str).encode())
     for array in model.get_weights():
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     file = folder / f"{digest.hexdigest()[:32]}.xml"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)

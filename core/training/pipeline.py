@@ -94,9 +94,14 @@ def train_and_evaluate(
     check_images(work, manifest, config.run)
     devices = set_devices(config, recipes, manifest, finished, work)
     materials = Materials(
-        cache, manifest, order_classes(manifest["label"]), config.split, common_tta(recipes),
-        config.seed, work,
-    )  # fmt: skip
+        cache,
+        manifest,
+        order_classes(manifest["label"]),
+        config.split,
+        common_tta(recipes),
+        config.seed,
+        work,
+    )
     logger.info(describe_split(manifest, cache.skipped))
     if finished is None:
         announce_models(plans, recipes, manifest)
@@ -105,9 +110,14 @@ def train_and_evaluate(
             for name, plan in plans.items()
         }
         info = describe_run(
-            config, dataset, table, manifest, materials.class_names, recipes,
+            config,
+            dataset,
+            table,
+            manifest,
+            materials.class_names,
+            recipes,
             {name: made["init"] for name, made in facts.items()},
-        )  # fmt: skip
+        )
         info |= {
             "devices": devices,
             "leakage": leakage,
@@ -217,8 +227,11 @@ def measure_run(
     cache, manifest = materials.cache, materials.manifest
     floors = compute_baselines(
         cache.pixels(min(recipe.image_size_px for recipe in recipes.values())),
-        manifest, materials.class_names, materials.seed, metadata=table,
-    )  # fmt: skip
+        manifest,
+        materials.class_names,
+        materials.seed,
+        metadata=table,
+    )
     writing.write_manifest(run_dir, manifest)
     skipped = all_skipped(table, cache)
     writing.write_skipped(run_dir, skipped)

@@ -153,12 +153,14 @@ def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe]) -> Pixel
     sizes = {recipe.image_size_px for recipe in recipes.values()}
     if table.attrs.get("augmented"):
         sizes.add(DUPLICATES_PX)
-    sizes = sorted(sizes)
     with progress(len(table), "Decoding images", "image") as bar:
         cache = build_pixel_cache(
-            table, root, cache_root() / "pixels", sizes,
+            table,
+            root,
+            cache_root() / "pixels",
+            sorted(sizes),
             progress=lambda done, _total: bar.update(done - bar.n),
-        )  # fmt: skip
+        )
     if not len(cache.table):
         reasons = "; ".join(cache.skipped["reason"].head(3))
         raise ConfigError(f"No image of {root.name} could be read ({reasons}).")

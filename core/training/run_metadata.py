@@ -150,9 +150,11 @@ def hardware() -> str:
 def command_line(config: Config, dataset: str = "") -> str:
     """The command that makes this run anew, where the data set lies in the data folder."""
     parts = [
-        "python -m core train", f"--dataset {dataset or Path(config.dataset).name}",
-        f"--models {','.join(config.models)}", f"--run {config.run}",
-    ]  # fmt: skip
+        "python -m core train",
+        f"--dataset {dataset or Path(config.dataset).name}",
+        f"--models {','.join(config.models)}",
+        f"--run {config.run}",
+    ]
     if config.classes:
         parts.append(f"--classes {','.join(config.classes)}")
     if config.fold_models is not None:

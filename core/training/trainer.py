@@ -153,6 +153,10 @@ def _fit(
 def serve(folder: Path, name: str, recipe: Recipe, tta: str, class_names: list[str]) -> ServedModel:
     """The model exported into `folder` as pages will serve it."""
     return compile_model(
-        folder / artifacts.MODEL_FILES[0], name=name, class_names=tuple(class_names),
-        input_size_px=recipe.image_size_px, precision=PRECISION, tta=tta,
-    )  # fmt: skip
+        folder / artifacts.MODEL_FILES[0],
+        name=name,
+        class_names=tuple(class_names),
+        input_size_px=recipe.image_size_px,
+        precision=PRECISION,
+        tta=tta,
+    )
