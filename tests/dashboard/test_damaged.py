@@ -45,6 +45,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info["leakage"] = {"patients": 1, "images": 2, "share": 0.1, "exact": 0, "near": 0}
     info["task"] = {"classes": ["a"], "map": {"A": "a"}, "left_out": {"B": 2}}
     info["weights"] = {"cnn": "kept"}
+    info["recipes"] = {"cnn": {"stages": [{"name": "all layers", "keep": "last"}]}}
     info["devices"] = {"backend": "tensorflow", "kind": "cpu", "n": 1, "distribution": "none"}
     info["devices"]["precision"] = "float32"
     info["rate_search"] = {"cnn": [{"learning_rate": 1e-3}]}

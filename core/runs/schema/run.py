@@ -62,6 +62,18 @@ class Conformal(TypedDict):
     part: str
 
 
+class StageInfo(TypedDict):
+    """core.models.recipes.Stage."""
+
+    keep: NotRequired[str]  # "best" (on validation; also where nothing is said) or "last"
+
+
+class RecipeInfo(TypedDict):
+    """core.models.recipes.Recipe."""
+
+    stages: list[StageInfo]
+
+
 class Trial(TypedDict):
     """A recipe that was compared before the test split was read."""
 
@@ -110,7 +122,7 @@ class RunInfo(TypedDict):
     seed: int
     split_policy: NotRequired[str]
     grouping: NotRequired[str]
-    recipes: NotRequired[Any]
+    recipes: NotRequired[dict[str, RecipeInfo]]
     recipes_tried: NotRequired[dict[str, int] | int]  # older runs: one number for all models
     input_size_px: int
     model_input_size_px: NotRequired[dict[str, int]]
