@@ -95,7 +95,7 @@ def bench_zip(run: str | None) -> Measurements:
     sources = bytes_sources([("bench.zip", packed.getvalue())])
     rows = list(predict_files(predictor, sources, chosen=chosen))
     seconds = time.perf_counter() - started
-    failed = sum(row.answer is None for row in rows)
+    failed = sum(row.prediction is None for row in rows)
     note = f"{failed} of {len(rows)} failed" if failed else ""
     yield Measured(
         "zip", _what(predictor, f"a zip of {len(rows)} {kind}"), len(rows) / seconds, 15.0, note,
@@ -168,10 +168,10 @@ def predictor_of(name: str | None) -> Predictor:
 def predict_one(predictor: Predictor, data: bytes) -> None:
     """All that a person gets: decoded in the sandbox, answered, a map drawn for each model."""
     decoded = decode_safely(data)
-    answer = predictor.answer(decoded, chosen=headline_models(predictor.run))
+    answer = predictor.predict(decoded, chosen=headline_models(predictor.run))
     names = list(answer.class_names)
     shown = np.array(Image.fromarray(decoded.pixels).resize((MAP_PX, MAP_PX)))
-    for own in answer.answers:
+    for own in answer.predictions:
         if own.class_maps is not None:
             overlay(shown, class_heat(own.class_maps, names.index(own.predicted)), 0.5)
 

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Exit status 1 when some files failed or were refused, 2 when nothing was answered."""
-    from core.serving.predict import NOT_ASKED, open_predictor
+    from core.serving.predict import NO_WEIGHTS, open_predictor
     from core.serving.predict_files import file_sources, predict_files
     from core.serving.prediction_rows import calibration_words, describe_file
 
@@ -85,22 +85,21 @@ def run_command(args: argparse.Namespace) -> int:
         return 2
     left_out = sum(bool(row["error"]) or row["looks_like_cxr"] is False for row in rows)
     # That weights were not kept is how the run is, and was said above.
-    return int(bool(left_out) or bool(set(predictor.problems) - {NOT_ASKED}))
+    return int(bool(left_out) or bool(set(predictor.problems) - {NO_WEIGHTS}))
 
 
 def _write_report(
     args: argparse.Namespace, number: int, found: FilePrediction, predictor: Predictor
 ) -> Path:
     """The HTML page of one image; maps are computed only here, a table needs none."""
-    from core.serving.html_report import ReportImage, build_report
+    from core.serving.html_report import ReportImage, ReportOptions, build_report
 
     assert found.decoded is not None and found.sha256 is not None, "it was answered"
-    answer = predictor.answer(found.decoded)
     html = build_report(
         predictor.run,
         ReportImage(found.name, found.decoded, found.sha256),
-        answer,
-        even_if_refused=args.even_if_refused,
+        predictor.predict(found.decoded),
+        ReportOptions(even_if_refused=args.even_if_refused),
     )
     # The number keeps apart files of one name from several folders.
     path = args.report / f"{number:04d}-{Path(found.name).stem}.html"

@@ -13,18 +13,22 @@ from core.models.names import is_control
 NUMBER_WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
 
-class Said(Protocol):
-    """What is asked of an answer: the model's name for people and the class that it calls."""
+class Titled(Protocol):
+    """What a sentence needs of a prediction: the model's name for people and the class."""
 
-    title: str
-    predicted: str
+    @property
+    def title(self) -> str: ...
+    @property
+    def predicted(self) -> str: ...
 
 
-class Voter(Said, Protocol):
-    """An answer that may count: its model, and the models whose mean it is."""
+class Voter(Titled, Protocol):
+    """A prediction that may count: its model, and the models whose mean it is."""
 
-    model: str
-    members: Sequence[str]
+    @property
+    def model(self) -> str: ...
+    @property
+    def members(self) -> Sequence[str]: ...
 
 
 Vote = TypeVar("Vote", bound=Voter)
@@ -39,7 +43,7 @@ def votes(answers: Sequence[Vote]) -> list[Vote]:
     return [own for own in singles if not is_control(own.model)] or singles
 
 
-def agreement_sentence(answers: Sequence[Said]) -> str:
+def agreement_sentence(answers: Sequence[Titled]) -> str:
     """In plain words how far the models agree, such as "All three say normal."."""
     if not answers:
         return "No model could answer."

@@ -1,4 +1,4 @@
-"""A report to hand over: one self-contained HTML page about one picture.
+"""A report to hand over: one self-contained HTML page about one image.
 
 The page asks nothing of anywhere (images are data URIs, the style is inline, there is no script,
 and its Content-Security-Policy allows nothing else) and prints on A4. What would tell who the
@@ -37,7 +37,7 @@ from core.serving.predict import (
     ImagePrediction,
     ModelPrediction,
     conformal_promise,
-    conformal_words,
+    conformal_text,
 )
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -66,11 +66,11 @@ class ReportError(UserError):
 
 @dataclass(frozen=True)
 class ReportImage:
-    """The picture that a report is about.
+    """The image that a report is about.
 
     name: the file's, which may hold a patient's name and is left out unless asked for. sha256: of
-    the file as it came, "" of a picture that never was one. label: the class that its
-    source gives it, None where that is not known.
+    the file as it came, "" of an image that never was one. label: the class that its source gives
+    it, None where that is not known.
     """
 
     name: str
@@ -79,74 +79,81 @@ class ReportImage:
     label: str | None = None
 
 
+@dataclass(frozen=True)
+class ReportOptions:
+    """What whoever makes a report adds and wants to see.
+
+    typed: a reference or name, note: words of their own; both only where typed in. created: now
+    where None. even_if_refused: of an image that the guard refused, show the predictions all the
+    same, marked. show_name: the file's name too.
+    """
+
+    typed: str = ""
+    note: str = ""
+    created: datetime | None = None
+    even_if_refused: bool = False
+    show_name: bool = False
+
+
 def build_report(
     run: Run,
-    picture: ReportImage,
-    answer: ImagePrediction,
+    image: ReportImage,
+    prediction: ImagePrediction,
+    options: ReportOptions = ReportOptions(),
     *,
-    typed: str = "",
-    note: str = "",
-    created: datetime | None = None,
-    even_if_refused: bool = False,
-    show_name: bool = False,
     guard: Guard | None = None,
     occlusion: Mapping[str, np.ndarray] | None = None,
     checks: Sequence[Check] | None = None,
 ) -> str:
     """The report as one HTML page.
 
-    typed: a reference or name, note: words of whoever makes the report; both only where typed in.
-    created: now where None. even_if_refused: of a picture that the guard refused, show the answers
-    all the same, marked. guard: the run's, to say whose features were compared. occlusion: model ->
-    class maps (h, w, C) of models that give none themselves. checks: the run's scorecard where it
-    was computed already.
+    guard: the run's, to say whose features were compared. occlusion: model -> class maps (h, w, C)
+    of models that give none themselves. checks: the run's scorecard where it was computed already.
 
     Raises ReportError where typed words are longer than MAX_TYPED or MAX_NOTE characters.
     """
-    created = (created or datetime.now(UTC)).astimezone(UTC)
-    hidden = answer.refused and not even_if_refused
+    created = (options.created or datetime.now(UTC)).astimezone(UTC)
+    hidden = prediction.refused and not options.even_if_refused
+    shown = () if hidden else prediction.predictions
+    template = open_templates(TEMPLATES, autoescape=True).get_template("report.html")
     css = (TEMPLATES / "report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return (
-        open_templates(TEMPLATES, autoescape=True)
-        .get_template("report.html")
-        .render(
-            css=Markup(css),
-            css_hash=f"sha256-{digest}",
-            research_only=RESEARCH_ONLY,
-            created=created.strftime("%Y-%m-%d %H:%M:%S UTC"),
-            run=run.name,
-            data=str(run.info["dataset"].get("title") or run.info["dataset"]["name"]),
-            typed=clean_typed(typed, MAX_TYPED, "reference"),
-            note=clean_typed(note, MAX_NOTE, "note"),
-            refused=answer.refused,
-            hidden=hidden,
-            judgement=answer.judgement,
-            no_guard=answer.problems.get("Guard", NO_GUARD),
-            synthetic=NOTICE if picture.decoded.synthetic else "",
-            means_nothing=run.synthetic and not picture.decoded.synthetic,
-            label=picture.label,
-            picture=draw_image(picture.decoded),
-            problems=[words for title, words in answer.problems.items() if title != "Guard"],
-            agreement="" if hidden else agreement_sentence(votes(answer.answers)),
-            answers=[] if hidden else [_result(run, answer, own) for own in answer.answers],
-            maps=[] if hidden else draw_maps(picture.decoded, answer, occlusion or {}),
-            unmapped=[] if hidden else titles_without_map(answer, occlusion or {}),
-            scale=draw_scale(),
-            neighbours=() if hidden else answer.neighbours,
-            neighbours_by=run.title(guard.model) if guard else "",
-            promise=_promise(run, answer),
-            **_pitfalls(run, checks),
-            identity=[
-                ("The picture", _image_rows(picture, show_name)),
-                ("The run", _run_rows(run)),
-                *(
-                    (f"Model: {run.title(name)}", _model_rows(run, answer, name))
-                    for name in run.served
-                ),
-            ],
-            limits=[*LIMITS, *map(str, run.info["dataset"].get("caveats") or [])],
-        )
+    return template.render(
+        css=Markup(css),
+        css_hash=f"sha256-{digest}",
+        research_only=RESEARCH_ONLY,
+        created=created.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        run=run.name,
+        data=str(run.info["dataset"].get("title") or run.info["dataset"]["name"]),
+        typed=clean_typed(options.typed, MAX_TYPED, "reference"),
+        note=clean_typed(options.note, MAX_NOTE, "note"),
+        refused=prediction.refused,
+        hidden=hidden,
+        judgement=prediction.judgement,
+        no_guard=prediction.problems.get("Guard", NO_GUARD),
+        synthetic=NOTICE if image.decoded.synthetic else "",
+        means_nothing=run.synthetic and not image.decoded.synthetic,
+        label=image.label,
+        picture=draw_image(image.decoded),
+        problems=[text for title, text in prediction.problems.items() if title != "Guard"],
+        agreement="" if hidden else agreement_sentence(votes(prediction.predictions)),
+        answers=[_result(run, prediction.class_names, own) for own in shown],
+        maps=[] if hidden else draw_maps(image.decoded, prediction, occlusion or {}),
+        unmapped=[] if hidden else titles_without_map(prediction, occlusion or {}),
+        scale=draw_scale(),
+        neighbours=() if hidden else prediction.neighbours,
+        neighbours_by=run.title(guard.model) if guard else "",
+        promise=_promise(run, prediction),
+        **_pitfalls(run, checks),
+        identity=[
+            ("The picture", _image_rows(image, options.show_name)),
+            ("The run", _run_rows(run)),
+            *(
+                (f"Model: {run.title(name)}", _model_rows(run, prediction, name))
+                for name in run.served
+            ),
+        ],
+        limits=[*LIMITS, *map(str, run.info["dataset"].get("caveats") or [])],
     )
 
 
@@ -158,22 +165,21 @@ def report_file_name(run: Run, created: datetime) -> str:
 def clean_typed(text: str, longest: int, what: str) -> str:
     """Typed words without control characters (line ends stay) and without blanks around them."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    kept = "".join(c for c in lines if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs"))
-    kept = kept.strip()
-    if len(kept) > longest:
+    clean = "".join(c for c in lines if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs"))
+    clean = clean.strip()
+    if len(clean) > longest:
         raise ReportError(
-            f"A report's {what} has at most {longest:,} characters. Received: {len(kept):,}. "
+            f"A report's {what} has at most {longest:,} characters. Received: {len(clean):,}. "
             "Shorten it."
         )
-    return kept
+    return clean
 
 
 # ------------------------------------------------------------------------------- results
 
 
-def _result(run: Run, answer: ImagePrediction, own: ModelPrediction) -> dict[str, Any]:
-    names, shares = answer.class_names, own.shares
-    top = names[int(shares.argmax())]
+def _result(run: Run, names: Sequence[str], own: ModelPrediction) -> dict[str, Any]:
+    top = names[int(own.shares.argmax())]
     return {
         "title": own.title,
         "members": [run.title(member) for member in own.members],
@@ -183,17 +189,21 @@ def _result(run: Run, answer: ImagePrediction, own: ModelPrediction) -> dict[str
         "calibrated": own.calibrated is not None,
         "other_top": top if top != own.predicted else "",
         "bars": [
-            {"name": name, "text": percent(float(share)), "width": f"{100 * float(share):.2f}",
-             "said": name == own.predicted}
-            for name, share in zip(names, shares, strict=True)
+            {
+                "name": name,
+                "text": percent(float(share)),
+                "width": f"{100 * float(share):.2f}",
+                "said": name == own.predicted,
+            }
+            for name, share in zip(names, own.shares, strict=True)
         ],
-        "set": conformal_words(own.conformal_set, names),
+        "set": conformal_text(own.conformal_set, names),
         "tested": _tested(run, own, names),
-    }  # fmt: skip
+    }
 
 
 def _tested(run: Run, own: ModelPrediction, names: Sequence[str]) -> list[str]:
-    """What the answer is worth by the test part, in sentences."""
+    """How reliable the prediction is by the test split, in sentences."""
     if own.model not in run.models:
         return ["Not measured: the run has no figures for it."]
     try:
@@ -214,9 +224,11 @@ def _rate(tested: Mapping[str, Any], key: str, n_key: str) -> str:
     return f"{percent(tested[key])} ({interval}; n = {tested[n_key]})"
 
 
-def _promise(run: Run, answer: ImagePrediction) -> str:
+def _promise(run: Run, prediction: ImagePrediction) -> str:
     """What the sets promise, once: it is the same for all models that have them."""
-    return next(filter(None, (conformal_promise(run, own.model) for own in answer.answers)), "")
+    return next(
+        filter(None, (conformal_promise(run, own.model) for own in prediction.predictions)), ""
+    )
 
 
 def _pitfalls(run: Run, checks: Sequence[Check] | None) -> dict[str, Any]:
@@ -237,11 +249,11 @@ def _pitfalls(run: Run, checks: Sequence[Check] | None) -> dict[str, Any]:
 # ------------------------------------------------------------------------------ identity
 
 
-def _image_rows(picture: ReportImage, show_name: bool) -> list[tuple[str, str]]:
-    decoded = picture.decoded
-    rows = [("File", picture.name)] if show_name else []
+def _image_rows(image: ReportImage, show_name: bool) -> list[tuple[str, str]]:
+    decoded = image.decoded
+    rows = [("File", image.name)] if show_name else []
     rows += [
-        ("SHA-256 of the file", picture.sha256 or "no file: drawn by the program"),
+        ("SHA-256 of the file", image.sha256 or "no file: drawn by the program"),
         ("Size", f"{decoded.width}×{decoded.height} px"),
         ("Format", f"{decoded.format}, {decoded.mode}"),
     ]
@@ -266,15 +278,15 @@ def _run_rows(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def _model_rows(run: Run, answer: ImagePrediction, name: str) -> list[tuple[str, str]]:
-    own, files = answer.of(name), run.info.get("files") or {}
+def _model_rows(run: Run, prediction: ImagePrediction, name: str) -> list[tuple[str, str]]:
+    own, files = prediction.of(name), run.info.get("files") or {}
     rows = [
         (f"SHA-256 of {file}", str(files.get(f"{name}/{file}", "not known")))
         for file in MODEL_FILES
     ]
     if own is not None:
-        asked = f"{own.input_size_px} px, {own.precision}, {own.latency_ms:.1f} ms"
-        rows.insert(0, ("Asked at", asked))
+        settings = f"{own.input_size_px} px, {own.precision}, {own.latency_ms:.1f} ms"
+        rows.insert(0, ("Asked at", settings))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The images of a report (core.serving.html_report) as data URIs: the picture, its heat maps and
+"""The images of a report (core.serving.html_report) as data URIs: the image, its heat maps and
 their scale.
 """
 
@@ -25,7 +25,7 @@ from core.inference.class_activation import (
 )
 from core.serving.predict import ImagePrediction, ModelPrediction
 
-PICTURE_SIDE_PX, MAP_SIDE_PX = 768, 448
+IMAGE_SIDE_PX, MAP_SIDE_PX = 768, 448
 MAP_OPACITY = 0.6
 METHODS = {
     CLASS_ACTIVATION: "class activation map (Zhou et al. 2016)",
@@ -35,12 +35,12 @@ METHODS = {
 
 
 def draw_maps(
-    decoded: Decoded, answer: ImagePrediction, occlusion: Mapping[str, np.ndarray]
+    decoded: Decoded, prediction: ImagePrediction, occlusion: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
     """A heat map of each model that has one, for the class that the model says."""
     grey, drawn = _shown(decoded.pixels, MAP_SIDE_PX), []
-    for own in answer.answers:
-        heat, method = _heat(answer, own, occlusion)
+    for own in prediction.predictions:
+        heat, method = _heat(prediction, own, occlusion)
         if heat is None:
             continue
         pixels = overlay(grey, heat, MAP_OPACITY)
@@ -57,30 +57,36 @@ def draw_maps(
 
 
 def _heat(
-    answer: ImagePrediction, own: ModelPrediction, occlusion: Mapping[str, np.ndarray]
+    prediction: ImagePrediction, own: ModelPrediction, occlusion: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray | None, str]:
     """Heat (h, w), 0 to 1, for the class that `own` says, and how it was made; None without."""
-    k = answer.class_names.index(own.predicted)
-    sources = [answer.of(name) for name in own.members] or [own]
+    k = prediction.class_names.index(own.predicted)
+    sources = [prediction.of(name) for name in own.members] or [own]
     maps = [
         occlusion.get(one.model) if one.class_maps is None else one.class_maps
         for one in sources
         if one is not None
     ]
-    if len(maps) < len(sources) or any(one is None for one in maps):
+    heats = [class_heat(one, k) for one in maps if one is not None]
+    if len(heats) < len(sources):
         return None, ""
-    heats = [class_heat(one, k) for one in maps]
     if own.members:
         return mean_heat(heats), MEAN_OF_MEMBERS
     return heats[0], OCCLUSION if own.class_maps is None else CLASS_ACTIVATION
 
 
-def titles_without_map(answer: ImagePrediction, occlusion: Mapping[str, np.ndarray]) -> list[str]:
-    return [own.title for own in answer.answers if _heat(answer, own, occlusion)[0] is None]
+def titles_without_map(
+    prediction: ImagePrediction, occlusion: Mapping[str, np.ndarray]
+) -> list[str]:
+    """The models that have no heat map, by title."""
+    return [
+        own.title for own in prediction.predictions if _heat(prediction, own, occlusion)[0] is None
+    ]
 
 
 def draw_image(decoded: Decoded) -> str:
-    grey = _shown(decoded.pixels, PICTURE_SIDE_PX)
+    """The image itself, with a mark where it is synthetic."""
+    grey = _shown(decoded.pixels, IMAGE_SIDE_PX)
     return _uri(label_synthetic(grey) if decoded.synthetic else grey, "PNG")
 
 

@@ -1,7 +1,7 @@
-"""Pictures in, all that is said about them out: the same for `predict` and for the Predict page.
+"""Images in, all that is said about them out: the same for `predict` and for the Predict page.
 
-An answer has what every model says (as served and calibrated, with the classes it cannot rule out),
-whether the picture looks like what the run learned from, and the training images most like it.
+A prediction has what every model says (as served and calibrated, with the classes it cannot rule
+out), whether the image looks like what the run learned from, and the training images most like it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,21 +23,21 @@ from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 from core.runs.run import Run
 from core.serving.guard.detector import Guard, Judgement, Neighbour, load_guard
 
-# Pictures asked about at once in a long table. More are no quicker each, take memory (a network at
+# Images predicted at once in a long table. More are no quicker each, take memory (a network at
 # 448 px 1.2 GB at 16) and keep others waiting.
 BATCH = 8
-NOT_ASKED = "Models"  # what `problems` calls those whose weights were not kept
+NO_WEIGHTS = "Models"  # what `problems` calls those whose weights were not kept
 
 
 @dataclass(frozen=True)
 class ModelPrediction:
-    """What one model says about one picture; an ensemble says the mean of its members.
+    """What one model says about one image; an ensemble says the mean of its members.
 
     probabilities (C,) as served; calibrated (C,), None where the run has no calibration for the
     model; conformal_set: the classes that cannot be ruled out, () where that is not known.
     class_maps (h, w, C): logits by place, None where the model has none or none was wanted;
-    members: the models whose mean this is. latency_ms: this one picture, resizing left out; the
-    sum of the members' for an ensemble, and 0 in a table of many pictures.
+    members: the models whose mean this is. latency_ms: this one image, resizing left out; the
+    sum of the members' for an ensemble, and 0 in a table of many images.
     """
 
     model: str
@@ -64,33 +65,33 @@ class ModelPrediction:
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """Every model's answer about one picture: single models first, then means, in run order.
+    """Every model's prediction of one image: single models first, then ensembles, in run order.
 
-    problems: a model's title -> one sentence, for those that cannot answer. judgement: None where
-    the run has no guard or its model cannot be asked; then nothing is known of the picture's kind.
-    seconds: from pixels to this answer.
+    problems: a model's title -> one sentence, for those that cannot predict. judgement: None where
+    the run has no guard or its model cannot predict; then nothing is known of the image's kind.
+    seconds: from pixels to this prediction.
     """
 
     class_names: tuple[str, ...]
-    answers: tuple[ModelPrediction, ...]
+    predictions: tuple[ModelPrediction, ...]
     problems: Mapping[str, str] = field(default_factory=dict)
     judgement: Judgement | None = None
     neighbours: tuple[Neighbour, ...] = ()
     seconds: float = 0.0
 
     def of(self, model: str) -> ModelPrediction | None:
-        """One model's answer, None where it has none."""
-        return next((own for own in self.answers if own.model == model), None)
+        """One model's prediction, None where it has none."""
+        return next((own for own in self.predictions if own.model == model), None)
 
     @property
     def refused(self) -> bool:
-        """Whether the guard says that this is not the kind of picture that the run learned from."""
+        """Whether the guard says that this is not the kind of image that the run learned from."""
         return self.judgement is not None and not self.judgement.looks_right
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A run's models and guard, ready to be asked. Safe to share by threads.
+    """A run's models and guard, ready to predict. Safe to share by threads.
 
     models: name -> served model, those that could be loaded; problems: title -> sentence of the
     others, and of a guard that is damaged.
@@ -101,134 +102,134 @@ class Predictor:
     guard: Guard | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
 
-    def answer(
+    def predict(
         self, decoded: Decoded, *, chosen: Sequence[str] | None = None, neighbours: int = 5
     ) -> ImagePrediction:
-        """All that is said about one picture, maps included.
+        """All that is said about one image, maps included.
 
-        chosen: the models whose answers are wanted (all where None); an ensemble asks its members,
-        which answer too. The guard's model is asked in any case.
+        chosen: the models whose predictions are wanted (all where None); an ensemble needs its
+        members, which predict too. The guard's model predicts in any case.
         """
         started = time.perf_counter()
-        wanted = self._asked(chosen)
-        guarded = {self.guard.model} & set(self.models) if self.guard else set()
         outputs: dict[str, Output] = {}
         latencies: dict[str, float] = {}
         squares: dict[int, np.ndarray] = {}
-        for name, model in self.models.items():
-            if name not in wanted and name not in guarded:
-                continue
+        for name, model in self._needed_models(chosen).items():
             size = model.input_size_px
             if size not in squares:
                 squares[size] = resize_square(decoded.pixels, size)[None]
             before = time.perf_counter()
             outputs[name] = model.predict(squares[size])
             latencies[name] = 1000 * (time.perf_counter() - before)
-        answers = self._describe(outputs, 0, wanted, chosen, latencies, maps=True)
-        judgement, near = None, ()
-        if guarded:
+        nearest: tuple[Neighbour, ...] = ()
+        if neighbours and self.guard is not None and self.guard.model in outputs:
             features = outputs[self.guard.model].features[0]
-            judgement = self._judge(features, decoded)
-            near = tuple(self.guard.nearest(features, neighbours)) if neighbours else ()
+            nearest = tuple(self.guard.nearest(features, neighbours))
         return ImagePrediction(
-            tuple(self.run.class_names), answers, dict(self.problems), judgement, near,
-            time.perf_counter() - started,
-        )  # fmt: skip
+            class_names=tuple(self.run.class_names),
+            predictions=self._read_outputs(outputs, 0, chosen, latencies, maps=True),
+            problems=dict(self.problems),
+            judgement=self._check_ood(outputs, 0, decoded),
+            neighbours=nearest,
+            seconds=time.perf_counter() - started,
+        )
 
     def predict_many(
-        self, pictures: Sequence[Decoded], *, chosen: Sequence[str] | None = None
+        self, images: Sequence[Decoded], *, chosen: Sequence[str] | None = None
     ) -> list[ImagePrediction]:
-        """The answers about many pictures, without maps and neighbours, asked in batches."""
-        answered = []
-        for start in range(0, len(pictures), BATCH):
-            answered += self._predict_batch(pictures[start : start + BATCH], chosen)
-        return answered
+        """The predictions about many images, without maps and neighbours, made in batches."""
+        predictions = []
+        for start in range(0, len(images), BATCH):
+            predictions += self._predict_batch(images[start : start + BATCH], chosen)
+        return predictions
 
     def _predict_batch(
-        self, pictures: Sequence[Decoded], chosen: Sequence[str] | None
+        self, images: Sequence[Decoded], chosen: Sequence[str] | None
     ) -> list[ImagePrediction]:
         started = time.perf_counter()
-        wanted = self._asked(chosen)
-        guarded = {self.guard.model} & set(self.models) if self.guard else set()
-        asked = {n: m for n, m in self.models.items() if n in wanted or n in guarded}
-        sizes = {model.input_size_px for model in asked.values()}
-        squares = {s: np.stack([resize_square(one.pixels, s) for one in pictures]) for s in sizes}
-        outputs = {n: model.predict(squares[model.input_size_px]) for n, model in asked.items()}
-        rows = []
-        for row, decoded in enumerate(pictures):
-            judgement = None
-            if guarded:
-                judgement = self._judge(outputs[self.guard.model].features[row], decoded)
-            answers = self._describe(outputs, row, wanted, chosen, {}, maps=False)
-            rows.append((answers, judgement))
-        each = (time.perf_counter() - started) / len(pictures)
+        models = self._needed_models(chosen)
+        sizes = {model.input_size_px for model in models.values()}
+        squares = {s: np.stack([resize_square(one.pixels, s) for one in images]) for s in sizes}
+        outputs = {n: model.predict(squares[model.input_size_px]) for n, model in models.items()}
+        rows = [
+            (self._read_outputs(outputs, row, chosen), self._check_ood(outputs, row, decoded))
+            for row, decoded in enumerate(images)
+        ]
+        each = (time.perf_counter() - started) / len(images)
         names = tuple(self.run.class_names)
         return [
-            ImagePrediction(names, answers, dict(self.problems), judgement, (), each)
-            for answers, judgement in rows
+            ImagePrediction(names, predictions, dict(self.problems), judgement, (), each)
+            for predictions, judgement in rows
         ]
 
-    def _asked(self, chosen: Sequence[str] | None) -> set[str]:
-        """The single models that a choice asks: an ensemble asks its members."""
+    def _chosen_models(self, chosen: Sequence[str] | None) -> set[str]:
+        """The single models that a choice needs: of an ensemble its members."""
         names = self.run.models if chosen is None else chosen
         members = [member for name in names for member in self.run.members(name)]
         return (set(names) | set(members)) & set(self.models)
 
-    def _describe(
+    def _needed_models(self, chosen: Sequence[str] | None) -> dict[str, ServedModel]:
+        """The models of a choice and the guard's."""
+        names = self._chosen_models(chosen) | ({self.guard.model} if self.guard else set())
+        return {name: model for name, model in self.models.items() if name in names}
+
+    def _read_outputs(
         self,
         outputs: Mapping[str, Output],
         row: int,
-        wanted: set[str],
         chosen: Sequence[str] | None,
-        latencies: Mapping[str, float],
+        latencies: Mapping[str, float] = MappingProxyType({}),
         *,
-        maps: bool,
+        maps: bool = False,
     ) -> tuple[ModelPrediction, ...]:
-        run = self.run
-        answers = []
-        for name in run.served:
-            if name not in wanted:
-                continue
-            shares = as_shares(outputs[name].probabilities[row])
+        """What the models' outputs say of image `row`: single models, then ensembles."""
+        wanted = self._chosen_models(chosen)
+        shares = {
+            m: as_shares(outputs[m].probabilities[row]) for m in self.run.served if m in wanted
+        }
+        predictions = []
+        for name, own in shares.items():
             class_maps = outputs[name].class_maps if maps else None
-            answers.append(
-                self._one(
-                    name, shares, latencies.get(name, 0.0), (),
-                    None if class_maps is None else class_maps[row],
+            predictions.append(
+                self._describe(
+                    name,
+                    own,
+                    latency_ms=latencies.get(name, 0.0),
+                    class_maps=None if class_maps is None else class_maps[row],
                 )
-            )  # fmt: skip
-        for name in run.models:
-            members = run.members(name)
-            if not members or not set(members) <= wanted or not self._shown(name, chosen):
-                continue
-            mean = as_shares(
-                np.mean([as_shares(outputs[m].probabilities[row]) for m in members], axis=0)
             )
-            together = sum(latencies.get(member, 0.0) for member in members)
-            answers.append(self._one(name, mean, together, tuple(members), None))
-        return tuple(answers)
+        for name in self.run.models:
+            members = self.run.members(name)
+            is_chosen = chosen is None or name in chosen
+            if members and is_chosen and set(members) <= wanted:
+                mean = as_shares(np.mean([shares[member] for member in members], axis=0))
+                total_ms = sum(latencies.get(member, 0.0) for member in members)
+                predictions.append(
+                    self._describe(name, mean, latency_ms=total_ms, members=tuple(members))
+                )
+        return tuple(predictions)
 
-    def _shown(self, ensemble: str, chosen: Sequence[str] | None) -> bool:
-        return chosen is None or ensemble in chosen
-
-    def _one(
+    def _describe(
         self,
         name: str,
         probabilities: np.ndarray,
+        *,
         latency_ms: float,
-        members: tuple[str, ...],
-        class_maps: np.ndarray | None,
+        members: tuple[str, ...] = (),
+        class_maps: np.ndarray | None = None,
     ) -> ModelPrediction:
-        said = describe_prediction(self.run, name, probabilities)
-        calibrated = [said["calibrated"][c] for c in self.run.class_names if said["calibrated"]]
+        described = describe_prediction(self.run, name, probabilities)
+        calibrated = described["calibrated"]
         served = self.models.get(name)
         return ModelPrediction(
             model=name,
             title=self.run.title(name),
-            predicted=said["predicted"],
+            predicted=described["predicted"],
             probabilities=probabilities,
-            calibrated=np.array(calibrated) if calibrated else None,
-            conformal_set=tuple(said["conformal_set"]),
+            calibrated=np.array([calibrated[c] for c in self.run.class_names])
+            if calibrated
+            else None,
+            conformal_set=tuple(described["conformal_set"]),
             class_maps=class_maps,
             members=members,
             latency_ms=latency_ms,
@@ -236,15 +237,21 @@ class Predictor:
             input_size_px=served.input_size_px if served else 0,
         )
 
-    def _judge(self, features: np.ndarray, decoded: Decoded) -> Judgement:
+    def _check_ood(
+        self, outputs: Mapping[str, Output], row: int, decoded: Decoded
+    ) -> Judgement | None:
+        """Whether the guard takes image `row` for what the run learned from; None without one."""
+        if self.guard is None or self.guard.model not in outputs:
+            return None
         model = self.models[self.guard.model]
-        return self.guard.judge(features, decoded, lambda pixels: model.predict(pixels).features)
+        features = outputs[self.guard.model].features[row]
+        return self.guard.check(features, decoded, lambda pixels: model.predict(pixels).features)
 
 
 def open_predictor(run: Run, load: Callable[[Run, str], ServedModel] = load_model) -> Predictor:
     """All models of a run that can be loaded, and its guard. What cannot be is in `problems`.
 
-    Models whose weights were not kept share one sentence there, under NOT_ASKED. load(run, model)
+    Models whose weights were not kept share one sentence there, under NO_WEIGHTS. load(run, model)
     may be a cached core.inference.served_model.load_model.
 
     Raises:
@@ -254,7 +261,7 @@ def open_predictor(run: Run, load: Callable[[Run, str], ServedModel] = load_mode
     need_weights(run)
     models, problems = {}, {}
     if left_out(run):
-        problems[NOT_ASKED] = left_out_sentence(run)
+        problems[NO_WEIGHTS] = left_out_sentence(run)
     for name in run.served:
         try:
             models[name] = load(run, name)
@@ -278,12 +285,12 @@ def open_predictor(run: Run, load: Callable[[Run, str], ServedModel] = load_mode
 
 
 def warm_up(predictor: Predictor) -> None:
-    """Ask every model once, so that the first person does not wait for what engines set up late."""
+    """Let every model predict once, so that nobody waits for what engines set up late."""
     for model in predictor.models.values():
         model.predict(np.zeros((1, model.input_size_px, model.input_size_px), np.uint8))
 
 
-def conformal_words(conformal_set: Sequence[str], class_names: Sequence[str]) -> str:
+def conformal_text(conformal_set: Sequence[str], class_names: Sequence[str]) -> str:
     """The classes that cannot be ruled out, such as "covid or pneumonia; the model cannot tell them
     apart here"; "" where that is not known.
     """

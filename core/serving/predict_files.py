@@ -1,4 +1,4 @@
-"""Many files through the models: read and decode ahead, ask in batches, answers in input order."""
+"""Many files through the models: read and decode ahead, predict in batches, in input order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from core.files import shown_name
@@ -15,16 +16,16 @@ from core.imageio.sandbox import decode_safely
 from core.imageio.zip_archive import MAX_ZIP_BYTES, is_zip, read_zip
 from core.serving.predict import BATCH, ImagePrediction, Predictor
 
-DECODERS = 2  # pictures decoded at once, beside the models
-AHEAD = 2 * BATCH  # pictures decoded or on the way there while the models are asked
-# A batch ends before it would hold more than this, so that large pictures do not pile up.
+DECODERS = 2  # images decoded at once, beside the models
+AHEAD = 2 * BATCH  # images decoded or on the way there while the models predict
+# A batch ends before it would hold more than this, so that large images do not pile up.
 BATCH_PIXELS = 64_000_000
 ZIP_MAGIC = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to answer about: `read` gives the file's bytes or raises ImageError."""
+    """One thing to predict: `read` gives the file's bytes or raises ImageError."""
 
     name: str
     read: Callable[[], bytes]
@@ -32,21 +33,21 @@ class Source:
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """What came of one file: an answer, or `error`, one sentence.
+    """What came of one file: a prediction, or `error`, one sentence.
 
-    sha256 of the file's bytes, None where they could not be read; decoded: the picture, kept only
+    sha256 of the file's bytes, None where they could not be read; decoded: the image, kept only
     as long as whoever reads this keeps it.
     """
 
     name: str
     sha256: str | None = None
     decoded: Decoded | None = None
-    answer: ImagePrediction | None = None
+    prediction: ImagePrediction | None = None
     error: str | None = None
 
 
 def file_sources(paths: Iterable[Path]) -> Iterator[Source]:
-    """Sources of files; a zip stands for the pictures in it, named "archive.zip/picture.png"."""
+    """Sources of files; a zip stands for the images in it, named "archive.zip/image.png"."""
     for path in paths:
         name = shown_name(path)
         try:
@@ -58,7 +59,7 @@ def file_sources(paths: Iterable[Path]) -> Iterator[Source]:
 
 
 def _read(path: Path) -> bytes:
-    """A file's bytes; a zip may be larger than a picture. Raises ImageError."""
+    """A file's bytes; a zip may be larger than an image. Raises ImageError."""
     try:
         with path.open("rb") as file:
             if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC and path.stat().st_size <= MAX_ZIP_BYTES:
@@ -69,10 +70,10 @@ def _read(path: Path) -> bytes:
 
 
 def bytes_sources(files: Iterable[tuple[str, bytes]]) -> Iterator[Source]:
-    """Sources of files that are in memory, zips unpacked one picture after the other."""
+    """Sources of files that are in memory, zips unpacked one image after the other."""
     for name, data in files:
         if not is_zip(data):
-            yield Source(name, lambda data=data: data)
+            yield Source(name, partial(bytes, data))
             continue
         try:
             for entry in read_zip(data):
@@ -80,7 +81,7 @@ def bytes_sources(files: Iterable[tuple[str, bytes]]) -> Iterator[Source]:
                 if entry.data is None:
                     yield Source(inner, _failing(str(entry.problem)))
                 else:
-                    yield Source(inner, lambda data=entry.data: data)
+                    yield Source(inner, partial(bytes, entry.data))
         except ImageError as error:
             yield Source(name, _failing(str(error)))
 
@@ -88,9 +89,9 @@ def bytes_sources(files: Iterable[tuple[str, bytes]]) -> Iterator[Source]:
 def predict_files(
     predictor: Predictor, sources: Iterable[Source], *, chosen: Sequence[str] | None = None
 ) -> Iterator[FilePrediction]:
-    """Answers in the order of `sources`, which is read only as far ahead as is decoded.
+    """Predictions in the order of `sources`, which is read only as far ahead as is decoded.
 
-    Reading and decoding (core.imageio.sandbox) run beside the models, which are asked in batches
+    Reading and decoding (core.imageio.sandbox) run beside the models, which predict in batches
     (core.serving.predict.BATCH). A file that cannot be used costs its own row and no other.
     """
     batch: list[FilePrediction] = []
@@ -100,9 +101,9 @@ def predict_files(
             batch.append(row)
             pixels += row.decoded.pixels.size if row.decoded is not None else 0
             if len(batch) >= BATCH or pixels >= BATCH_PIXELS:
-                yield from _ask(predictor, batch, chosen)
+                yield from _predict_batch(predictor, batch, chosen)
                 batch, pixels = [], 0
-        yield from _ask(predictor, batch, chosen)
+        yield from _predict_batch(predictor, batch, chosen)
 
 
 def _decoded_ahead(pool: ThreadPoolExecutor, sources: Iterable[Source]) -> Iterator[FilePrediction]:
@@ -126,13 +127,13 @@ def _decode(source: Source) -> FilePrediction:
         return FilePrediction(source.name, digest, error=str(error))
 
 
-def _ask(
+def _predict_batch(
     predictor: Predictor, batch: list[FilePrediction], chosen: Sequence[str] | None
 ) -> Iterator[FilePrediction]:
     decoded = [row.decoded for row in batch if row.decoded is not None]
-    answers = iter(predictor.predict_many(decoded, chosen=chosen)) if decoded else iter(())
+    predictions = iter(predictor.predict_many(decoded, chosen=chosen)) if decoded else iter(())
     for row in batch:
-        yield row if row.decoded is None else replace(row, answer=next(answers))
+        yield row if row.decoded is None else replace(row, prediction=next(predictions))
 
 
 def _failing(sentence: str) -> Callable[[], bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from core.runs.run import Run
-from core.serving.predict import ModelPrediction, conformal_words
+from core.serving.predict import ModelPrediction, conformal_text
 from core.serving.predict_files import FilePrediction
 
 REFUSED = "NOT ANSWERED"
@@ -28,9 +28,9 @@ def describe_file(found: FilePrediction, *, even_if_refused: bool = False) -> di
         "models": {},
         "error": found.error,
     }
-    if found.answer is None or found.decoded is None:
+    if found.prediction is None or found.decoded is None:
         return row
-    judged = found.answer.judgement
+    judged = found.prediction.judgement
     row["synthetic"] = found.decoded.synthetic
     if judged is not None:
         row["looks_like_cxr"] = judged.looks_right
@@ -40,9 +40,11 @@ def describe_file(found: FilePrediction, *, even_if_refused: bool = False) -> di
             "threshold": judged.threshold,
             "reasons": list(judged.reasons),
         }
-    if even_if_refused or not found.answer.refused:
-        names = found.answer.class_names
-        row["models"] = {own.model: describe_model(own, names) for own in found.answer.answers}
+    if even_if_refused or not found.prediction.refused:
+        names = found.prediction.class_names
+        row["models"] = {
+            own.model: describe_model(own, names) for own in found.prediction.predictions
+        }
     return row
 
 
@@ -71,7 +73,7 @@ def text_lines(run: Run, row: dict[str, Any]) -> list[str]:
     lines = []
     for name, said in row["models"].items():
         shares = said["calibrated"] or said["probabilities"]
-        words = conformal_words(said["conformal_set"], run.class_names)
+        words = conformal_text(said["conformal_set"], run.class_names)
         first = max(shares, key=shares.get)
         moved = [] if first == said["predicted"] else [f"calibrated shares put {first} first"]
         cells = [row["path"], run.title(name), said["predicted"]]

@@ -193,7 +193,7 @@ def show_image(selection: Selection, upload: uploads.Upload) -> None:
         evidence.show_map(selection, upload, answer)
     with right:
         said.show_cards(selection, answer)
-    if not answer.answers:
+    if not answer.predictions:
         return
     left, right = st.columns(2, gap="medium")
     with left:

@@ -12,7 +12,7 @@ from core.serving.predict import (
     ImagePrediction,
     ModelPrediction,
     conformal_promise,
-    conformal_words,
+    conformal_text,
 )
 from dashboard.charts.probabilities import plot_probabilities
 from dashboard.components import live_answers
@@ -37,7 +37,7 @@ def show_agreement(selection: Selection, upload: Upload, answer: ImagePrediction
             "nothing.",
             icon=":material/draw:",
         )
-    sentence = agreement_sentence(votes(answer.answers))
+    sentence = agreement_sentence(votes(answer.predictions))
     st.subheader(escape_sentence(sentence), anchor=False)
     words = [f":red[{REFUSED} These answers mean nothing.]"] if answer.refused else []
     if upload.label is not None:
@@ -92,7 +92,7 @@ def _details(selection: Selection, own: ModelPrediction, names: tuple[str, ...])
             f":orange[Calibrated, **{escape(moved[0])}** has the larger share "
             f"({percent(moved[1])}); the model's call stays {escape(own.predicted)}.]"
         )
-    inside = conformal_words(own.conformal_set, names)
+    inside = conformal_text(own.conformal_set, names)
     if inside:
         lines.append(f"Not ruled out: **{escape(inside)}**")
     if own.model:

@@ -221,20 +221,18 @@ def make_report(
     predictor: Predictor, upload: Upload, answer: ImagePrediction, typed: str = "", note: str = ""
 ) -> bytes:
     """The report's HTML; what is shown of a refused picture is marked in it."""
-    from core.serving.html_report import ReportImage, build_report
+    from core.serving.html_report import ReportImage, ReportOptions, build_report
 
     maps = {
         own.model: live_answers.occlude(predictor, upload, own)
-        for own in answer.answers
+        for own in answer.predictions
         if own.class_maps is None and not own.members
     }
     html = build_report(
         predictor.run,
         ReportImage(upload.name, upload.decoded, upload.file_sha256 or "no file", upload.label),
         answer,
-        typed=typed,
-        note=note,
-        even_if_refused=True,
+        ReportOptions(typed, note, even_if_refused=True),
         guard=predictor.guard,
         occlusion=maps,
     )

@@ -24,7 +24,7 @@ def show_guard(predictor: Predictor, upload: Upload, answer: ImagePrediction) ->
     """Say whether the picture is of the kind that the run learned from; True: show the answers."""
     judgement = answer.judgement
     if judgement is None:
-        if answer.answers:  # otherwise it is said that no model can answer
+        if answer.predictions:  # otherwise it is said that no model can answer
             _say_unguarded(predictor)
         return True
     if judgement.looks_right:

@@ -19,7 +19,7 @@ from core.inference.class_activation import (
 )
 from core.inference.occlusion import occlusion_maps
 from core.runs.missing_weights import left_out
-from core.serving.predict import NOT_ASKED, ImagePrediction, ModelPrediction, Predictor
+from core.serving.predict import NO_WEIGHTS, ImagePrediction, ModelPrediction, Predictor
 from dashboard.components.choice import choose
 from dashboard.components.markdown import escape
 from dashboard.components.sidebar import Selection
@@ -56,7 +56,7 @@ def predict_models(selection: Selection, upload: Upload) -> ImagePrediction:
     key = (upload.key, tokens.predictor_token(run), chosen)
     kept: dict = st.session_state.setdefault(_ANSWERS, {})
     if key not in kept:
-        answer = predictor.answer(upload.decoded, chosen=chosen)
+        answer = predictor.predict(upload.decoded, chosen=chosen)
         while len(kept) >= MAX_PREDICTIONS:
             kept.pop(next(iter(kept)))
         kept[key] = answer
@@ -69,8 +69,8 @@ def own_problems(selection: Selection, answer: ImagePrediction) -> list[str]:
     asked = set(chosen_models(run, selection.models))
     asked |= {member for model in asked for member in run.members(model)}
     titles = {run.title(model) for model in asked}
-    if not answer.answers or asked & set(left_out(run)):
-        titles.add(NOT_ASKED)
+    if not answer.predictions or asked & set(left_out(run)):
+        titles.add(NO_WEIGHTS)
     return [words for title, words in answer.problems.items() if title in titles]
 
 
@@ -98,7 +98,7 @@ def draw_heat(
     pixels, caption = _shown(upload, key), "No model could answer, so there is no heat map."
     slot = st.container()
     own = None
-    if answer.answers:
+    if answer.predictions:
         with slot.container(horizontal=True):
             own, label = _choose_heat(selection, upload, answer, key)
         opacity = st.slider(

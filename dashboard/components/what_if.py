@@ -241,7 +241,7 @@ def _movements(
     selection: Selection, before: ImagePrediction, after: ImagePrediction
 ) -> list[Movement]:
     """The models that answered both times, in the order of the answers."""
-    pairs = [(own, after.of(own.model)) for own in before.answers]
+    pairs = [(own, after.of(own.model)) for own in before.predictions]
     return [
         Movement(
             own.model,

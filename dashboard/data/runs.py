@@ -279,6 +279,6 @@ def load_predictor(run: Run) -> Any:
     try:
         predictor = predict.open_predictor(run, load_model)
     except artifacts.ArtifactError as error:
-        return predict.Predictor(run, {}, None, {predict.NOT_ASKED: str(error)})
+        return predict.Predictor(run, {}, None, {predict.NO_WEIGHTS: str(error)})
     predict.warm_up(predictor)
     return predictor

@@ -21,7 +21,7 @@ REFUSED_MARK = " (refused)"
 
 def voters(answer: ImagePrediction, models: Sequence[str]) -> list[ModelPrediction]:
     """The chosen models' answers that agreement is told of."""
-    return votes([own for own in answer.answers if own.model in models])
+    return votes([own for own in answer.predictions if own.model in models])
 
 
 def agreement(answer: ImagePrediction, models: Sequence[str]) -> str:

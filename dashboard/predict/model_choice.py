@@ -57,8 +57,8 @@ def plain_mean(run: Run, answers: Sequence[ModelPrediction]) -> ModelPrediction 
 
 def shown_predictions(run: Run, answer: ImagePrediction) -> list[ModelPrediction]:
     """All answers that a page shows: single models, then means, or else a plain mean."""
-    mean = plain_mean(run, answer.answers)
-    return [*answer.answers, *([mean] if mean else [])]
+    mean = plain_mean(run, answer.predictions)
+    return [*answer.predictions, *([mean] if mean else [])]
 
 
 def shown_pixels(grey: np.ndarray, side_px: int = SHOWN_SIDE_PX) -> np.ndarray:

@@ -26,7 +26,7 @@ from PIL import Image
 from core.imageio.decode import decode_image, read_image
 from core.reporting.answer_reliability import agreement_sentence, votes
 from core.runs import artifacts
-from core.serving.predict import ImagePrediction, Predictor, conformal_words, open_predictor
+from core.serving.predict import ImagePrediction, Predictor, conformal_text, open_predictor
 from tests.support.runs import CLASS_NAMES
 from tests.support.uploads import open_files
 
@@ -59,7 +59,7 @@ def phantoms(guarded_root: Path, predictor: Predictor) -> list[np.ndarray]:
     table = artifacts.load_manifest(predictor.run)
     paths = table.loc[table["split"] == "test", "path"]
     pixels = [read_image(guarded_root / "data" / "phantom" / path).pixels for path in paths]
-    kept = [one for one in pixels if not predictor.answer(decode_image(png(one))).refused]
+    kept = [one for one in pixels if not predictor.predict(decode_image(png(one))).refused]
     assert len(kept) > len(pixels) / 2, "the guard refuses what it was fitted on"
     return kept
 
@@ -154,12 +154,12 @@ def percent(share: float) -> str:
 
 def assert_answers(text: str, answer: ImagePrediction) -> None:
     """Every model's class, share and set, their mean's, and how far they agree."""
-    assert len(answer.answers) == 4
-    assert agreement_sentence(votes(answer.answers)) in text
-    for own in answer.answers:
+    assert len(answer.predictions) == 4
+    assert agreement_sentence(votes(answer.predictions)) in text
+    for own in answer.predictions:
         card = re.escape(f"{own.predicted} {percent(own.confidence)}")
         assert re.search(rf"{re.escape(own.title)}.{{0,80}}?{card}", text), (own.title, text)
-        assert conformal_words(own.conformal_set, CLASS_NAMES) in text
+        assert conformal_text(own.conformal_set, CLASS_NAMES) in text
         for share in own.shares:
             assert percent(float(share)) in text
 
@@ -241,9 +241,9 @@ def press_until(tab, name: str | re.Pattern, key: str = "Tab", most: int = 60) -
 
 def test_an_x_ray_gets_answers_and_a_report(tab, predictor, phantoms) -> None:
     data = png(phantoms[0])
-    answer = predictor.answer(decode_image(data))
+    answer = predictor.predict(decode_image(data))
     drop(tab, ("Jane Doe 1961.png", data))
-    wait_for_words(tab, agreement_sentence(votes(answer.answers)))
+    wait_for_words(tab, agreement_sentence(votes(answer.predictions)))
     wait_for_words(tab, "Report to hand over")
     tab.settle()
     text = said(tab)
@@ -260,7 +260,7 @@ def test_an_x_ray_gets_answers_and_a_report(tab, predictor, phantoms) -> None:
     name, content = download(tab, re.compile("Report to hand over"))
     assert re.fullmatch(r"report-demo-\d{8}T\d{6}Z\.html", name)
     report = Text(content.decode())
-    for own in answer.answers:
+    for own in answer.predictions:
         assert f"{own.title} says {own.predicted}, {percent(own.confidence)}" in report.text
     assert SPACES.sub(" ", answer.judgement.sentence) in report.text
     assert "Case <17>" in report.text and "Jane" not in content.decode()
@@ -269,7 +269,9 @@ def test_an_x_ray_gets_answers_and_a_report(tab, predictor, phantoms) -> None:
     asked = []
     sheet.on("request", lambda request: asked.append(request.url))
     sheet.set_content(content.decode())
-    assert sheet.get_by_role("heading", name=agreement_sentence(votes(answer.answers))).is_visible()
+    assert sheet.get_by_role(
+        "heading", name=agreement_sentence(votes(answer.predictions))
+    ).is_visible()
     assert all(url.startswith("data:") for url in asked)
     assert sheet.evaluate("getComputedStyle(document.querySelector('.two')).display") == "grid"
     sheet.close()
@@ -315,7 +317,7 @@ def test_what_if_moves_and_clear_lets_go_of_everything(
 
 def test_a_dicom_is_read_and_its_patient_is_not(tab, watched_server, predictor, phantoms) -> None:
     data = dicom(phantoms[2])
-    answer = predictor.answer(decode_image(data))
+    answer = predictor.predict(decode_image(data))
     drop(tab, ("scan.dcm", data))
     wait_for_words(tab, "Report to hand over")
     text = said(tab)
@@ -356,7 +358,7 @@ def test_bombs_get_one_sentence_that_names_the_limit(tab, watched_server, guarde
 
 def test_a_cat_is_refused_and_shown_all_the_same_by_keyboard(tab, predictor) -> None:
     data = cat()
-    answer = predictor.answer(decode_image(data))
+    answer = predictor.predict(decode_image(data))
     assert answer.refused and "it is a colour picture" in answer.judgement.reasons
     with tab.page.expect_file_chooser() as chooser:
         press_until(tab, r"upload\s+Upload")
@@ -375,14 +377,14 @@ def test_a_cat_is_refused_and_shown_all_the_same_by_keyboard(tab, predictor) -> 
     tab.settle()
     text = said(tab)
     assert_answers(text, answer)
-    assert text.count("refused picture") >= len(answer.answers), "every card is marked"
+    assert text.count("refused picture") >= len(answer.predictions), "every card is marked"
     assert f"{REFUSED} These answers mean nothing." in text
     press_until(tab, "Report to hand over")
     with tab.page.expect_download() as waiting:
         tab.page.keyboard.press("Enter")
     report = Path(waiting.value.path()).read_text("utf-8")
     assert "This does not look like a drawn chest phantom" in Text(report).text
-    assert report.count('class="mark"') > 2 * len(answer.answers)
+    assert report.count('class="mark"') > 2 * len(answer.predictions)
 
     press_until(tab, "Clear$", "Shift+Tab")
     tab.page.keyboard.press("Enter")
@@ -417,7 +419,7 @@ def test_a_zip_makes_a_table(tab, watched_server, guarded_root, predictor, phant
     assert set(by_name) == {*good, "broken.png", "cat.png"} and "five.zip" in table
     for name, picture in good.items():
         cells = list(by_name[name].values())
-        for own in predictor.answer(decode_image(picture)).answers:
+        for own in predictor.predict(decode_image(picture)).predictions:
             assert own.predicted in cells
             for share in own.probabilities:
                 near = [c for c in cells if re.fullmatch(r"[\d.e-]+", c)]
@@ -433,7 +435,7 @@ def test_a_zip_makes_a_table(tab, watched_server, guarded_root, predictor, phant
     tab.page.keyboard.press("Enter")
     wait_for_words(tab, "Report to hand over")
     tab.settle()
-    assert_answers(said(tab), predictor.answer(decode_image(good["ward/1.png"])))
+    assert_answers(said(tab), predictor.predict(decode_image(good["ward/1.png"])))
 
     tab.page.get_by_role("button", name=re.compile("Back to the table$")).click()
     tab.settle()
@@ -449,7 +451,7 @@ def test_others_are_answered_while_a_batch_runs(
     large = png(np.kron(phantoms[0], np.ones((16, 16), np.uint8)))
     many = make_zip(*((f"{k}.png", large) for k in range(500)))
     data = png(phantoms[4])
-    answer = predictor.answer(decode_image(data))
+    answer = predictor.predict(decode_image(data))
     other = visit(url=watched_server.url)
     other.open("predict", "Predict")
     drop(tab, ("many.zip", many), settle=False)  # it polls, so it never rests
@@ -457,7 +459,7 @@ def test_others_are_answered_while_a_batch_runs(
     cancel.wait_for()
     started = time.monotonic()
     drop(other, ("mine.png", data))
-    wait_for_words(other, agreement_sentence(votes(answer.answers)), 15_000)
+    wait_for_words(other, agreement_sentence(votes(answer.predictions)), 15_000)
     took = time.monotonic() - started
     wait_for_words(other, "Report to hand over")
     other.settle()

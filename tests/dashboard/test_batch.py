@@ -332,9 +332,11 @@ def test_a_row_says_what_the_single_picture_says(predictor) -> None:
     batch = batches.start_batch(predictor, files)  # through the decoding processes
     assert batch.wait(120) and batch.progress().state == "done"
     for row, (_, data) in zip(batch.rows, files, strict=True):
-        alone = predictor.answer(decode_image(data))
-        assert [own.model for own in row.answer.answers] == [own.model for own in alone.answers]
-        for own, other in zip(row.answer.answers, alone.answers, strict=True):
+        alone = predictor.predict(decode_image(data))
+        assert [own.model for own in row.answer.predictions] == [
+            own.model for own in alone.predictions
+        ]
+        for own, other in zip(row.answer.predictions, alone.predictions, strict=True):
             np.testing.assert_allclose(own.probabilities, other.probabilities, atol=1e-5)
             assert own.predicted == other.predicted
 
@@ -349,7 +351,7 @@ def test_others_are_answered_while_a_batch_runs(predictor) -> None:
     def ask() -> None:
         for _ in range(5):
             before = len(batch.rows)
-            predictor.answer(decode_image(data))
+            predictor.predict(decode_image(data))
             overtaken.append(len(batch.rows) - before)
 
     viewers = [threading.Thread(target=ask) for _ in range(4)]
@@ -429,7 +431,7 @@ def test_a_chosen_ensemble_is_the_mean_and_a_control_is_no_part_of_it() -> None:
     answer = answered("covid", "normal", "normal")
     answer = ImagePrediction(
         NAMES,
-        (*answer.answers, said("mobilenetv2_random", "covid"),
+        (*answer.predictions, said("mobilenetv2_random", "covid"),
          said("ensemble", "normal", MODELS, conformal_set=("covid", "normal"))),
     )  # fmt: skip
     row = BatchRow(1, "a", answer=answer)

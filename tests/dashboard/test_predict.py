@@ -20,7 +20,7 @@ from core.inference import served_model
 from core.inference.class_activation import class_heat, mean_heat, overlay
 from core.reporting.answer_reliability import answer_reliability
 from core.runs import artifacts
-from core.serving.predict import conformal_words, open_predictor
+from core.serving.predict import conformal_text, open_predictor
 from dashboard.components import batch
 from tests.support.rendered_images import difference, record_media, shown_pictures
 from tests.support.runs import make_run
@@ -105,22 +105,22 @@ def test_the_cards_and_bars_say_what_core_answering_says(empty_app: Path) -> Non
     path = make_run(empty_app, n=40, images=False, tiny_openvino=True, ensemble=True, folds=5)
     run = artifacts.open_run(path)
     app = upload(open_page(), "a.png", PHANTOM)
-    answer = open_predictor(run).answer(decode_image(PHANTOM))
+    answer = open_predictor(run).predict(decode_image(PHANTOM))
     alt = plain(app.get("plotly_chart")[0].proto.alt)
-    assert len(answer.answers) == 4
-    for card, own in zip(cards(app), answer.answers, strict=True):
+    assert len(answer.predictions) == 4
+    for card, own in zip(cards(app), answer.predictions, strict=True):
         assert own.calibrated is not None
         assert f"### {own.predicted} {100 * own.confidence:.1f} %" in plain(card)
-        assert f"Not ruled out: **{conformal_words(own.conformal_set, NAMES)}**" in card
+        assert f"Not ruled out: **{conformal_text(own.conformal_set, NAMES)}**" in card
         each = ", ".join(f"{n} {100 * s:.1f} %" for n, s in zip(NAMES, own.shares, strict=True))
         assert each in alt
     # Served probabilities would be other numbers.
-    assert any(abs(own.confidence - own.probabilities.max()) > 0.01 for own in answer.answers)
+    assert any(abs(own.confidence - own.probabilities.max()) > 0.01 for own in answer.predictions)
 
 
 def test_a_class_that_calibration_moves_is_said(empty_app: Path) -> None:
     path = make_run(empty_app, models=["cnn"], n=30, images=False, tiny_openvino=True)
-    own = open_predictor(artifacts.open_run(path)).answer(decode_image(PHANTOM)).answers[0]
+    own = open_predictor(artifacts.open_run(path)).predict(decode_image(PHANTOM)).predictions[0]
     k = int(own.probabilities.argmax())
     other = NAMES[(k + 1) % 3]
     # Training is said to have seen the other class hardly ever, and made up for that by weights.
@@ -130,7 +130,7 @@ def test_a_class_that_calibration_moves_is_said(empty_app: Path) -> None:
     document["calibration"]["cnn"] |= entry
     (path / "run.json").write_text(json.dumps(document))
     card = cards(upload(open_page(), "a.png", PHANTOM))[0]
-    answer = open_predictor(artifacts.open_run(path)).answer(decode_image(PHANTOM)).answers[0]
+    answer = open_predictor(artifacts.open_run(path)).predict(decode_image(PHANTOM)).predictions[0]
     assert NAMES[int(answer.calibrated.argmax())] == other and answer.predicted == NAMES[k]
     assert f"### {NAMES[k]} {100 * answer.calibrated[k]:.1f} %" in plain(card)
     assert f"**{other}** has the larger share ({100 * answer.calibrated.max():.1f} %)" in plain(
@@ -146,7 +146,7 @@ def test_a_run_without_calibration_says_so(empty_app: Path) -> None:
     (path / "run.json").write_text(json.dumps(document))
     app = upload(open_page(), "a.png", PHANTOM)
     card = cards(app)[0]
-    own = open_predictor(artifacts.open_run(path)).answer(decode_image(PHANTOM)).answers[0]
+    own = open_predictor(artifacts.open_run(path)).predict(decode_image(PHANTOM)).predictions[0]
     assert ":orange[not calibrated]" in card and "Not ruled out" not in card
     assert f"{100 * own.probabilities.max():.1f} %" in plain(card)
     assert app.get("plotly_chart")[0].proto.alt.startswith("Probabilities, this picture.")
@@ -168,7 +168,7 @@ def test_an_ensemble_is_its_members_mean_with_figures_of_its_own(
     assert not app.exception
     found = cards(app)
     assert len(found) == 4 and "ensemble" not in loaded
-    own = open_predictor(run).answer(decode_image(PHANTOM)).of("ensemble")
+    own = open_predictor(run).predict(decode_image(PHANTOM)).of("ensemble")
     assert ":gray[★] **Mean of the models**" in found[3]
     assert "mean of CNN, ResNet50, MobileNetV2" in found[3] and "Not measured" not in found[3]
     tested = answer_reliability(
@@ -485,8 +485,8 @@ def test_the_map_lies_over_the_picture_as_the_model_saw_it(
     media = record_media(monkeypatch)
     app = upload(open_page(), "a.png", PHANTOM)
     app.slider(key="predict_opacity").set_value(80).run()
-    answer = open_predictor(artifacts.open_run(demo_app / "demo")).answer(decode_image(PHANTOM))
-    own = answer.answers[0]
+    answer = open_predictor(artifacts.open_run(demo_app / "demo")).predict(decode_image(PHANTOM))
+    own = answer.predictions[0]
     heat = class_heat(own.class_maps, NAMES.index(own.predicted))
     assert shown_heat(app, media, heat) < 2
     for turned in (heat[::-1], heat[:, ::-1], heat.T, 0 * heat):
@@ -501,8 +501,8 @@ def test_the_means_map_is_the_mean_of_its_members_maps(
     app.slider(key="predict_opacity").set_value(80).run()
     app.segmented_control(key="predict_heat_model").set_value("").run()
     app.segmented_control(key="predict_heat_class").set_value("covid").run()
-    answer = open_predictor(artifacts.open_run(demo_app / "demo")).answer(decode_image(PHANTOM))
-    heats = [class_heat(own.class_maps, 0) for own in answer.answers]
+    answer = open_predictor(artifacts.open_run(demo_app / "demo")).predict(decode_image(PHANTOM))
+    heats = [class_heat(own.class_maps, 0) for own in answer.predictions]
     assert shown_heat(app, media, mean_heat(heats)) < 2
     assert min(shown_heat(app, media, heat) for heat in heats) > 2.5
     assert any("mean of its members' maps" in c.value for c in app.caption)

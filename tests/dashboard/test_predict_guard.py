@@ -190,7 +190,7 @@ def test_the_five_nearest_training_cases_with_label_and_distance(use: Run) -> No
     image_id, data = train_image(use)
     app = upload(open_page(), "a.png", data)
     found = nearest(app)
-    expected = open_predictor(use).answer(decode_image(data)).neighbours
+    expected = open_predictor(use).predict(decode_image(data)).neighbours
     assert len(found) == len(expected) == 5
     assert [one.distance for one in expected] == sorted(one.distance for one in expected)
     for text, one in zip(found, expected, strict=True):
@@ -280,7 +280,7 @@ def measured_maps(model: str, sane: bool) -> dict:
 def report(run: Run, data: bytes, **more) -> str:
     predictor = open_predictor(run)
     picture = uploads.read_upload("Doe_Jane.png", data)
-    answer = predictor.answer(picture.decoded)
+    answer = predictor.predict(picture.decoded)
     return evidence.make_report(predictor, picture, answer, **more).decode()
 
 
@@ -289,8 +289,8 @@ def test_the_report_has_the_answers_and_nothing_of_the_patient_unless_typed(
 ) -> None:
     _, data = train_image(use)
     html = report(use, data)
-    answer = open_predictor(use).answer(decode_image(data))
-    for own in answer.answers:
+    answer = open_predictor(use).predict(decode_image(data))
+    for own in answer.predictions:
         assert own.title in html and f"{100 * own.confidence:.1f}" in html
     assert "It looks like a frontal chest X-ray" in html
     assert "Doe" not in html and "Jane" not in html

@@ -38,7 +38,7 @@ def page() -> None:
     if guard is not None:
         predictor = guard(predictor)
     upload = st.session_state["test_upload"]
-    answer = predictor.answer(upload.decoded, chosen=selection.models)
+    answer = predictor.predict(upload.decoded, chosen=selection.models)
     what_if.show_what_if(selection, predictor, upload, answer)
 
 
@@ -96,9 +96,9 @@ def test_a_slider_asks_the_models_about_the_changed_picture(demo_app: Path) -> N
     pixels = apply_changes(upload.decoded.pixels, changes)
     predictor = open_predictor(open_run(demo_app / "demo"))
     decoded = replace(upload.decoded, pixels=pixels, width=96, height=120)
-    before, after = predictor.answer(upload.decoded), predictor.answer(decoded)
+    before, after = predictor.predict(upload.decoded), predictor.predict(decoded)
     alt = chart_alts(app)[1]
-    for own in before.answers:
+    for own in before.predictions:
         then = after.of(own.model)
         for name, b, a in zip(NAMES, own.shares, then.shares, strict=True):
             assert f"{name} {100 * b:.0f}\u202f% to {100 * a:.0f}\u202f%" in alt
@@ -176,7 +176,7 @@ def guarded(predictor):
     class Guard:
         model, subject, threshold = "cnn", "a frontal chest X-ray", 1.0
 
-        def judge(self, features, decoded, ask):
+        def check(self, features, decoded, predict_features):
             right = decoded.pixels.mean() < 160
             return Judgement(right, 0.5, 1.0, "It does." if right else "No: it is too bright.")
 

@@ -21,7 +21,7 @@ from core.runs.missing_weights import left_out, left_out_sentence, retrain_comma
 from core.runs.prune import SlimError, slim_run
 from core.runs.run import NOT_KEPT, Run
 from core.serving.guard.detector import load_guard
-from core.serving.predict import NOT_ASKED, open_predictor
+from core.serving.predict import NO_WEIGHTS, open_predictor
 from tests.support.audit import add_audit, add_external, change_json
 from tests.support.files import copy_workplace
 from tests.support.guard import add_guard
@@ -281,8 +281,8 @@ def test_the_guard_needs_the_model_it_looks_with(run: Run, root: Path) -> None:
     decoded = decode_image(file.read_bytes())
     with_it, _ = slim_run(run, ["mobilenetv2"])
     predictor = open_predictor(with_it)
-    assert predictor.answer(decoded).judgement is not None
-    assert list(predictor.problems) == [NOT_ASKED]
+    assert predictor.predict(decoded).judgement is not None
+    assert list(predictor.problems) == [NO_WEIGHTS]
     with pytest.raises(ArtifactError, match="weights of run demo were not kept"):
         open_predictor(slim_run(with_it)[0])
 
@@ -294,4 +294,4 @@ def test_without_that_model_nothing_is_judged_and_that_is_said(run: Run) -> None
     predictor = open_predictor(slim)
     assert predictor.guard is None and list(predictor.models) == ["cnn"]
     assert "MobileNetV2, whose features tell it, was not kept" in predictor.problems["Guard"]
-    assert "ResNet50, MobileNetV2 and Mean of the models" in predictor.problems[NOT_ASKED]
+    assert "ResNet50, MobileNetV2 and Mean of the models" in predictor.problems[NO_WEIGHTS]

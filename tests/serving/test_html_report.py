@@ -25,6 +25,7 @@ from core.inference.class_activation import class_heat, overlay
 from core.reporting.scorecard import scorecard
 from core.runs import artifacts
 from core.runs.run import Run
+from core.serving import html_report
 from core.serving.guard.detector import Guard, Judgement, Neighbour
 from core.serving.html_report import (
     MAX_NOTE,
@@ -32,7 +33,7 @@ from core.serving.html_report import (
     RESEARCH_ONLY,
     ReportError,
     ReportImage,
-    build_report,
+    ReportOptions,
     report_file_name,
 )
 from core.serving.html_report_images import MAP_OPACITY
@@ -89,6 +90,18 @@ class Page(HTMLParser):
                 with Image.open(io.BytesIO(data)) as image:
                     found.append((attrs["alt"], np.asarray(image), dict(image.info)))
         return found
+
+
+def build_report(run, image, prediction, *, guard=None, occlusion=None, checks=None, **options):
+    return html_report.build_report(
+        run,
+        image,
+        prediction,
+        ReportOptions(**options),
+        guard=guard,
+        occlusion=occlusion,
+        checks=checks,
+    )
 
 
 def words(text: str) -> str:
@@ -176,7 +189,7 @@ def test_bars_are_as_long_as_the_shares(run) -> None:
 
 def test_calibration_that_puts_another_class_first_is_said(run) -> None:
     own = one("cnn", "CNN", [0.5, 0.4, 0.1], calibrated=[0.4, 0.5, 0.1])
-    page = Page(build_report(run, make_picture(), make_answer(answers=(own,))))
+    page = Page(build_report(run, make_picture(), make_answer(predictions=(own,))))
     assert words(page.articles[0]).startswith("CNN says covid, 40.0\u202f%")
     assert "After calibration normal has the largest." in words(page.articles[0])
 
@@ -187,7 +200,7 @@ def test_controls_do_not_count_in_the_agreement(run) -> None:
         one("mobilenetv2", "MobileNetV2", [0.8, 0.1, 0.1]),
         one("mobilenetv2_random", "Control", [0.1, 0.1, 0.8]),
     )
-    text = words(Page(build_report(run, make_picture(), make_answer(answers=answers))).text)
+    text = words(Page(build_report(run, make_picture(), make_answer(predictions=answers))).text)
     assert "Both say covid." in text and "not counted in the agreement" in text
 
 
@@ -211,7 +224,7 @@ def test_worth_is_what_the_test_part_says(run) -> None:
 
 def test_a_mean_that_nobody_measured_says_so(run) -> None:
     mean = one("", "Mean of the 2", [0.5, 0.3, 0.2], members=("cnn", "resnet50"))
-    page = Page(build_report(run, make_picture(), make_answer(answers=(mean,))))
+    page = Page(build_report(run, make_picture(), make_answer(predictions=(mean,))))
     assert "Not measured: the run has no figures for it." in page.articles[0]
 
 
@@ -260,7 +273,7 @@ def test_hostile_words_stay_words(run) -> None:
     own = replace(one("nobody", HOSTILE, [0.8, 0.1, 0.1]), predicted=HOSTILE)
     answer = make_answer(
         class_names=(HOSTILE, "normal", "pneumonia"),
-        answers=(replace(own, class_maps=class_maps(1), conformal_set=(HOSTILE, "normal")),),
+        predictions=(replace(own, class_maps=class_maps(1), conformal_set=(HOSTILE, "normal")),),
         problems={HOSTILE: HOSTILE},
         judgement=replace(TAKEN, sentence=HOSTILE),
         neighbours=(Neighbour(HOSTILE, HOSTILE, HOSTILE, 0.1),),

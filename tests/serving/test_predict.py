@@ -17,7 +17,7 @@ from core.serving.guard.detector import Judgement, Neighbour
 from core.serving.predict import (
     BATCH,
     conformal_promise,
-    conformal_words,
+    conformal_text,
     open_predictor,
     warm_up,
 )
@@ -34,7 +34,7 @@ class FakeGuard:
     def __init__(self):
         self.seen = []
 
-    def judge(self, features, decoded, ask):
+    def check(self, features, decoded, ask):
         again = ask(resize_square(decoded.pixels, INPUT_SIZE_PX)[None])[0]
         self.seen.append((features, again))
         right = bool(decoded.pixels.mean() > 30)
@@ -57,8 +57,13 @@ def picture(label="covid", seed=0, size_px=96) -> Decoded:
 
 
 def test_each_model_answers_as_it_is_served_and_the_mean_is_theirs(run):
-    answer = open_predictor(run).answer(picture())
-    assert [own.model for own in answer.answers] == ["cnn", "resnet50", "mobilenetv2", "ensemble"]
+    answer = open_predictor(run).predict(picture())
+    assert [own.model for own in answer.predictions] == [
+        "cnn",
+        "resnet50",
+        "mobilenetv2",
+        "ensemble",
+    ]
     assert answer.class_names == NAMES and answer.seconds > 0 and answer.problems == {}
     for name in run.served:
         output = load_model(run, name).predict(resize_square(picture().pixels, INPUT_SIZE_PX)[None])
@@ -81,7 +86,7 @@ def test_calibrated_shares_are_those_of_the_run_by_hand(run):
         "calibration": {"cnn": {"temperature": 2.0, "prior": prior, "weighted": True}},
         "conformal": {"cnn": {"alpha": 0.1, "threshold": 0.3}},
     }
-    answer = open_predictor(replace(run, info=info)).answer(picture())
+    answer = open_predictor(replace(run, info=info)).predict(picture())
     own = answer.of("cnn")
     raised = (own.probabilities * np.array([0.1, 0.4, 0.5])) ** 0.5
     expected = raised / raised.sum()
@@ -102,8 +107,8 @@ def test_many_pictures_get_the_answers_they_would_get_alone(run):
     many = predictor.predict_many(pictures)
     assert len(many) == len(pictures)
     for n in (0, BATCH - 1, BATCH, BATCH + 2):
-        alone = predictor.answer(pictures[n])
-        for own, other in zip(alone.answers, many[n].answers, strict=True):
+        alone = predictor.predict(pictures[n])
+        for own, other in zip(alone.predictions, many[n].predictions, strict=True):
             assert own.model == other.model and own.predicted == other.predicted
             np.testing.assert_allclose(own.probabilities, other.probabilities, atol=1e-6)
             assert other.class_maps is None
@@ -112,18 +117,20 @@ def test_many_pictures_get_the_answers_they_would_get_alone(run):
 
 def test_a_choice_of_models_asks_an_ensembles_members_and_no_others(run):
     predictor = open_predictor(run)
-    assert [a.model for a in predictor.answer(picture(), chosen=["cnn"]).answers] == ["cnn"]
-    chosen = predictor.answer(picture(), chosen=["ensemble"])
-    assert [a.model for a in chosen.answers] == [*run.served, "ensemble"]
+    assert [a.model for a in predictor.predict(picture(), chosen=["cnn"]).predictions] == ["cnn"]
+    chosen = predictor.predict(picture(), chosen=["ensemble"])
+    assert [a.model for a in chosen.predictions] == [*run.served, "ensemble"]
     # All members answer, but the mean was not asked for.
-    assert [a.model for a in predictor.answer(picture(), chosen=run.served).answers] == run.served
+    assert [
+        a.model for a in predictor.predict(picture(), chosen=run.served).predictions
+    ] == run.served
 
 
 def test_the_guard_sees_its_models_features_whatever_was_chosen(run):
     guard = FakeGuard()
     predictor = replace(open_predictor(run), guard=guard)
-    answer = predictor.answer(picture(), chosen=["cnn"])
-    assert [own.model for own in answer.answers] == ["cnn"]
+    answer = predictor.predict(picture(), chosen=["cnn"])
+    assert [own.model for own in answer.predictions] == ["cnn"]
     assert not answer.refused and answer.judgement.sentence == "so it is"
     assert [near.image_id for near in answer.neighbours] == [f"image{n}" for n in range(5)]
     own = load_model(run, "resnet50").predict(resize_square(picture().pixels, INPUT_SIZE_PX)[None])
@@ -136,7 +143,7 @@ def test_the_guard_sees_its_models_features_whatever_was_chosen(run):
     for features, again in guard.seen:
         np.testing.assert_allclose(features, again, atol=1e-5)
     assert np.abs(guard.seen[-1][0] - guard.seen[-2][0]).max() > 1e-3
-    assert not open_predictor(run).answer(dark).refused  # without a guard nothing is refused
+    assert not open_predictor(run).predict(dark).refused  # without a guard nothing is refused
 
 
 def test_a_model_that_cannot_be_loaded_costs_itself_and_the_mean(run, tmp_path):
@@ -144,8 +151,8 @@ def test_a_model_that_cannot_be_loaded_costs_itself_and_the_mean(run, tmp_path):
     broken = artifacts.open_run(tmp_path / "artifacts" / "demo")
     (broken.path / "cnn" / "model.bin").write_bytes(b"changed")
     predictor = open_predictor(broken)
-    answer = predictor.answer(picture())
-    assert [own.model for own in answer.answers] == ["resnet50", "mobilenetv2"]
+    answer = predictor.predict(picture())
+    assert [own.model for own in answer.predictions] == ["resnet50", "mobilenetv2"]
     assert list(answer.problems) == ["CNN"] and "hash" in answer.problems["CNN"]
     warm_up(predictor)
     for name in ("resnet50", "mobilenetv2"):
@@ -156,16 +163,14 @@ def test_a_model_that_cannot_be_loaded_costs_itself_and_the_mean(run, tmp_path):
 
 def test_sets_in_words():
     def words(*inside):
-        return conformal_words(inside, NAMES)
+        return conformal_text(inside, NAMES)
 
     assert words() == ""
     assert words("normal") == "normal only"
     told = "covid or pneumonia; the model cannot tell them apart here"
     assert words("pneumonia", "covid") == told
     assert words(*NAMES) == "covid, normal or pneumonia; the model rules nothing out here"
-    assert (
-        conformal_words(("a", "b"), ("a", "b")) == "a or b; the model cannot tell them apart here"
-    )
+    assert conformal_text(("a", "b"), ("a", "b")) == "a or b; the model cannot tell them apart here"
 
 
 def test_the_promise_names_the_share_of_the_run(run):

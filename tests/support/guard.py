@@ -17,8 +17,8 @@ from core.runs import artifacts
 from core.runs.additions import write_guard
 from core.runs.run import Run
 from core.serving.guard.detector import CELLS
-from core.serving.guard.features import Seen, see_images
-from core.serving.guard.fit import Fitted, describe_fit, fit_candidate, pack
+from core.serving.guard.features import GuardInput, see_images
+from core.serving.guard.fit import Fitted, describe_fit, fit_candidate, pack_arrays
 from tests.support.runs import INPUT_SIZE_PX
 
 MODEL = "mobilenetv2"
@@ -69,7 +69,9 @@ def add_guard(
         model = FakeModel()
         model.name = name
         rng = np.random.default_rng(0)
-        seen = Seen(rng.normal(size=(len(rows), 8)), rng.uniform(0, 255, (len(rows), CELLS, CELLS)))
+        seen = GuardInput(
+            rng.normal(size=(len(rows), 8)), rng.uniform(0, 255, (len(rows), CELLS, CELLS))
+        )
     fitted = fit_candidate(run, model, DIRECTIONS, rows, seen, {})
     document = describe(run, fitted, rows)
     test = manifest[manifest["split"] == "test"]
@@ -94,7 +96,7 @@ def add_guard(
             },
             "nearest": {"k": 5, "n": len(test), "same_label": 0.8},
         }  # fmt: skip
-    write_guard(run, document, pack(fitted.guard))
+    write_guard(run, document, pack_arrays(fitted.guard))
     return json.loads((run.path / "guard" / "guard.json").read_text(encoding="utf-8"))
 
 

@@ -1,13 +1,13 @@
-"""Does a picture look like what a run learned from? And which training images is it most like?
+"""Does an image look like what a run learned from? And which training images is it most like?
 
-A picture passes when three numbers are at most 1, each divided by its bound:
+An image passes when three numbers are at most 1, each divided by its bound:
 
 - features: how far the features of one of the run's models lie from those of its training images
   (Mahalanobis distance in the space of the first principal components, as Lee et al. 2018, "A
   simple unified framework for detecting out-of-distribution samples and adversarial attacks",
   section 2, with one class);
 - layout: the same distance of its light and dark areas, 8 by 8 cells without mean and spread;
-- turned: its layout's distance over the smallest that the picture has as a negative or turned by
+- turned: its layout's distance over the smallest that the image has as a negative or turned by
   90, 180 or 270 degrees. Networks hardly notice either; what is upright and positive fits best so.
 
 Whatever is nearly blank, noise, in colour, or something else by its DICOM header is refused too.
@@ -37,10 +37,10 @@ from core.serving.guard.messages import (
 
 CELLS = 8  # of a layout, a side
 FEWEST_GREYS = 8.0  # spread of a layout below which it is not stretched further: a blank stays one
-# What no X-ray, CT slice or phantom comes near: see `look_at`.
+# What no X-ray, CT slice or phantom comes near: see `measure_image`.
 MIN_SPREAD, MIN_SMOOTHNESS, MAX_COLOUR = 16.0, 0.5, 0.15
 FLAT_SHARE = 0.5  # of all pixels at one grey level: a page, a chart, a screenshot
-# What a refused picture is tried as, in words that follow "it": quarter turns, then the negative.
+# What a refused image is tried as, in words that follow "it": quarter turns, then the negative.
 VARIANTS = (
     "turned by 90 degrees counterclockwise",
     "turned by 180 degrees",
@@ -51,7 +51,7 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether a picture looks right, and why not.
+    """Whether an image looks right, and why not.
 
     distance: the largest of the three numbers; threshold: 1.0. reasons: in plain words, () where
     it looks right. synthetic: the file says of itself that it is drawn, and is let through as such.
@@ -67,7 +67,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training image that is like the picture.
+    """A training image that is like the one shown.
 
     distance: between the two projected features, each of length 1: 0 the same, 1.41 nothing in
     common, 2 opposite.
@@ -100,7 +100,7 @@ class Space:
 class Guard:
     """A fitted guard. Safe to share by threads.
 
-    model: whose features it looks at, asked with pixels of input_size_px; subject: what it lets
+    model: whose features it reads, from pixels of input_size_px; subject: what it lets
     pass, in words; level: the share of real images that its bounds keep. bounds: "features" and
     "layout". projected (n, d): the training images in `features`, told by image_ids, labels,
     patient_ids (n,).
@@ -131,10 +131,10 @@ class Guard:
         own, others = measure_layouts(self.layout, layouts)
         return own / bound, others / bound
 
-    def look(self, features: np.ndarray, decoded: Decoded) -> GuardMeasurement:
-        """All that is measured of one picture; features (D,)."""
+    def measure(self, features: np.ndarray, decoded: Decoded) -> GuardMeasurement:
+        """All that is measured of one image; features (D,)."""
         own, others = self.layout_distances(read_layout(decoded.pixels)[None])
-        return look_at(
+        return measure_image(
             decoded,
             float(self.distance(features[None])[0]),
             float(own[0]),
@@ -142,24 +142,28 @@ class Guard:
             explain_facts(decoded, self.modality),
         )
 
-    def judge(
+    def check(
         self,
         features: np.ndarray,
         decoded: Decoded,
-        ask: Callable[[np.ndarray], np.ndarray],
+        predict_features: Callable[[np.ndarray], np.ndarray],
     ) -> Judgement:
-        """features (D,) of the picture by `model`; ask(pixels uint8 (n, s, s)) -> features (n, D)
-        by the same model, called only to find out why a picture was refused."""
-        look = self.look(features, decoded)
-        far = round(look.distance, 4)
+        """Whether an image looks like those that the run learned from.
+
+        features (D,) of the image by `model`; predict_features: pixels uint8 (n, s, s) -> features
+        (n, D) by the same model, called only to find out why an image was refused.
+        """
+        measured = self.measure(features, decoded)
+        distance = round(measured.distance, 4)
         if decoded.synthetic:
-            sentence = synthetic_sentence(self.subject, look)
-            return Judgement(True, far, self.threshold, sentence, (), True)
-        if look.passes:
-            return Judgement(True, far, self.threshold, looks_like(self.subject, look, self.level))
-        fits = "" if look.plain_reasons else self._fitting_variant(decoded, ask)
-        reasons = look.reasons(fits, VARIANTS[self._best_variant(decoded)])
-        return Judgement(False, far, self.threshold, refusal(self.subject, reasons), reasons)
+            sentence = synthetic_sentence(self.subject, measured)
+            return Judgement(True, distance, self.threshold, sentence, (), True)
+        if measured.passes:
+            sentence = looks_like(self.subject, measured, self.level)
+            return Judgement(True, distance, self.threshold, sentence)
+        variant = "" if measured.plain_reasons else self._fitting_variant(decoded, predict_features)
+        reasons = measured.reasons(variant, VARIANTS[self._best_variant(decoded)])
+        return Judgement(False, distance, self.threshold, refusal(self.subject, reasons), reasons)
 
     def nearest(self, features: np.ndarray, k: int = 5) -> list[Neighbour]:
         """The k training images most like features (D,), the most alike first."""
@@ -179,11 +183,13 @@ class Guard:
         _, others = self.layout_distances(read_layout(decoded.pixels)[None])
         return int(others[0].argmin())
 
-    def _fitting_variant(self, decoded: Decoded, ask: Callable[[np.ndarray], np.ndarray]) -> str:
-        """What would have to be done for the picture to pass, "" where nothing of it would do."""
+    def _fitting_variant(
+        self, decoded: Decoded, predict_features: Callable[[np.ndarray], np.ndarray]
+    ) -> str:
+        """What would have to be done for the image to pass, "" where nothing of it would do."""
         square = resize_square(decoded.pixels, self.input_size_px)
         variants = np.ascontiguousarray(vary(square[None])[0])
-        distances = self.distance(ask(variants))
+        distances = self.distance(predict_features(variants))
         own, others = self.layout_distances(np.stack([read_layout(one) for one in variants]))
         worst = np.maximum.reduce([distances, own, rotated_ratio(own, others)])
         best = int(worst.argmin())
@@ -206,15 +212,15 @@ def rotated_ratio(own: np.ndarray, others: np.ndarray) -> np.ndarray:
     return own / np.maximum(others.min(axis=1), 1e-9)
 
 
-def vary(pictures: np.ndarray) -> np.ndarray:
-    """The VARIANTS of square grey pictures (n, s, s) in 0..255: (n, 4, s, s)."""
-    turned = [np.rot90(pictures, quarter, axes=(1, 2)) for quarter in (1, 2, 3)]
-    return np.stack([*turned, 255 - pictures], axis=1)
+def vary(images: np.ndarray) -> np.ndarray:
+    """The VARIANTS of square grey images (n, s, s) in 0..255: (n, 4, s, s)."""
+    turned = [np.rot90(images, quarter, axes=(1, 2)) for quarter in (1, 2, 3)]
+    return np.stack([*turned, 255 - images], axis=1)
 
 
 def read_layout(pixels: np.ndarray) -> np.ndarray:
     """Mean greys of grey uint8 (height, width) in CELLS by CELLS cells, float64."""
-    # Every few pixels of a large picture do: the cells are coarse, and people wait.
+    # Every few pixels of a large image do: the cells are coarse, and people wait.
     step = max(1, min(pixels.shape) // 256)
     small = resize_square(pixels[::step, ::step], 4 * CELLS).astype(np.float64)
     return small.reshape(CELLS, 4, CELLS, 4).mean(axis=(1, 3))
@@ -236,7 +242,7 @@ def chords(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(2 - 2 * a @ b.T, 0, None))
 
 
-def look_at(
+def measure_image(
     decoded: Decoded, features: float, layout: float, turned: float, facts: tuple[str, ...]
 ) -> GuardMeasurement:
     """The measured distances with what the pixels alone tell.
@@ -288,8 +294,8 @@ def load_guard(run: Run) -> Guard | None:
         return None
     document, arrays = found
     # Whether the model's files are the same is no question where they were not kept.
-    asked = document["model_files"] if document["model"] not in left_out(run) else {}
-    for model_file, digest in asked.items():
+    files = document["model_files"] if document["model"] not in left_out(run) else {}
+    for model_file, digest in files.items():
         if run.info["files"].get(model_file) != digest:
             raise ArtifactError(
                 f"The guard of run {run.name} was fitted on another {model_file} than the run has; "

@@ -1,4 +1,4 @@
-"""What a guard keeps and refuses, counted: test images by class and kind, other pictures by kind.
+"""What a guard accepts and refuses, counted: test images by class and kind, other pictures by kind.
 
 Every share stands with its count and a Wilson interval over patients (or over pictures, where cuts
 of one are tried), since images of one patient are not independent.
@@ -54,13 +54,13 @@ def measure_guard(
     if test.empty:
         missing.append("acceptance on test: none of the run's test images is here")
     else:
-        kept, features, test = _run_guard_on_table(guard, model, root, test, "Test images")
+        accepted, features, test = _run_guard_on_table(guard, model, root, test, "Test images")
         acceptance = {
             "test": {
-                "all": acceptance_rate(kept, test["patient_id"]),
-                "classes": by_value(kept, test["label"], test["patient_id"]),
-                "columns": _by_column(kept, test, root, missing),
-                "refused": test["image_id"][~kept].tolist(),
+                "all": acceptance_rate(accepted, test["patient_id"]),
+                "classes": by_value(accepted, test["label"], test["patient_id"]),
+                "columns": _by_column(accepted, test, root, missing),
+                "refused": test["image_id"][~accepted].tolist(),
             },
             "elsewhere": _external_rows(run, guard, model, data_root),
         }
@@ -70,16 +70,16 @@ def measure_guard(
     refusal = {}
     setting = Setting(run, test, root, data_root, REPORT_SEED)
     for name, kind in kinds_for(run.modality).items():
+        reason = "no such picture is here"
         try:
-            trials = kind.make(setting)
-            row = refused_rate(_run_guard(guard, model, trials, kind.title))
+            found = _run_guard(guard, model, kind.make(setting), kind.title)
         except (TrialError, DatasetError) as error:
-            row = str(error).rstrip(".")
-        if not isinstance(row, dict) or row["n"] == 0:
-            reason = row if isinstance(row, str) else "no such picture is here"
+            found, reason = [], str(error).rstrip(".")
+        if found:
+            head = {"title": kind.title, "looked_at": kind.looked_at}
+            refusal[name] = head | refused_rate(found)
+        else:
             missing.append(f"{kind.title}: {reason}")
-            continue
-        refusal[name] = {"title": kind.title, "looked_at": kind.looked_at, **row}
     for sentence in missing:
         logger.warning(f"Not measured: {sentence}.")
     return {
@@ -100,31 +100,31 @@ def _run_guard(
     found = []
     with progress(None, title, "picture") as bar:
         for trial in trials:
-            found.append((trial.picture, _look(guard, model, trial)[1]))
+            found.append((trial.picture, _measure(guard, model, trial)[1]))
             bar.update(1)
     return found
 
 
-def _look(guard: Guard, model: ServedModel, trial: Trial) -> tuple[np.ndarray, GuardMeasurement]:
+def _measure(guard: Guard, model: ServedModel, trial: Trial) -> tuple[np.ndarray, GuardMeasurement]:
     square = resize_square(trial.decoded.pixels, model.input_size_px)
     features = model.predict(square[None]).features[0]
-    return features, guard.look(features, trial.decoded)
+    return features, guard.measure(features, trial.decoded)
 
 
 def _run_guard_on_table(
     guard: Guard, model: ServedModel, root: Path, table: pd.DataFrame, title: str
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Which images of a table pass (n,), their features (n, D), and the rows that can be read."""
-    kept, features, rows = [], [], []
+    passed, features, rows = [], [], []
     with progress(len(table), title, "image") as bar:
         for number in range(len(table)):
             bar.update(1)
             for trial in read_table(root, table.iloc[number : number + 1]):
-                vector, look = _look(guard, model, trial)
+                vector, measured = _measure(guard, model, trial)
                 rows.append(number)
                 features.append(vector)
-                kept.append(look.passes)
-    return np.array(kept, dtype=bool), np.array(features), table.iloc[rows].reset_index(drop=True)
+                passed.append(measured.passes)
+    return np.array(passed, dtype=bool), np.array(features), table.iloc[rows].reset_index(drop=True)
 
 
 def _agreement(guard: Guard, features: np.ndarray, test: pd.DataFrame) -> float:
@@ -135,7 +135,7 @@ def _agreement(guard: Guard, features: np.ndarray, test: pd.DataFrame) -> float:
 
 
 def _by_column(
-    kept: np.ndarray, test: pd.DataFrame, root: Path, missing: list[str]
+    accepted: np.ndarray, test: pd.DataFrame, root: Path, missing: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Acceptance by the columns source and view of the data set's table, where it has them."""
     try:
@@ -148,7 +148,7 @@ def _by_column(
     if "source" not in found:
         missing.append("acceptance by source: the data set names none or one only")
     return {
-        name: by_value(kept, pd.Series(values, dtype=object), test["patient_id"])
+        name: by_value(accepted, pd.Series(values, dtype=object), test["patient_id"])
         for name, values in found.items()
     }
 
@@ -166,15 +166,15 @@ def _external_rows(
         same = dataset.modality == run.modality and name != run.info["dataset"]["name"]
         if not same or not root.is_dir():
             continue
-        kept, _, table = _run_guard_on_table(
+        accepted, _, table = _run_guard_on_table(
             guard, model, root, load_table(dataset, root), dataset.title
         )
         if len(table):
             found[name] = {
                 "title": dataset.title,
                 "note": EXTERNAL_NOTE,
-                "all": acceptance_rate(kept, table["patient_id"]),
-                "classes": by_value(kept, table["label"], table["patient_id"]),
+                "all": acceptance_rate(accepted, table["patient_id"]),
+                "classes": by_value(accepted, table["label"], table["patient_id"]),
             }
     return found
 
@@ -182,18 +182,20 @@ def _external_rows(
 # ------------------------------------------------------------------------------ counting
 
 
-def acceptance_rate(kept: np.ndarray, patients: pd.Series) -> dict[str, Any]:
-    """{n, n_patients, share, low, high} of images kept (n,) bool; Wilson over the patients."""
+def acceptance_rate(accepted: np.ndarray, patients: pd.Series) -> dict[str, Any]:
+    """{n, n_patients, share, low, high} of images accepted (n,) bool; Wilson over the patients."""
     n_patients = int(patients.nunique())
-    share = float(np.mean(kept))
+    share = float(np.mean(accepted))
     low, high = wilson_interval(share * n_patients, n_patients)
-    return {"n": len(kept), "n_patients": n_patients, "share": share, "low": low, "high": high}
+    return {"n": len(accepted), "n_patients": n_patients, "share": share, "low": low, "high": high}
 
 
-def by_value(kept: np.ndarray, values: pd.Series, patients: pd.Series) -> dict[str, Any]:
+def by_value(accepted: np.ndarray, values: pd.Series, patients: pd.Series) -> dict[str, Any]:
     """acceptance_rate of the images of each value, the most frequent first."""
     return {
-        str(value): acceptance_rate(kept[(values == value).to_numpy()], patients[values == value])
+        str(value): acceptance_rate(
+            accepted[(values == value).to_numpy()], patients[values == value]
+        )
         for value in values.value_counts().index
     }
 
@@ -204,11 +206,11 @@ def refused_rate(found: list[tuple[str, GuardMeasurement]]) -> dict[str, Any]:
     n: all that was tried, cuts of one picture included. passed: which got through, the first few.
     by: how many each of the measures alone would have refused.
     """
-    refused = np.array([not look.passes for _, look in found], dtype=bool)
+    refused = np.array([not one.passes for _, one in found], dtype=bool)
     pictures = len({picture for picture, _ in found})
     share = float(refused.mean()) if len(refused) else 0.0
     low, high = wilson_interval(share * pictures, pictures)
-    looks = [look for _, look in found]
+    measured = [one for _, one in found]
     return {
         "n": len(found),
         "pictures": pictures,
@@ -217,11 +219,13 @@ def refused_rate(found: list[tuple[str, GuardMeasurement]]) -> dict[str, Any]:
         "low": low,
         "high": high,
         "by": {
-            "features": sum(look.features > 1 for look in looks),
-            "layout": sum(look.layout > 1 for look in looks),
-            "turned": sum(look.turned > 1 for look in looks),
-            "plain": sum(bool(look.plain_reasons) for look in looks),
+            "features": sum(one.features > 1 for one in measured),
+            "layout": sum(one.layout > 1 for one in measured),
+            "turned": sum(one.turned > 1 for one in measured),
+            "plain": sum(bool(one.plain_reasons) for one in measured),
         },
-        "median_distance": float(np.median([look.distance for look in looks])) if looks else None,
-        "passed": [picture for picture, look in found if look.passes][:MOST_NAMED],
+        "median_distance": float(np.median([one.distance for one in measured]))
+        if measured
+        else None,
+        "passed": [picture for picture, one in found if one.passes][:MOST_NAMED],
     }

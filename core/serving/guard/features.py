@@ -1,4 +1,4 @@
-"""Pictures as a guard sees them: features by a served model, and layouts."""
+"""Images as a guard sees them: features by a served model, and layouts."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ class GuardError(UserError):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Pictures as a guard sees them: features (n, D) and layouts (n, CELLS, CELLS)."""
+class GuardInput:
+    """Images as a guard sees them: features (n, D) and layouts (n, CELLS, CELLS)."""
 
     features: np.ndarray
     layouts: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Seen:
-        return Seen(self.features[rows], self.layouts[rows])
+    def take(self, rows: np.ndarray) -> GuardInput:
+        return GuardInput(self.features[rows], self.layouts[rows])
 
 
 def see_images(
     model: ServedModel, rows: pd.DataFrame, root: Path, what: str
-) -> tuple[pd.DataFrame, Seen]:
+) -> tuple[pd.DataFrame, GuardInput]:
     """The rows whose images can be read, and those images as the model sees them."""
-    readable, squares, parts, layouts = [], [], [], []
+    readable, parts, layouts = [], [], []
+    squares: list[np.ndarray] = []
 
-    def ask() -> None:
+    def predict_batch() -> None:
         if squares:
             parts.append(model.predict(np.stack(squares)).features)
             squares.clear()
@@ -60,15 +61,15 @@ def see_images(
             layouts.append(read_layout(pixels))
             squares.append(resize_square(pixels, model.input_size_px))
             if len(squares) == BATCH:
-                ask()
-        ask()
+                predict_batch()
+        predict_batch()
     if not readable:
         raise GuardError(f"None of the {len(rows)} images can be read; check {root}.")
-    kept = rows.iloc[readable].reset_index(drop=True)
-    return kept, Seen(np.concatenate(parts).astype(np.float64), np.stack(layouts))
+    known = rows.iloc[readable].reset_index(drop=True)
+    return known, GuardInput(np.concatenate(parts).astype(np.float64), np.stack(layouts))
 
 
-def see_trials(model: ServedModel, trials: Sequence[Trial]) -> Seen:
+def see_trials(model: ServedModel, trials: Sequence[Trial]) -> GuardInput:
     """Pictures of other things as the model sees them."""
     parts = []
     for start in range(0, len(trials), BATCH):
@@ -76,14 +77,14 @@ def see_trials(model: ServedModel, trials: Sequence[Trial]) -> Seen:
         squares = [resize_square(t.decoded.pixels, model.input_size_px) for t in some]
         parts.append(model.predict(np.stack(squares)).features)
     layouts = np.stack([read_layout(trial.decoded.pixels) for trial in trials])
-    return Seen(np.concatenate(parts).astype(np.float64), layouts)
+    return GuardInput(np.concatenate(parts).astype(np.float64), layouts)
 
 
-def look_at_negatives(
+def read_negatives(
     model: ServedModel, setting: Setting, names: Sequence[str]
-) -> dict[str, Seen]:
+) -> dict[str, GuardInput]:
     """The kinds of pictures that a guard is chosen on, as far as they are here."""
-    looked = {}
+    inputs = {}
     for name in names:
         try:
             trials = list(KINDS[name].make(setting))
@@ -91,5 +92,5 @@ def look_at_negatives(
             logger.info(f"{KINDS[name].title}: not looked at when choosing, {error}.")
             continue
         if trials:
-            looked[name] = see_trials(model, trials)
-    return looked
+            inputs[name] = see_trials(model, trials)
+    return inputs

@@ -38,7 +38,7 @@ from core.serving.guard.detector import (
     measure_layouts,
     rotated_ratio,
 )
-from core.serving.guard.features import GuardError, Seen, look_at_negatives, see_images
+from core.serving.guard.features import GuardError, GuardInput, read_negatives, see_images
 from core.serving.guard.messages import SUBJECTS
 from core.serving.guard.negatives import LOOKED_AT, Setting
 
@@ -102,29 +102,29 @@ def fit_guard(
         model = load_model(run, name)
         rows, seen = see_images(model, learned, root, f"Training images, {run.title(name)}")
         val = rows[rows["split"] == "val"]
-        looked = look_at_negatives(
+        negatives = read_negatives(
             model, Setting(run, val, root, data_root, DEVELOPMENT_SEED), LOOKED_AT
         )
         n_train = int((rows["split"] == "train").sum())
         for directions in directions_to_try(seen.features.shape[1], n_train):
-            fitted = fit_candidate(run, model, directions, rows, seen, looked)
-            alone = features_alone(fitted.guard, looked)
-            choice.append(
-                {"model": name, "directions": directions, "refusal": fitted.refusal,
-                 "mean": fitted.score, "features_alone": alone, "kept": "no"}
-            )  # fmt: skip
+            fitted = fit_candidate(run, model, directions, rows, seen, negatives)
+            alone = features_alone(fitted.guard, negatives)
+            row = {"model": name, "directions": directions, "refusal": fitted.refusal}
+            choice.append(row | {"mean": fitted.score, "features_alone": alone, "kept": "no"})
             logger.info(
                 f"{run.title(name)}, {directions} directions: refuses {percent(fitted.score)} of "
                 f"the kinds looked at (its features alone {percent(alone)})."
             )
             if best is None or fitted.score > best[0].score:
                 best = fitted, model, rows
+    if best is None:
+        raise GuardError(f"Run {run.name} has no model whose features a guard could read.")
     fitted, model, rows = best
     for row in choice:
         if (row["model"], row["directions"]) == (model.name, fitted.directions):
             row["kept"] = "yes"
     document = describe_fit(run, fitted, rows, choice)
-    return document, pack(fitted.guard), model
+    return document, pack_arrays(fitted.guard), model
 
 
 def models_to_try(run: Run) -> list[str]:
@@ -164,7 +164,7 @@ def fit_layouts(layouts: np.ndarray) -> Space:
 
 
 def fit_parts(
-    run: Run, model: ServedModel, directions: int, train: pd.DataFrame, seen: Seen
+    run: Run, model: ServedModel, directions: int, train: pd.DataFrame, seen: GuardInput
 ) -> Guard:
     """A guard without bounds (both 1) fitted on these images."""
     space = fit_space(seen.features, directions)
@@ -184,7 +184,7 @@ def fit_parts(
     )
 
 
-def measure(guard: Guard, seen: Seen) -> np.ndarray:
+def measure(guard: Guard, seen: GuardInput) -> np.ndarray:
     """features, layout and turned of pictures, not divided by any bound but 1: (n, 3)."""
     own, others = measure_layouts(guard.layout, seen.layouts)
     columns = [guard.features.mahalanobis(seen.features), own, rotated_ratio(own, others)]
@@ -196,8 +196,8 @@ def fit_candidate(
     model: ServedModel,
     directions: int,
     rows: pd.DataFrame,
-    seen: Seen,
-    looked: dict[str, Seen],
+    seen: GuardInput,
+    negatives: dict[str, GuardInput],
 ) -> Fitted:
     """Fit on train, set the bounds out of fold on train and val, try on the pictures looked at."""
     is_train = (rows["split"] == "train").to_numpy()
@@ -210,7 +210,7 @@ def fit_candidate(
     guard = replace(guard, bounds=bounds)
     refusal = {
         name: float((~passes(measure(guard, others), bounds)).mean())
-        for name, others in looked.items()
+        for name, others in negatives.items()
     }
     return Fitted(guard, threshold, refusal)
 
@@ -237,7 +237,7 @@ def set_bounds(
     ranked = np.sort(measured[:, :2], axis=0)
     # Most of the images are kept only at the last ranks, so the search begins there.
     rank = n - 1
-    while rank > 0 and _kept(measured, ranked[rank - 1]) >= needed:
+    while rank > 0 and _count_passing(measured, ranked[rank - 1]) >= needed:
         rank -= 1
     bounds = {"features": float(ranked[rank, 0]), "layout": float(ranked[rank, 1])}
     widened, medians = 1.0, {}
@@ -247,41 +247,41 @@ def set_bounds(
             "val": float(np.median(measured[~is_train, 0])),
         }
         widened = max(1.0, medians["val"] / max(medians["train"], 1e-12))
-    kept = passes(measured, bounds)
+    passing = passes(measured, bounds)
     bounds = {**bounds, "features": bounds["features"] * widened}
-    wide = passes(measured, bounds)
+    passing_wide = passes(measured, bounds)
     return bounds, {
         "n": n,
         "folds": FOLDS,
         "rank": rank + 1,
-        "kept_out_of_fold": float(kept.mean()),
+        "kept_out_of_fold": float(passing.mean()),
         "medians": medians,
         "widened": widened,
-        "kept_in_the_end": float(wide.mean()),
-        "kept_of_val": float(wide[~is_train].mean()) if not is_train.all() else None,
+        "kept_in_the_end": float(passing_wide.mean()),
+        "kept_of_val": float(passing_wide[~is_train].mean()) if not is_train.all() else None,
         "turned_n": int((measured[:, 2] > 1).sum()),
     }
 
 
-def _kept(measured: np.ndarray, bounds: np.ndarray) -> int:
+def _count_passing(measured: np.ndarray, bounds: np.ndarray) -> int:
     return int(((measured[:, :2] <= bounds).all(axis=1) & (measured[:, 2] <= 1)).sum())
 
 
 def passes(measured: np.ndarray, bounds: dict[str, float]) -> np.ndarray:
     """Which rows of measured (n, 3) keep all three bounds: (n,) bool."""
-    return (measured <= [bounds["features"], bounds["layout"], 1.0]).all(axis=1)
+    return np.all(measured <= [bounds["features"], bounds["layout"], 1.0], axis=1)
 
 
-def features_alone(guard: Guard, looked: dict[str, Seen]) -> float:
+def features_alone(guard: Guard, negatives: dict[str, GuardInput]) -> float:
     """Mean share of the pictures looked at that the features alone refuse, at the same bound."""
-    shares = [(guard.distance(seen.features) > 1).mean() for seen in looked.values()]
+    shares = [(guard.distance(seen.features) > 1).mean() for seen in negatives.values()]
     return float(np.mean(shares)) if shares else 0.0
 
 
 # ------------------------------------------------------------------------------ files
 
 
-def pack(guard: Guard) -> dict[str, np.ndarray]:
+def pack_arrays(guard: Guard) -> dict[str, np.ndarray]:
     """The arrays of guard.npz, numbers as float32."""
     arrays = {
         f"{name}_{part}": getattr(getattr(guard, name), part).astype(np.float32)

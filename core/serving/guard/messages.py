@@ -1,4 +1,4 @@
-"""What a guard says: why a picture is refused, in plain words, and how far one is that passes."""
+"""What a guard says: why an image is refused, in plain words, and how far one is that passes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PARTS = frozenset(_PARTS.split())
 
 @dataclass(frozen=True)
 class GuardMeasurement:
-    """What was measured of one picture; the numbers are divided by their bounds.
+    """What was measured of one image; the numbers are divided by their bounds.
 
     features, layout, turned: see core.serving.guard.detector. facts: what its header says that
     speaks against it. blank, noise, colour speak against it too; flat only explains.
@@ -70,7 +70,7 @@ class GuardMeasurement:
 
     @property
     def plain_reasons(self) -> tuple[str, ...]:
-        """Reasons that need no further look at the picture."""
+        """Reasons that need no further measurement."""
         reasons = list(self.facts)
         if self.blank:
             reasons.append("it has almost one grey level only")
@@ -85,7 +85,7 @@ class GuardMeasurement:
         return self.distance <= 1 and not self.plain_reasons
 
     def reasons(self, fits: str, nearest: str) -> tuple[str, ...]:
-        """Why the picture is refused, the plainest first.
+        """Why the image is refused, the plainest first.
 
         fits: what would have to be done for it to pass, "" for nothing; nearest: which of those
         comes nearest all the same.
@@ -120,7 +120,7 @@ class GuardMeasurement:
 
 
 def explain_facts(decoded: Decoded, modality: str) -> tuple[str, ...]:
-    """What the DICOM header says that speaks against the picture; () without such a header.
+    """What the DICOM header says that speaks against the image; () without such a header.
 
     Only words of the lists above are repeated, never a header's own text.
     """
@@ -145,27 +145,27 @@ def explain_facts(decoded: Decoded, modality: str) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def looks_like(subject: str, look: GuardMeasurement, level: float) -> str:
-    """The sentence about a picture that passes."""
+def looks_like(subject: str, measured: GuardMeasurement, level: float) -> str:
+    """The sentence about an image that passes."""
     return (
-        f"It looks like {subject} (distance {look.distance:.2f} of the 1.0 that "
+        f"It looks like {subject} (distance {measured.distance:.2f} of the 1.0 that "
         f"{percent(level, 0)} of real ones keep)."
     )
 
 
 def refusal(subject: str, reasons: tuple[str, ...]) -> str:
-    """The sentence about a picture that is refused."""
+    """The sentence about an image that is refused."""
     return f"This does not look like {subject}: {'; '.join(reasons)}."
 
 
-def synthetic_sentence(subject: str, look: GuardMeasurement) -> str:
-    """The sentence about a picture that says of itself that it is drawn."""
-    measured = (
-        f"it would pass as {subject} too" if look.passes else f"it does not pass as {subject}"
+def synthetic_sentence(subject: str, measured: GuardMeasurement) -> str:
+    """The sentence about an image that says of itself that it is drawn."""
+    verdict = (
+        f"it would pass as {subject} too" if measured.passes else f"it does not pass as {subject}"
     )
     return (
         "SYNTHETIC: a drawn phantom, let through as such; by what is measured "
-        f"{measured} (distance {look.distance:.2f}, 1.0 is the bound)."
+        f"{verdict} (distance {measured.distance:.2f}, 1.0 is the bound)."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -232,7 +233,7 @@ def _changed(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Setting], 
 
 def _turned(setting: Setting) -> Iterator[Trial]:
     for quarters in (1, 2, 3):
-        yield from _changed(lambda pixels, k=quarters: np.rot90(pixels, k))(setting)
+        yield from _changed(partial(np.rot90, k=quarters))(setting)
 
 
 def _framed(setting: Setting) -> Iterator[Trial]:

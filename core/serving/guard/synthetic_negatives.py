@@ -125,7 +125,7 @@ def _words(rng: np.random.Generator, n: int) -> str:
     return " ".join(_WORDS[k] for k in rng.integers(0, len(_WORDS), n))
 
 
-def _font(size: int) -> ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size=size)
 
 
@@ -218,7 +218,7 @@ def draw_noise(rng: np.random.Generator) -> np.ndarray:
 def draw_blank(rng: np.random.Generator) -> np.ndarray:
     """One grey level, a slope of grey, or a plain field with faint noise."""
     kind = int(rng.integers(4))
-    level = float(rng.choice([0, 255, rng.integers(256)]))
+    level = float(rng.choice([0, 255, int(rng.integers(256))]))
     y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / SIDE_PX
     if kind < 2:
         return np.full((SIDE_PX, SIDE_PX), level, np.uint8)

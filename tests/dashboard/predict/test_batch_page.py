@@ -94,7 +94,7 @@ def guarded(predictor):
     class Guard:
         model, subject, threshold = "cnn", "a frontal chest X-ray", 1.0
 
-        def judge(self, features, decoded, ask):
+        def check(self, features, decoded, predict_features):
             if decoded.width == 90:
                 return Judgement(False, 2.0, 1.0, "No: a cat.", ("it is a cat",))
             return Judgement(True, 0.5, 1.0, "It does.")

@@ -49,7 +49,7 @@ def judging(whole: Path):
 
     def judge(decoded: Decoded):
         square = resize_square(decoded.pixels, model.input_size_px)
-        return made.judge(model.predict(square[None]).features[0], decoded, ask)
+        return made.check(model.predict(square[None]).features[0], decoded, ask)
 
     return judge, asked
 
@@ -149,7 +149,7 @@ def test_smoothness_and_blankness() -> None:
     assert detector.smoothness(stripes.astype(np.uint8)) < 0.2  # alike across, not down
 
     def blank(pixels: np.ndarray) -> bool:
-        return detector.look_at(as_decoded(pixels), 0, 0, 0, ()).blank
+        return detector.measure_image(as_decoded(pixels), 0, 0, 0, ()).blank
 
     assert blank(np.full((64, 64), 200, np.uint8)) and not blank(slope)
     assert blank((x[:64, :64] % 16).astype(np.uint8))  # 16 levels: 0 to 15

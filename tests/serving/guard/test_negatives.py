@@ -20,7 +20,7 @@ from core.serving.guard import fit as guard_fit
 from core.serving.guard import negatives, synthetic_negatives
 from core.serving.guard.detector import CELLS, load_guard
 from core.serving.guard.evaluate import acceptance_rate, by_value, refused_rate
-from core.serving.guard.features import Seen
+from core.serving.guard.features import GuardInput
 from core.serving.guard.fit import directions_to_try, fit_guard, group_folds, models_to_try
 from core.serving.guard.messages import GuardMeasurement
 from core.serving.guard.negatives import (
@@ -171,7 +171,7 @@ def test_bounds_are_set_on_images_that_their_fold_was_not_fitted_on(tmp_path, mo
     rows = manifest[manifest["split"] != "test"].reset_index(drop=True)
     rng = np.random.default_rng(0)
     features = rng.normal(size=(len(rows), 8))
-    seen = Seen(features, rng.uniform(0, 255, (len(rows), CELLS, CELLS)))
+    seen = GuardInput(features, rng.uniform(0, 255, (len(rows), CELLS, CELLS)))
     fitted_on, measured = [], []
     fit_parts, measure = guard_fit.fit_parts, guard_fit.measure
 
