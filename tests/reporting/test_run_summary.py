@@ -1,4 +1,4 @@
-"""The table of a run, and the README that shows the release run's."""
+"""The table of a run, and the pages that show the release run's."""
 
 import re
 from pathlib import Path
@@ -8,14 +8,15 @@ import pytest
 from core.evaluation.published_protocol import judge_target, published_table
 from core.files import write_json
 from core.reporting.run_summary import summarise_run
-from core.reporting.scorecard.scorecard import build_scorecard
-from core.runs import artifacts
+from core.reporting.scorecard.scorecard import FAILED, build_scorecard
+from core.runs import additions, artifacts
 from tests.support.audit import add_audit, add_external
 from tests.support.cross_validation import make_folded_run
 from tests.support.runs import make_run
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = ROOT / "artifacts" / "release"
+README = ROOT / "README.md"
 
 
 def test_rows_hold_the_figures_of_metrics_json(tmp_path):
@@ -95,11 +96,52 @@ def test_a_run_that_leaks_says_so_first(tmp_path):
     assert text.startswith("**LEAKS: 44\u202f% of test images share a patient with training.**")
 
 
-@pytest.mark.skipif(not RELEASE.is_dir(), reason="artifacts/release is not there")
-def test_the_readme_shows_the_release_run_as_it_is():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.search(r"<!-- release -->\n(.*?)<!-- /release -->", readme, re.DOTALL)
-    assert shown is not None, "README.md needs <!-- release --> … <!-- /release -->"
+needs_release = pytest.mark.skipif(not RELEASE.is_dir(), reason="artifacts/release is not there")
+
+
+@needs_release
+def test_the_results_page_shows_the_release_run_as_it_is():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- release -->\n(.*?)<!-- /release -->", page, re.DOTALL)
+    assert shown is not None, "docs/results.md needs <!-- release --> … <!-- /release -->"
     assert shown[1].strip() == summarise_run(artifacts.open_run(RELEASE)).strip(), (
         "Put what `python -m core summary --run release` prints between the two marks."
     )
+
+
+def cell(figures: dict, key: str) -> str:
+    low, high = (figures["intervals"][key][end] for end in ("low", "high"))
+    return f"{100 * figures[key]:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+@needs_release
+def test_the_readme_has_five_rows_of_the_release_run_and_its_weak_sides():
+    run = artifacts.open_run(RELEASE)
+    (name,) = additions.list_external(run)
+    external = additions.load_external(run, name)["models"]
+    titles = {model: run.title(model) for model in run.models} | {"ensemble": "3-model average"}
+    expected = {}
+    for model, title in titles.items():
+        metrics = artifacts.load_metrics(run, model)
+        cells = [cell(metrics, "accuracy"), cell(metrics, "macro_f1")]
+        expected[title] = [*cells, cell(external[model], "accuracy")]
+    (section,) = re.findall(r"## Results\n(.*?)\n## ", README.read_text(encoding="utf-8"), re.S)
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    assert {row[0]: row[2:] for row in rows[2:]} == expected
+
+    said = " ".join(section.split())
+    shares = [100 * external[model]["accuracy"] for model in run.models]
+    assert f"accuracy is {min(shares):.0f} to {max(shares):.0f} %" in said
+    floor = run.info["floors"]["histogram"]["accuracy"]
+    assert f"only brightness reaches {100 * floor:.1f} % accuracy" in said
+    statuses = [check.status for check in build_scorecard(run)]
+    assert f"fails {statuses.count(FAILED)} of {len(statuses)} reliability checks" in said
+
+
+def test_every_link_of_the_documentation_leads_somewhere():
+    for page in (README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages == set(re.findall(r"\]\((\w+\.md)\)", index))

@@ -95,4 +95,3 @@ class Maps(Addition):
     tolerance_share: NotRequired[float]
     sanity_rule: NotRequired[str]
     models: dict[str, MapsModel]
-    minutes: NotRequired[float]
