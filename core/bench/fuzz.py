@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from core.bench.fuzz_seeds import WHOM, build_seeds, mend_png
-from core.imageio.decode import MAX_PIXELS, MIN_SIDE_PX, Decoded, ImageError
+from core.imageio.picture import MAX_PIXELS, MIN_SIDE_PX, Decoded, ImageError
 from core.imageio.sandbox import (
     SECONDS_PER_IMAGE,
     UnexpectedError,

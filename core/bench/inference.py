@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.bench.measurement import Measured, Measurements, median_by_turns
+from core.bench.measurement import Measured, Measurements
 from core.bench.task import FROZEN, FROZEN_PX, TIMES, BenchTask, first_model, open_task
 from core.imageio.pixel_cache import build_pixel_cache
+from core.timing import median_by_turns
 
 LIMIT = 1.3
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
 
 from core.config import artifacts_root
 from core.errors import UserError
@@ -61,18 +58,6 @@ def describe(measured: Measured) -> str:
 def to_json(results: list[Measured]) -> list[dict[str, Any]]:
     """Plain values, with `within` beside them."""
     return [asdict(measured) | {"within": measured.within} for measured in results]
-
-
-def median_by_turns(steps: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Median seconds of each, taking turns, so that other work on the machine meets all alike."""
-    times: list[list[float]] = [[] for _ in steps]
-    for number in range(rounds + 1):
-        for step, seconds in zip(steps, times, strict=True):
-            started = time.perf_counter()
-            step()
-            if number:  # the first turn warms up
-                seconds.append(time.perf_counter() - started)
-    return [float(np.median(seconds)) for seconds in times]
 
 
 def find_entry(name: str | None) -> RunEntry | None:

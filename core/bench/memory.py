@@ -123,7 +123,7 @@ def train_whole(pixels: np.ndarray, folder: Path) -> None:
 def search_duplicates(pixels: np.ndarray, folder: Path) -> None:
     """Every image against every other; each round of the grown set is a near duplicate."""
     del folder
-    from core.datasets.splits import find_duplicates
+    from core.datasets.near_duplicates import find_duplicates
 
     find_duplicates(pixels, [str(number) for number in range(len(pixels))])
 

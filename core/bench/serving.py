@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core.bench.measurement import Measured, Measurements, find_entry, median_by_turns
+from core.bench.measurement import Measured, Measurements, find_entry
 from core.config import data_root
 from core.datasets.phantom.generate import class_names as phantom_classes
 from core.datasets.phantom.generate import make_phantom
@@ -28,11 +28,11 @@ from core.evaluation.audit.images import find_images
 from core.imageio.decode import ImageError, decode_image, read_bytes
 from core.imageio.sandbox import decode_safely
 from core.inference.class_activation import class_heat, overlay
-from core.reporting.scorecard.base import headline_models
 from core.runs import artifacts
 from core.runs.run import Run
 from core.serving.predict import Predictor, open_predictor, warm_up
 from core.serving.predict_files import bytes_sources, predict_files
+from core.timing import median_by_turns
 
 ONE_BY_ONE = 200
 PEOPLE, PEOPLE_S = 20, 60.0
@@ -90,7 +90,7 @@ def bench_zip(run: str | None) -> Measurements:
         for number in range(ZIPPED):
             archive.writestr(f"{number:04d}", pictures[number % len(pictures)])
     warm_up(predictor)
-    chosen = headline_models(predictor.run)
+    chosen = predictor.run.headline_models
     started = time.perf_counter()
     sources = bytes_sources([("bench.zip", packed.getvalue())])
     rows = list(predict_files(predictor, sources, chosen=chosen))
@@ -168,7 +168,7 @@ def predictor_of(name: str | None) -> Predictor:
 def predict_one(predictor: Predictor, data: bytes) -> None:
     """All that a person gets: decoded in the sandbox, answered, a map drawn for each model."""
     decoded = decode_safely(data)
-    answer = predictor.predict(decoded, chosen=headline_models(predictor.run))
+    answer = predictor.predict(decoded, chosen=predictor.run.headline_models)
     names = list(answer.class_names)
     shown = np.array(Image.fromarray(decoded.pixels).resize((MAP_PX, MAP_PX)))
     for own in answer.predictions:
@@ -227,7 +227,7 @@ def _first(run: Run, data: bytes) -> Measured:
 
 
 def _what(predictor: Predictor, what: str) -> str:
-    asked = [m for m in headline_models(predictor.run) if m in predictor.models]
+    asked = [m for m in predictor.run.headline_models if m in predictor.models]
     guard = "guard" if predictor.guard else "no guard"
     precision = next(iter(predictor.models.values())).precision
     return f"{what}, {len(asked)} models of {predictor.run.name} at {precision}, {guard}"

@@ -70,7 +70,7 @@ def _evaluate_own(run: Run, own: OwnImages | None, as_json: bool) -> int:
     from core.evaluation.predict_test_split import predict_test_images
     from core.evaluation.published_protocol import is_published_set, published_table
     from core.evaluation.scoring import score_predictions
-    from core.inference.answers import open_models
+    from core.inference.ensemble import open_models
     from core.reporting.run_summary import score_line
     from core.runs.artifacts import load_manifest, load_predictions
     from core.runs.missing_weights import left_out, left_out_sentence

@@ -30,10 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Say how many MB were freed."""
+    from core.reporting.model_card import refresh_cards
     from core.runs.missing_weights import join_titles, retrain_command
     from core.runs.prune import slim_run
 
-    run, freed = slim_run(open_named(args.run), args.keep)
+    run, freed = slim_run(open_named(args.run), args.keep, refresh_cards)
     say(f"{freed / 1e6:.1f} MB freed in run {run.name}.")
     if run.served:
         say(f"Kept: the weights of {join_titles(run, run.served)}.")

@@ -32,7 +32,7 @@ from core.datasets.image_matching_rotated import (
     match_rotated,
     upright_size,
 )
-from core.datasets.splits import ManifestError
+from core.datasets.schema import ManifestError
 
 KIND = "augmented"
 METHOD = (

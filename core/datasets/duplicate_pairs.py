@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from core.datasets.splits import find_duplicates
+from core.datasets.near_duplicates import find_duplicates
 from core.imageio.decode import resize_square
 
 # Mirrored copies are looked for among twice as many pictures, so four times as many pairs.

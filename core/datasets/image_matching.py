@@ -1,7 +1,7 @@
 """Copies of pictures between two collections, cropped, shifted, scaled and mirrored ones included.
 
 Published collections hold the same pictures with other edges:
-`core.datasets.splits.find_duplicates` compares whole frames and finds none of those. Here small
+`near_duplicates.find_duplicates` compares whole frames and finds none of those. Here small
 patches around corners are matched (multi-scale patches as in Brown, Szeliski & Winder 2005,
 "Multi-image matching using multi-scale oriented patches", upright), the patches that agree about
 one affine map are kept (Fischler & Bolles 1981, with every match as a hypothesis), and the two

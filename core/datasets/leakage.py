@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from core.datasets.duplicate_pairs import DuplicatePair, find_pairs, linked_sets, spell_out
-from core.datasets.splits import NEAR_COARSE, NEAR_DETAIL
+from core.datasets.near_duplicates import NEAR_COARSE, NEAR_DETAIL
 from core.errors import UserError
 from core.formatting import count, percent
 

@@ -21,7 +21,10 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
-from core.imageio.decode import (
+from core.imageio.dicom_codecs import CODECS, NATIVE, PixelError, decode_pixels
+from core.imageio.dicom_header import read_facts
+from core.imageio.dicom_lut import ShadeError, colour_to_bytes, grey_pixels, look_up, palette_table
+from core.imageio.picture import (
     MAX_BYTES,
     NO_MEMORY,
     Decoded,
@@ -29,9 +32,6 @@ from core.imageio.decode import (
     check_size,
     measure_colour,
 )
-from core.imageio.dicom_codecs import CODECS, NATIVE, PixelError, decode_pixels
-from core.imageio.dicom_header import read_facts
-from core.imageio.dicom_lut import ShadeError, colour_to_bytes, grey_pixels, look_up, palette_table
 
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 MAX_ELEMENTS = 10_000

@@ -23,7 +23,7 @@ from typing import cast
 
 import numpy as np
 
-from core.imageio.decode import MAX_BYTES, MAX_PIXELS, MIN_SIDE_PX, Decoded, ImageError
+from core.imageio.picture import MAX_BYTES, MAX_PIXELS, MIN_SIDE_PX, Decoded, ImageError
 from core.imageio.sandbox_worker import LENGTH, MAX_HEADER_BYTES, READY, read_exactly
 
 N_WORKERS = 2

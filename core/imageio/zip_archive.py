@@ -15,8 +15,8 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.imageio.decode import MAX_BYTES, ImageError
 from core.imageio.file_type import ARCHIVES, detect_file_type, find_zip_end
+from core.imageio.picture import MAX_BYTES, ImageError
 
 MAX_ZIP_BYTES = 200 * 1024 * 1024
 MAX_ENTRIES = 2_000

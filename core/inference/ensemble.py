@@ -1,7 +1,7 @@
-"""Several models asked the same about the same images, and figures that share their draws.
+"""Several models asked the same about the same images.
 
 The parts of an audit (blackout, perturbation, probe) ask every model about altered images; here is
-how they are asked and how their answers are scored, so that no two parts can differ in that.
+how they are asked, so that no two parts can differ in that.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.errors import UserError
-from core.metrics.classification import check_predictions, compute_metrics, predicted_index
-from core.metrics.confidence import bootstrap_intervals, draw_weights, patient_index
+from core.inference.served_model import load_model
+from core.runs.missing_weights import need_weights
+from core.runs.run import Run
 
-DRAWS = 2000
 BATCH = 64  # images altered and asked about at once, so that memory stays flat
 
 
@@ -72,60 +72,20 @@ class ModelGroup:
         return {name: answers[name] for name in self.names}
 
 
+def open_models(run: Run) -> ModelGroup:
+    """The models of a run at its precision and with its mirrored copies, ensembles as means.
+
+    Those whose weights were not kept are no part of it (core.runs.missing_weights says so in
+    words). Raises ArtifactError or InferenceError where none was kept, or a model's files are
+    missing, changed or damaged.
+    """
+    need_weights(run)
+    models = {name: load_model(run, name) for name in run.served}
+    members = {name: run.members(name) for name in run.usable_models if run.members(name)}
+    return ModelGroup(models, members, {name: run.title(name) for name in run.models})
+
+
 def as_shares(probabilities: np.ndarray) -> np.ndarray:
     """Probabilities (..., C) that sum to 1 in float64, whatever precision they were computed at."""
     values = np.asarray(probabilities, dtype=np.float64)
     return values / values.sum(axis=-1, keepdims=True)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Images whose truth is known, with the drawn patients that all intervals about them share.
-
-    y_true (n,) class numbers; groups (n,) the patient of each image.
-    """
-
-    y_true: np.ndarray
-    groups: np.ndarray
-    class_names: list[str]
-    seed: int = 0
-    draws: int = field(default_factory=lambda: DRAWS)
-
-    def estimate(self, y_prob: np.ndarray) -> dict[str, float | None]:
-        """{accuracy, low, high, macro_f1, macro_f1_low, macro_f1_high} of answers (n, C)."""
-        metrics = compute_metrics(self.y_true, y_prob, self.class_names)
-        intervals = bootstrap_intervals(
-            self.y_true, y_prob, self.groups, self.class_names, draws=self.draws, seed=self.seed
-        )
-        return as_estimate(metrics, intervals)
-
-    def right(self, y_prob: np.ndarray) -> np.ndarray:
-        """Whether each image is answered right: (n,) bool."""
-        return predicted_index(check_predictions(self.y_true, y_prob, self.class_names)[1]) == (
-            self.y_true
-        )
-
-    def drawn_shares(self, *marks: np.ndarray) -> np.ndarray:
-        """Share of images marked (n,) in each draw of whole patients: (marks, draws).
-
-        The patients drawn are those of `estimate`'s intervals, the same for every mark.
-        """
-        patient, n_patients = patient_index(self.groups, len(self.y_true))
-        rows = [np.ones(len(patient)), *marks]
-        sums = np.stack([np.bincount(patient, weights=row, minlength=n_patients) for row in rows])
-        drawn = np.concatenate(
-            [sums @ weights for weights in draw_weights(n_patients, self.draws, self.seed)], axis=1
-        )
-        return drawn[1:] / drawn[0]
-
-
-def as_estimate(figures: Mapping, intervals: Mapping) -> dict[str, float | None]:
-    """accuracy and macro-F1 of a metrics.json or a floor, each with its interval, in one row."""
-    return {
-        "accuracy": figures["accuracy"],
-        "low": intervals["accuracy"]["low"],
-        "high": intervals["accuracy"]["high"],
-        "macro_f1": figures["macro_f1"],
-        "macro_f1_low": intervals["macro_f1"]["low"],
-        "macro_f1_high": intervals["macro_f1"]["high"],
-    }

@@ -14,7 +14,7 @@ from typing import Any
 from core.datasets.registry import Dataset
 from core.evaluation.heatmaps import sanity_checks
 from core.evaluation.heatmaps.pointing_game import BASELINES
-from core.files import sha256_file, write_json
+from core.files import sha256_file
 from core.models.names import NOTEBOOK, POOLED
 from core.models.recipes import TRIALS_DATASET, Recipe, recipe_from_json
 from core.reporting.templating import render_markdown
@@ -85,8 +85,7 @@ def refresh_cards(run: Run) -> Run:
     for model in write_cards(run.path, run.info, dataset):
         name = f"{model}/{artifacts.CARD_FILE}"
         files[name] = sha256_file(run.path / name)
-    write_json(run.path / artifacts.RUN_FILE, run.info | {"files": files})
-    return artifacts.open_run(run.path)
+    return writing.rewrite_info(Run(run.path, run.info | {"files": files}))
 
 
 def build_card(

@@ -14,6 +14,7 @@ from typing import cast
 
 import pandas as pd
 
+from core.datasets.schema import MANIFEST_COLUMNS
 from core.files import sha256_file
 from core.metrics.classification import COVID
 from core.runs.readers import ArtifactError, damaged, read_csv, read_json, read_text
@@ -42,20 +43,6 @@ FOLD_METRICS_FILE = "metrics_folds.json"
 OWN_HASHES = ("audit", "external", "guard", "maps")  # folders with their own files{path: sha256}
 WORK_FOLDER = ".work"  # checkpoints of a training in progress; gone when the run is complete
 
-MANIFEST_COLUMNS = [
-    "image_id",
-    "path",
-    "label",
-    "original_label",
-    "patient_id",
-    "group_id",
-    "split",
-    "fold",
-    "sha256",
-    "width",
-    "height",
-    "format",
-]
 SKIPPED_COLUMNS = ["path", "reason"]
 HISTORY_COLUMNS = [
     "epoch",

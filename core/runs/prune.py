@@ -6,15 +6,15 @@ only answers nothing new. Which weights are there is in run.json's `weights`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from core.files import sha256_file
-from core.reporting.model_card import refresh_cards
 from core.runs import artifacts
 from core.runs.artifacts import KERAS_FILE, MODEL_FILES
 from core.runs.missing_weights import join_titles, retrain_command
 from core.runs.readers import ArtifactError
 from core.runs.run import KEPT, NOT_KEPT, Run
+from core.runs.writing import rewrite_info
 
 WEIGHT_FILES = (*MODEL_FILES, KERAS_FILE)
 
@@ -23,10 +23,13 @@ class SlimError(ArtifactError):
     """Weights that are not deleted; the message is one sentence a person can act on."""
 
 
-def slim_run(run: Run, keep: Sequence[str] = ()) -> tuple[Run, int]:
+def slim_run(
+    run: Run, keep: Sequence[str] = (), rewrite: Callable[[Run], Run] = rewrite_info
+) -> tuple[Run, int]:
     """Delete the weights of all models but `keep`; returns the run as it is now and bytes freed.
 
-    keep: models of the run; an ensemble stands for its members. run.json is rewritten last: where
+    keep: models of the run; an ensemble stands for its members; rewrite: writes the run's info and
+    what is made of it (core.reporting.model_card.refresh_cards). run.json is rewritten last: where
     that was interrupted, the same call again completes it. Called twice it changes nothing more.
 
     Raises:
@@ -48,8 +51,8 @@ def slim_run(run: Run, keep: Sequence[str] = ()) -> tuple[Run, int]:
     weights = {model: KEPT if model in kept else NOT_KEPT for model in run.singles}
     if weights == run.info.get("weights") and files == run.info["files"]:
         return run, freed
-    # The cards say which weights are there, and their hashes go into run.json with the rest.
-    return refresh_cards(Run(run.path, run.info | {"weights": weights, "files": files})), freed
+    # Cards say which weights are there, so whoever has cards rewrites them here too.
+    return rewrite(Run(run.path, run.info | {"weights": weights, "files": files})), freed
 
 
 def _kept_models(run: Run, keep: Sequence[str]) -> set[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from core.models.names import is_control
 from core.runs.schema.run import RunInfo
 
 KEPT, NOT_KEPT = "kept", "not kept"  # what run.json's `weights` says of a model
@@ -34,6 +35,11 @@ class Run:
     @property
     def models(self) -> list[str]:
         return list(self.info["models"])
+
+    @property
+    def headline_models(self) -> list[str]:
+        """The models that the run is about: all but controls."""
+        return [model for model in self.models if not is_control(model)] or self.models
 
     @property
     def singles(self) -> list[str]:

@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
+from core.datasets.schema import MANIFEST_COLUMNS
 from core.files import sha256_file, write_csv, write_json, write_text
 from core.runs.artifacts import (
     CARD_FILE,
     FORMAT_VERSION,
     HISTORY_COLUMNS,
     HISTORY_FILE,
-    MANIFEST_COLUMNS,
     MANIFEST_FILE,
     METRICS_FILE,
     PREDICTION_FILES,
@@ -79,6 +79,12 @@ def finish_run(run_dir: Path, info: Mapping[str, Any]) -> Run:
     files = {name: sha256_file(run_dir / name) for name in run_file_names(run_dir)}
     write_json(run_dir / RUN_FILE, {"format_version": FORMAT_VERSION, **info, "files": files})
     return open_run(run_dir)
+
+
+def rewrite_info(run: Run) -> Run:
+    """Write `info` as the run.json of a finished run, and read it again."""
+    write_json(run.path / RUN_FILE, run.info)
+    return open_run(run.path)
 
 
 def utc_now() -> str:

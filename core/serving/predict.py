@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from core.imageio.decode import Decoded, resize_square
-from core.inference.answers import describe_prediction
 from core.inference.ensemble import as_shares
 from core.inference.served_model import InferenceError, Output, ServedModel, load_model
-from core.metrics.conformal import ALPHA
+from core.metrics.calibration import apply_calibration
+from core.metrics.classification import predicted_index
+from core.metrics.conformal import ALPHA, prediction_sets
 from core.runs.artifacts import ArtifactError
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 from core.runs.run import Run
@@ -315,3 +317,29 @@ def conformal_promise(run: Run, model: str) -> str:
         f"Sets are made to hold the true class for {share:.0f}\u202f% of patients like those of "
         "the data set; for others nothing is promised."
     )
+
+
+def describe_prediction(run: Run, model: str, probabilities: np.ndarray) -> dict[str, Any]:
+    """One model's answer about one image: {predicted, probabilities, calibrated, conformal_set}.
+
+    probabilities (C,), as served. calibrated {class: share} is {} and conformal_set (the classes
+    that cannot be ruled out) [] where the run holds no calibration for the model.
+    """
+    names = run.class_names
+    answer: dict[str, Any] = {
+        "predicted": names[int(predicted_index(probabilities))],
+        "probabilities": dict(zip(names, map(float, probabilities), strict=True)),
+        "calibrated": {},
+        "conformal_set": [],
+    }
+    calibration = (run.info.get("calibration") or {}).get(model)
+    if calibration:
+        shares = apply_calibration(np.asarray(probabilities)[None], calibration, names)
+        answer["calibrated"] = dict(zip(names, map(float, shares[0]), strict=True))
+        conformal = (run.info.get("conformal") or {}).get(model)
+        if conformal:
+            inside = prediction_sets(shares, conformal["threshold"])[0]
+            answer["conformal_set"] = [
+                name for name, is_in in zip(names, inside, strict=True) if is_in
+            ]
+    return answer

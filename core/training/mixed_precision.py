@@ -18,11 +18,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from core.bench.measurement import median_by_turns
 from core.files import write_json
 from core.models.architectures import build_model
 from core.models.names import model_title
 from core.models.recipes import Recipe, Stage
+from core.timing import median_by_turns
 from core.training.devices import clear_session
 from core.training.fit import compile_stage, stage_models
 from core.training.fused_batch_norm import fused_batch_norm

@@ -16,9 +16,10 @@ from core.datasets.augmented_copies import KIND as AUGMENTED
 from core.datasets.augmented_copies import copies_sentence, count_steps, find_augmented
 from core.datasets.duplicate_pairs import linked_sets
 from core.datasets.leakage import leak_sentence, measure_split
+from core.datasets.near_duplicates import find_duplicates
 from core.datasets.phantom.generate import write_phantoms
 from core.datasets.registry import KNOWN, Dataset, order_classes, resolve_dataset
-from core.datasets.splits import build_manifest, find_duplicates
+from core.datasets.splits import build_manifest
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.models.names import CONTROL
 from core.models.pretrained import InitPlan, plan_init

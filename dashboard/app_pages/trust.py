@@ -6,8 +6,9 @@ from functools import partial
 import streamlit as st
 
 from core.datasets.leakage import LeakageError
+from core.evaluation.audit.blackout import NO_BOX
 from core.metrics.classification import MetricsError
-from core.reporting.scorecard.base import NO_BOX, audit_command
+from core.reporting.scorecard.base import audit_command
 from core.reporting.scorecard.scorecard import (
     FAILED,
     NOT_DONE,

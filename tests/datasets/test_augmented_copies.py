@@ -22,7 +22,8 @@ from core.datasets.folder import load_table
 from core.datasets.image_matching_rotated import describe_rotated
 from core.datasets.phantom.generate import make_phantom
 from core.datasets.registry import DatasetError, resolve_dataset
-from core.datasets.splits import ManifestError, build_manifest
+from core.datasets.schema import ManifestError
+from core.datasets.splits import build_manifest
 from core.imageio.decode import read_image, resize_square
 from core.imageio.pixel_cache import build_pixel_cache
 

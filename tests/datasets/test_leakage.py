@@ -15,9 +15,10 @@ from core.config import data_root
 from core.datasets.duplicate_pairs import linked_sets, spell_out
 from core.datasets.folder import load_table
 from core.datasets.leakage import LeakageError, find_leaks, leak_sentence, measure_split
+from core.datasets.near_duplicates import find_duplicates
 from core.datasets.phantom.generate import write_phantoms
 from core.datasets.registry import describe_folder
-from core.datasets.splits import build_manifest, find_duplicates
+from core.datasets.splits import build_manifest
 from core.imageio.pixel_cache import build_pixel_cache
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)

@@ -12,14 +12,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from core.config import data_root
-from core.datasets.splits import (
-    ManifestError,
-    build_manifest,
-    find_duplicates,
-    fingerprint,
-)
+from core.datasets.near_duplicates import find_duplicates
+from core.datasets.schema import MANIFEST_COLUMNS, ManifestError
+from core.datasets.splits import build_manifest, fingerprint
 from core.imageio.pixel_cache import build_pixel_cache
-from core.runs.artifacts import MANIFEST_COLUMNS
 
 PROPERTY = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True

@@ -8,7 +8,8 @@ from core.config import Config, ConfigError
 from core.datasets.folder import load_table
 from core.datasets.phantom.generate import write_phantoms
 from core.datasets.registry import describe_folder
-from core.datasets.splits import ManifestError, build_manifest, fold_parts
+from core.datasets.schema import ManifestError
+from core.datasets.splits import build_manifest, fold_parts
 from core.imageio.pixel_cache import build_pixel_cache
 from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, Stage

@@ -5,11 +5,11 @@ import logging
 
 import pytest
 
+from core import timing
 from core.backend import import_keras
 
 keras = import_keras()
 
-from core.bench import measurement  # noqa: E402
 from core.config import Config  # noqa: E402
 from core.models.recipes import Recipe, Stage  # noqa: E402
 from core.training import mixed_precision, pipeline  # noqa: E402
@@ -115,7 +115,7 @@ def test_a_run_records_what_was_measured(timed, tmp_path):
 
 def test_the_times_are_medians_taken_by_turns_after_a_warm_up(monkeypatch):
     now, order = [0.0], []
-    monkeypatch.setattr(measurement.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
     def step(name, seconds):
         waits = iter(seconds)
@@ -127,5 +127,5 @@ def test_the_times_are_medians_taken_by_turns_after_a_warm_up(monkeypatch):
         return run
 
     steps = [step("a", [90, 1, 7, 2]), step("b", [80, 5, 3, 4])]
-    assert measurement.median_by_turns(steps, rounds=3) == [2, 4]
+    assert timing.median_by_turns(steps, rounds=3) == [2, 4]
     assert order == ["a", "b"] * 4

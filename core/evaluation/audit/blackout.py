@@ -16,6 +16,7 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from core.evaluation.sample import Sample, as_estimate
 from core.evaluation.shortcut_baselines import (
     THUMBNAIL_PX,
     grey_histograms,
@@ -24,7 +25,7 @@ from core.evaluation.shortcut_baselines import (
 )
 from core.formatting import percent, with_interval
 from core.imageio.decode import resize_square
-from core.inference.ensemble import ModelGroup, Sample, as_estimate
+from core.inference.ensemble import ModelGroup
 from core.metrics.classification import predicted_index
 from core.metrics.confidence import wilson_interval
 
@@ -62,6 +63,11 @@ PARTS = ("without_lungs", "lungs_only")
 _SMOOTH_PX = 64
 # How much less each doubling of the distance counts: the nearest pixels decide.
 _FADE = 0.05
+# Why a blackout test of CT slices needs masks.
+NO_BOX = (
+    "Its box is where the lungs of a frontal chest X-ray lie, and the models read CT slices: give "
+    "a lung mask for each slice (--masks)."
+)
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,15 @@ from core.console import progress
 from core.datasets.folder import load_table
 from core.datasets.leakage import find_leaks
 from core.datasets.registry import DatasetError, describe_folder
-from core.evaluation.audit.blackout import FILLS, PARTS, BaselineImages, measure_blackout
+from core.evaluation.audit.blackout import FILLS, NO_BOX, PARTS, BaselineImages, measure_blackout
 from core.evaluation.audit.images import RunImages, find_images, find_masks, read_images, read_masks
 from core.evaluation.audit.perturbation import count_questions, measure_perturbations
 from core.evaluation.audit.source_probe import Known, predict_probe
 from core.evaluation.audit.source_probe_images import Probe, load_probe
 from core.evaluation.audit.subgroups import compute_subgroups
-from core.inference.answers import open_models
-from core.inference.ensemble import AuditError, ModelGroup, Sample
+from core.evaluation.sample import Sample
+from core.inference.ensemble import AuditError, ModelGroup, open_models
 from core.metrics.classification import COVID
-from core.reporting.scorecard.base import NO_BOX
 from core.runs import artifacts, writing
 from core.runs.missing_weights import left_out, left_out_sentence
 from core.runs.run import Run
@@ -123,7 +122,7 @@ def _say_excluded(images: RunImages, manifest: pd.DataFrame, missing: list[str])
 def open_unmirrored_models(run: Run, precision: str) -> ModelGroup:
     """The models of a run, asked without mirrored copies at that precision.
 
-    Raises ArtifactError or InferenceError as core.inference.answers.open_models does.
+    Raises ArtifactError or InferenceError as core.inference.ensemble.open_models does.
     """
     # Models are opened as run.json says, so the wish is written there (into a copy).
     return open_models(replace(run, info=run.info | {"tta": "none", "precision": precision}))

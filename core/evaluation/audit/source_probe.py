@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from core.datasets.splits import find_duplicates
+from core.datasets.near_duplicates import find_duplicates
 from core.evaluation.audit.source_probe_images import NORMAL, NOT_STATED, Probe
 from core.formatting import percent, with_interval
 from core.imageio.decode import ImageError, read_image, resize_square

@@ -10,7 +10,7 @@ from core.console import say
 from core.datasets.registry import Dataset, dataset_folder
 from core.evaluation.external.describe import external_lines
 from core.evaluation.external.evaluate import evaluate_external
-from core.inference.answers import open_models
+from core.inference.ensemble import open_models
 from core.runs import additions
 from core.runs.missing_weights import check_no_loss, need_weights
 from core.runs.run import Run

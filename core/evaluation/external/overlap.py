@@ -19,7 +19,7 @@ from core.datasets.image_matching import (
     describe_image,
     find_matching_images,
 )
-from core.datasets.splits import find_duplicates
+from core.datasets.near_duplicates import find_duplicates
 
 LEARNED, TEST = "train or val", "test"
 DUPLICATE, SAME_PATIENT = "duplicate", "same patient"

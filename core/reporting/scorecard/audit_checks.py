@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.datasets.leakage import leak_sentence
+from core.evaluation.audit.blackout import NO_BOX
 from core.formatting import count, join, percent, with_interval
 from core.reporting.scorecard.base import (
     FAILED,
-    NO_BOX,
     NOT_DONE,
     PASSED,
     POINTS,

@@ -18,7 +18,6 @@ import pandas as pd
 from core.datasets.leakage import measure_split
 from core.formatting import join
 from core.metrics.classification import COVID
-from core.models.names import is_control
 from core.runs import additions, artifacts
 from core.runs.run import Run
 from core.runs.schema.audit import Audit
@@ -56,11 +55,6 @@ class Check:
     command: str = ""
 
 
-def headline_models(run: Run) -> list[str]:
-    """The models that the run is about: all but controls."""
-    return [m for m in run.models if not is_control(m)] or run.models
-
-
 @dataclass(frozen=True)
 class Evidence:
     """All that checks look at: the run and what its files say, each read once."""
@@ -85,7 +79,7 @@ class Evidence:
 
     @property
     def headline(self) -> list[str]:
-        return headline_models(self.run)
+        return self.run.headline_models
 
     @property
     def target(self) -> str:
@@ -121,12 +115,6 @@ def _check_shape(run: Run, file: str, document: dict[str, Any]) -> None:
             f"`{again}`."
         )
 
-
-# Why a blackout test of CT slices needs masks.
-NO_BOX = (
-    "Its box is where the lungs of a frontal chest X-ray lie, and the models read CT slices: give "
-    "a lung mask for each slice (--masks)."
-)
 
 # ------------------------------------------------------------------------------ commands
 

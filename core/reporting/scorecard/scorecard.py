@@ -26,7 +26,6 @@ from core.reporting.scorecard.base import (
     STATUSES,
     Check,
     Evidence,
-    headline_models,
     load_evidence,
 )
 from core.reporting.scorecard.external_checks import check_external
@@ -104,7 +103,7 @@ def sort_checks(checks: Sequence[Check]) -> list[Check]:
 
 def fault_words(run: Run, check: Check) -> str:
     """The fault, with the models that have it where not all do (controls do not count)."""
-    asked = headline_models(run)
+    asked = run.headline_models
     failing = [model for model in asked if check.models.get(model) == FAILED]
     if not failing or len(failing) == len(asked):
         return check.fault

@@ -26,7 +26,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from core.datasets.folder import find_image
 from core.formatting import percent
 from core.inference.served_model import ServedModel, load_model
-from core.reporting.scorecard.base import headline_models
 from core.runs import artifacts, writing
 from core.runs.missing_weights import left_out, left_out_sentence, need_weights
 from core.runs.run import Run
@@ -132,7 +131,7 @@ def models_to_try(run: Run) -> list[str]:
 
     Features learned on photos tell photos from X-rays best; without them that is to be seen.
     """
-    served = [model for model in headline_models(run) if model in run.served] or run.served
+    served = [model for model in run.headline_models if model in run.served] or run.served
     init = run.info.get("init", {})
     return [model for model in served if init.get(model) == "imagenet"][:1] or served
 

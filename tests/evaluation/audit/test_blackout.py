@@ -20,8 +20,9 @@ from core.evaluation.audit.blackout import (
     retained_share,
     shrink_mask,
 )
+from core.evaluation.sample import Sample
 from core.evaluation.shortcut_baselines import blackout_mask, compute_baselines
-from core.inference.ensemble import ModelGroup, Sample
+from core.inference.ensemble import ModelGroup
 from core.metrics.bootstrap import draw_weights
 from tests.support.fake_models import CLASSES, Rule, level_of, panel_of
 

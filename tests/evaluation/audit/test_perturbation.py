@@ -25,7 +25,7 @@ from core.evaluation.audit.perturbation import (
     rotate,
     shift,
 )
-from core.inference.ensemble import Sample
+from core.evaluation.sample import Sample
 from tests.support.fake_models import CLASSES, Rule, panel_of
 
 SIZE = 64

@@ -13,8 +13,9 @@ from PIL import Image
 from core.__main__ import main
 from core.evaluation.audit.perturbation import KINDS
 from core.evaluation.audit.run import open_unmirrored_models
+from core.evaluation.sample import Sample
 from core.formatting import with_interval
-from core.inference.ensemble import ModelGroup, Sample
+from core.inference.ensemble import ModelGroup
 from core.metrics.confidence import bootstrap_intervals
 from core.reporting.scorecard.scorecard import NOT_DONE, build_scorecard
 from core.runs import artifacts
@@ -43,7 +44,7 @@ def root(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, where the commands look."""
     copy_workplace(whole, tmp_path, monkeypatch)
     monkeypatch.setattr("core.evaluation.shortcut_baselines.TREES", 10)
-    monkeypatch.setattr("core.inference.ensemble.DRAWS", 100)
+    monkeypatch.setattr("core.evaluation.sample.DRAWS", 100)
     few = {name: KINDS[name] for name in ("brightness", "jpeg")}
     monkeypatch.setattr("core.evaluation.audit.perturbation.KINDS", few)
     return tmp_path

@@ -39,7 +39,7 @@ from core.evaluation.external.scoring import (
 )
 from core.evaluation.scoring import predictions_table
 from core.imageio.decode import resize_square
-from core.inference.answers import open_models
+from core.inference.ensemble import open_models
 from core.runs import additions, artifacts
 from core.runs.run import Run
 from tests.support.files import write_metadata
