@@ -107,7 +107,9 @@ def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str
     return note + "."
 
 
-def unbeaten_baselines(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> list[str]:
+def unbeaten_baselines(
+    metrics: Mapping[str, Any], floors: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
     """Each shortcut floor that the model does not exceed, in words with its figures.
 
     A floor counts on accuracy and on macro-F1 alike: a model has to be above it on both.
@@ -124,7 +126,7 @@ def unbeaten_baselines(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -
     return lost
 
 
-def highest_baselines(floors: Mapping[str, dict]) -> str:
+def highest_baselines(floors: Mapping[str, Mapping[str, Any]]) -> str:
     """The floor that is hardest to beat on accuracy and on macro-F1, "" where there is none."""
     parts = []
     for metric, word in BASELINE_METRICS.items():
@@ -139,7 +141,7 @@ def highest_baselines(floors: Mapping[str, dict]) -> str:
     return join(parts)
 
 
-def baselines_sentence(metrics: Mapping[str, Any], floors: Mapping[str, dict]) -> str:
+def baselines_sentence(metrics: Mapping[str, Any], floors: Mapping[str, Mapping[str, Any]]) -> str:
     """One sentence: whether the model is above every shortcut floor; "" where there are none."""
     if not floors:
         return ""

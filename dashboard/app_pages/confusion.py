@@ -28,13 +28,15 @@ def choose_cell(key: str) -> None:
     """A click on a chart (its key) puts the cell into the three boxes, a second takes it out."""
     points = st.session_state[key].get("selection", {}).get("points", [])
     last = st.session_state.setdefault(LAST, {})
-    cell = clicked_cell(points, last.get(key), tuple(st.session_state.get(k) for k in CELL))
+    model, true, predicted = (st.session_state.get(k, "") for k in CELL)
+    cell = clicked_cell(points, last.get(key), (model, true, predicted))
     if points:
         last[key] = tuple(points[-1]["customdata"][:3])
     set_cell(cell)
 
 
 def set_cell(cell: tuple[str, str, str] | None) -> None:
+    """Put a cell (model, true, predicted) into the three boxes, or nothing."""
     for name, value in zip(CELL, cell or (None, None, None), strict=True):
         st.session_state[name] = value
 

@@ -26,6 +26,7 @@ from dashboard.tables import curves as curve_tables
 
 
 def show_separation(selection: Selection, curves: dict, comparisons: dict | None) -> None:
+    """ROC and precision-recall curves of one class, their areas, and which model is ahead."""
     run, split_name = selection.run, selection.split_name
     options = [MACRO, *run.class_names]
     name = choose(
@@ -43,7 +44,7 @@ def show_separation(selection: Selection, curves: dict, comparisons: dict | None
     else:
         sentence = curve_tables.area_sentence(
             {model: kinds["roc"][name] for model, kinds in shown.items()},
-            comparisons and comparisons[name],
+            comparisons[name] if comparisons else None,
             selection.safe_titles,
             of=f"{escape(name)} from the rest",
         )
@@ -103,7 +104,7 @@ try:
     comparisons = curve_data.load_area_comparisons(selection.run, selection.part)
     roc = {m: kinds["roc"][MACRO] for m, kinds in curves.items() if MACRO in kinds["roc"]}
     sentence = curve_tables.area_sentence(
-        roc, comparisons and comparisons[MACRO], selection.safe_titles, of="the classes"
+        roc, comparisons[MACRO] if comparisons else None, selection.safe_titles, of="the classes"
     )
     if selection.run.synthetic:
         sentence = f"SYNTHETIC: drawn phantoms say nothing about patients. {sentence}"

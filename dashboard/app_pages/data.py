@@ -24,6 +24,7 @@ SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test", "all": "al
 
 
 def draw_again() -> None:
+    """Other random images."""
     st.session_state[DRAW_KEY] = st.session_state.get(DRAW_KEY, 0) + 1
 
 
@@ -50,6 +51,7 @@ def show_samples(selection: Selection, manifest: pd.DataFrame) -> None:
 
 
 def show_image(pictures: run_data.ImageFiles, row, *, synthetic: bool) -> None:
+    """One image with its split and name, or why it cannot be shown."""
     caption = f"{SPLIT_NAMES.get(row.split, row.split)}, {row.image_id.rsplit('/', 1)[-1]}"
     path = pictures.find(row.image_id)
     if path is None:
@@ -70,6 +72,7 @@ def show_image(pictures: run_data.ImageFiles, row, *, synthetic: bool) -> None:
 
 
 def show_splits(selection: Selection, manifest: pd.DataFrame) -> None:
+    """Images and patients of each split, and whether a patient is in two."""
     counts = metric_tables.split_counts(manifest, selection.run.class_names)
     counts["split"] = counts["split"].map(SPLIT_NAMES)
     left, right = st.columns(2, gap="medium", vertical_alignment="center")
@@ -89,6 +92,7 @@ def show_splits(selection: Selection, manifest: pd.DataFrame) -> None:
 
 
 def show_rules(info: Mapping[str, Any]) -> None:
+    """How the images were split, grouped, and what to know about them."""
     policy = {"group": "by group: what belongs together stays on one side"}
     policy |= {"random": "at random, groups ignored (leaks where a patient has several images)"}
     split = str(info.get("split_policy", "not stated"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -17,7 +19,7 @@ MODELS, TRUE, PREDICTED, MISSED, CONFIDENCE = (
     f"errors_{name}" for name in ("models", "true", "predicted", "missed", "confidence")
 )
 ANY = "any"
-KEPT = {"persist_state": "session"}  # filters outlive a visit to another page
+KEPT: dict[str, Any] = {"persist_state": "session"}  # filters outlive a visit to another page
 
 
 def error_line(selection: Selection, answers: pd.DataFrame, model: str) -> str:
@@ -53,7 +55,7 @@ def filters(selection: Selection) -> dict:
     true = row[1].selectbox("True class", [ANY, *names], key=TRUE, **KEPT)
     predicted = row[2].selectbox("Predicted class", [ANY, *names], key=PREDICTED, **KEPT)
     missed_by = row[3].selectbox(
-        "Missed by", list(MISSED_BY), key=MISSED, format_func=MISSED_BY.get, **KEPT
+        "Missed by", list(MISSED_BY), key=MISSED, format_func=MISSED_BY.__getitem__, **KEPT
     )
     low, high = row[4].slider("Confidence, percent", 0, 100, (0, 100), 1, key=CONFIDENCE, **KEPT)
     return {
@@ -66,6 +68,7 @@ def filters(selection: Selection) -> dict:
 
 
 def reset_filters() -> None:
+    """Every filter as it was at first."""
     st.session_state[MODELS] = []
     st.session_state[TRUE] = st.session_state[PREDICTED] = ANY
     st.session_state[MISSED] = next(iter(MISSED_BY))

@@ -1,5 +1,8 @@
 """Overview: which model leads, whether that is more than chance, and what it costs."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -23,18 +26,21 @@ from dashboard.components.page import empty_state, offer_csv, page_frame, show_c
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.tables import metrics as metric_tables
+from dashboard.tables.metrics import Metrics
 
 COVID = "covid"
 
 
-def show_cards(selection: Selection, metrics: dict[str, dict]) -> None:
+def show_cards(selection: Selection, metrics: Metrics) -> None:
+    """A card a model."""
     with st.grid(min(len(selection.models), 5), min_column_width=230, border=True):
         for model in selection.models:
             with st.container():
                 show_card(selection, model, metrics[model])
 
 
-def show_card(selection: Selection, model: str, figures: dict) -> None:
+def show_card(selection: Selection, model: str, figures: Mapping[str, Any]) -> None:
+    """A model's macro-F1 and accuracy with intervals, and its cost."""
     intervals = figures.get("intervals", {})
     title = escape(selection.title(model))
     st.markdown(f"**{model_mark(selection.run, model)} {title}**")
@@ -57,7 +63,8 @@ def show_card(selection: Selection, model: str, figures: dict) -> None:
     )
 
 
-def show_report(selection: Selection, metrics: dict[str, dict]) -> None:
+def show_report(selection: Selection, metrics: Metrics) -> None:
+    """Precision, recall and F1 of each class, model by model."""
     st.subheader("Classification report", anchor=False)
     first = metrics[selection.models[0]]
     for name in selection.run.class_names:
@@ -79,7 +86,8 @@ def show_report(selection: Selection, metrics: dict[str, dict]) -> None:
         show_table(report)
 
 
-def show_binary(selection: Selection, metrics: dict[str, dict]) -> None:
+def show_binary(selection: Selection, metrics: Metrics) -> None:
+    """COVID-19 against the rest, for runs of more classes."""
     st.subheader("COVID-19 or not", anchor=False)
     place = selection.run.class_names.index(COVID)
     found, alarms, rows = [], [], []
@@ -109,8 +117,12 @@ def show_binary(selection: Selection, metrics: dict[str, dict]) -> None:
 
 
 def show_all_metrics(
-    selection: Selection, metrics: dict[str, dict], rows: pd.DataFrame, labels: dict[str, str]
+    selection: Selection,
+    metrics: Metrics,
+    rows: pd.DataFrame,
+    labels: dict[str, str],
 ) -> None:
+    """Every figure with its interval as tables, and as CSV."""
     st.subheader("All figures", anchor=False)
     n = metrics[selection.models[0]]["n"]
     st.caption(
@@ -146,7 +158,9 @@ def show_all_metrics(
 
 
 def show_baselines(
-    floors: dict[str, dict], metrics: dict[str, dict], labels: dict[str, str]
+    floors: Mapping[str, Mapping[str, Any]],
+    metrics: Metrics,
+    labels: dict[str, str],
 ) -> None:
     """The floors that are hardest to beat, and the models that do not beat every floor."""
     highest = verdict.highest_baselines(floors)
@@ -164,6 +178,7 @@ def show_baselines(
 
 
 def show_conditions(selection: Selection) -> None:
+    """On which model, images and machine all this was measured."""
     info = selection.run.info
     sizes = info.get("model_input_size_px", {})
     size_px = ", ".join(
@@ -196,6 +211,7 @@ def _recipes_tried(selection: Selection) -> str:
 
 
 def show_model_cards(selection: Selection) -> None:
+    """The run's model cards, on demand."""
     with st.expander("Model cards: intended use, data, licence, limits", icon=":material/badge:"):
         tabs = st.tabs([selection.title(model) for model in selection.models])
         for tab, model in zip(tabs, selection.models, strict=True):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.datasets.phantom.generate import class_names as PHANTOM_CLASSES
-from core.datasets.phantom.generate import make_phantom
+from core.datasets.phantom import generate
 from core.imageio.decode import MAX_BYTES, Decoded, ImageError, read_image
 from core.imageio.zip_archive import MAX_ZIP_BYTES, is_zip
 from core.runs.artifacts import ArtifactError
@@ -48,16 +47,18 @@ def clear() -> None:
 
 
 def draw_phantom(label: str, seed: int) -> None:
-    pixels = make_phantom(label, seed, PHANTOM_PX, patient=seed).pixels
+    """Draw a phantom of a class and put it on the page."""
+    pixels = generate.make_phantom(label, seed, PHANTOM_PX, patient=seed).pixels
     decoded = Decoded(pixels, PHANTOM_PX, PHANTOM_PX, "drawn", "L", synthetic=True)
     put(uploads.make_upload(f"phantom-{label}-{seed}", decoded, label))
     st.session_state["predict_seed"] = seed + 1
 
 
 def take_test_image(pictures: run_data.ImageFiles, labels: dict[str, str], synthetic: bool) -> None:
+    """Put the chosen test image on the page."""
     image_id = st.session_state.get(TEST_IMAGE)
     path = pictures.find(image_id) if image_id else None
-    if path is None:
+    if image_id is None or path is None:
         return
     try:
         decoded = read_image(path)
@@ -98,10 +99,11 @@ def choose_image(selection: Selection) -> None:
 
 
 def choose_phantom() -> None:
+    """A button a class that draws a phantom."""
     seed = st.session_state.get("predict_seed", 0)
     st.caption("Drawn by the program, SYNTHETIC: no patient. Each press draws another.")
     with st.container(horizontal=True):
-        for label in PHANTOM_CLASSES:
+        for label in generate.class_names:
             st.button(
                 f"Draw {label}",
                 icon=":material/draw:",
@@ -112,6 +114,7 @@ def choose_phantom() -> None:
 
 
 def choose_test_image(selection: Selection) -> None:
+    """A box with the run's test images that are on this machine."""
     run = selection.run
     manifest = run_data.load_manifest(run)
     test = manifest[manifest["split"] == "test"]
@@ -171,6 +174,7 @@ def show_batch(selection: Selection) -> bool:
 
 
 def show_image(selection: Selection, upload: uploads.Upload) -> None:
+    """Everything that is said of one image."""
     with st.spinner("Asking the models …"):
         predictor = run_data.load_predictor(selection.run)
         answer = live_answers.predict_models(selection, upload)

@@ -1,6 +1,7 @@
 """Protocol: what cross-validation says, beside the published figures and random folds."""
 
 import shlex
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -40,6 +41,7 @@ def train_command(run: Run, name: str, *, split: str = "group", k: int = FOLDS) 
 def say_headline(
     selection: Selection, rows: pd.DataFrame, target: published_protocol.PublishedTarget
 ) -> None:
+    """The best pooled accuracy, and how it stands to the published one."""
     run, own = (
         selection.run,
         rows[(rows["metric"] == "accuracy") & (rows["fold"] == cross_validation.POOLED)],
@@ -62,6 +64,7 @@ def say_headline(
 
 
 def show_folds(selection: Selection, rows: pd.DataFrame, models: list[str]) -> None:
+    """Every fold and the pooled figures, as charts and as a table."""
     run = selection.run
     n = int(rows["n"].max())
     st.subheader("Folds", anchor=False)
@@ -105,6 +108,7 @@ def fold_summary(selection: Selection, rows: pd.DataFrame, models: list[str]) ->
 
 
 def show_not_done(selection: Selection) -> None:
+    """The models without folds, and why."""
     for model, reason in cross_validation.folds_not_done(selection.run).items():
         st.markdown(
             f":material/pending: **{escape(selection.title(model))}: folds not done**, "
@@ -113,6 +117,7 @@ def show_not_done(selection: Selection) -> None:
 
 
 def show_split_comparison(selection: Selection) -> None:
+    """The same images dealt at random and by patient: how much random flatters."""
     st.subheader("Random against grouped folds", anchor=False)
     run = selection.run
     counterpart = protocol_data.load_counterpart(run)
@@ -165,6 +170,7 @@ def show_split_comparison(selection: Selection) -> None:
 
 
 def show_published(selection: Selection, rows: list[published_protocol.ProtocolRow]) -> None:
+    """The run's rows beside the published ones."""
     run = selection.run
     shown = [row for row in rows if row.model is None or row.model in selection.models]
     if not any(row.model for row in shown):
@@ -191,6 +197,7 @@ def show_published(selection: Selection, rows: list[published_protocol.ProtocolR
 
 
 def source_cell(selection: Selection, row: published_protocol.ProtocolRow) -> str:
+    """Markdown: whose row it is."""
     if row.model:
         return f"**{model_cell(selection.run, row.model)}**"
     return f"{escape(row.label)} :gray[{escape(row.reference)}]"
@@ -207,6 +214,7 @@ def cells(row: published_protocol.ProtocolRow) -> list[str]:
 
 
 def csv_rows(rows: list[published_protocol.ProtocolRow]) -> pd.DataFrame:
+    """The table for a file, in fractions."""
     return pd.DataFrame(
         [
             {
@@ -225,6 +233,7 @@ def csv_rows(rows: list[published_protocol.ProtocolRow]) -> pd.DataFrame:
 
 
 def show_target(target: published_protocol.PublishedTarget) -> None:
+    """Whether the run is above the published accuracy, task by task."""
     st.subheader("Target", anchor=False)
     icons = {"reached": ":material/check_circle:", "not reached": ":material/cancel:"}
     icon = icons.get(target.status, ":material/pending:")
@@ -235,6 +244,7 @@ def show_target(target: published_protocol.PublishedTarget) -> None:
 
 
 def show_trials(selection: Selection) -> None:
+    """Recipes that were tried, and what trying many costs."""
     run, trials = selection.run, cross_validation.trial_table(selection.run)
     if trials.empty:
         return
@@ -290,13 +300,15 @@ def show_trials(selection: Selection) -> None:
 
 def tried_by_model(run: Run) -> dict[str, int]:
     """Recipes tried, the kept one included; {} where the run gives no number a model."""
-    tried = run.info.get("recipes_tried")
+    tried: object = run.info.get("recipes_tried")
     return tried if isinstance(tried, dict) else {}
 
 
 def explain(run: Run) -> None:
+    """How folds, pooled figures and comparisons are computed."""
     with st.expander("How this is computed", icon=":material/function:"):
-        rule = str((run.info.get("folds") or {}).get("rule") or "not recorded")
+        folds: Any = run.info.get("folds") or {}
+        rule = str(folds.get("rule") or "not recorded")
         st.markdown(
             f"**Folds.** Every image is answered for once, by a model that was trained without its "
             f"fold. {escape(rule)}\n\n"

@@ -1,6 +1,8 @@
 """Training: how each model was trained, and with what."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -32,6 +34,7 @@ def training_seconds(selection: Selection, model: str, history: pd.DataFrame) ->
 
 
 def summary(selection: Selection, histories: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row a model: epochs, lowest validation loss, time and image size."""
     rows = []
     for model, history in histories.items():
         best = history["val_loss"].idxmin() if history["val_loss"].notna().any() else None
@@ -51,11 +54,13 @@ def summary(selection: Selection, histories: dict[str, pd.DataFrame]) -> pd.Data
 
 
 def image_side(selection: Selection, model: str) -> object:
+    """Side of the square image that a model gets, in px; "?" where unknown."""
     info = selection.run.info
     return info.get("model_input_size_px", {}).get(model, info.get("input_size_px", "?"))
 
 
 def show_curves(selection: Selection, model: str, history: pd.DataFrame, n_text: str) -> None:
+    """One model's learning curves."""
     st.subheader(
         f"{model_mark(selection.run, model)} {escape(selection.label(model))}", anchor=False
     )
@@ -74,7 +79,7 @@ def show_curves(selection: Selection, model: str, history: pd.DataFrame, n_text:
             show_chart(chart, key=f"curve_{model}_{what}")
 
 
-def show_setting(info: dict) -> None:
+def show_setting(info: Mapping[str, Any]) -> None:
     """What was asked for, on what machine, with which programs."""
     st.subheader("Command and configuration", anchor=False)
     st.code(str(info.get("command", "not recorded")), language="bash", wrap_lines=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -25,7 +26,7 @@ from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.data import trust as trust_data
 
-BADGES = {
+BADGES: dict[str, tuple[str, str, Any]] = {
     PASSED: ("passed", ":material/check_circle:", "blue"),
     FAILED: ("failed", ":material/cancel:", "orange"),
     NOT_DONE: ("not done", ":material/pending:", "gray"),
@@ -71,6 +72,7 @@ def show_check(selection: Selection, check: Check) -> None:
 
 
 def show_link(check: Check) -> None:
+    """Where the check's figures are shown."""
     if check.page == "trust":
         anchor = "audit" if audit is None and check.key in AUDITED else check.key
         st.markdown(f":material/arrow_downward: [Below](#{anchor})", width="content")
@@ -92,6 +94,7 @@ def show_models(selection: Selection, check: Check) -> None:
 
 
 def show_section(name: str, draw: Callable[..., None], *arguments: object) -> None:
+    """A section of this page under its title."""
     st.subheader(SECTIONS[name], anchor=name)
     draw(*arguments)
 
@@ -147,6 +150,6 @@ show_audited("leakage", partial(trust_parts.show_leakage, selection))
 show_section("floors", partial(trust_parts.show_baselines, selection, metrics))
 show_audited("blackout", partial(trust_parts.show_blackout, selection))
 show_audited("probe", partial(trust_parts.show_probe, selection, evidence, metrics))
-show_audited("perturbation", partial(trust_parts.show_perturbation, selection, audit))
+show_audited("perturbation", partial(trust_parts.show_perturbation, selection, audit or {}))
 show_audited("subgroups", partial(trust_parts.show_subgroups, selection))
 show_section("external", partial(trust_parts.show_external, selection, evidence, metrics))

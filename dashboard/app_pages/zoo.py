@@ -41,6 +41,7 @@ def choose_protocol(protocols: list[Protocol], run_name: str) -> Protocol:
 
 
 def protocol_label(protocol: Protocol) -> str:
+    """A protocol in the box: data set, classes, models and runs."""
     name = str(protocol.first.info["dataset"]["name"])
     n, classes = len(protocol.entries), " / ".join(protocol.class_names)
     marked = f" · {protocol.leaks.split(':')[0]}" if protocol.leaks else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.charts.style import FAINT, FONT_PX, TEXT, two_lines
@@ -13,7 +14,7 @@ HEAD_ROWS, BAR_ROWS = 1.3, 0.75  # in rows: the room above a block for its name,
 
 
 def plot_probabilities(
-    rows: Sequence[tuple[str, str, Sequence[float]]],
+    rows: Sequence[tuple[str, str, Sequence[float] | np.ndarray]],
     class_names: Sequence[str],
     subject: str,
     theme: str = "light",

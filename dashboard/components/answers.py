@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from core.formatting import percent
@@ -119,7 +122,7 @@ def tested_lines(selection: Selection, model: str, predicted: str, names: list[s
     ]
 
 
-def _rate(tested: dict, key: str, n_key: str) -> str:
+def _rate(tested: Mapping[str, Any], key: str, n_key: str) -> str:
     if tested[key] is None:
         return "a share that no test image tells"
     interval = tested[f"{key}_interval"]

@@ -49,6 +49,7 @@ def put_batch(
 
 
 def has_batch() -> bool:
+    """Whether this session holds a table of files."""
     return st.session_state.get(_BATCH) is not None
 
 
@@ -213,7 +214,7 @@ def _choose_row(held: Batch, rows: Sequence[BatchRow]) -> BatchRow | None:
         persist_state="session",
         width=420,
     )
-    return numbers.get(number)
+    return None if number is None else numbers.get(number)
 
 
 def _titled(held: Batch) -> Callable[[int], str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -32,6 +35,7 @@ ERRORS = {"log_loss": "Log loss", "brier": "Brier score", "ece": f"ECE, {ECE_BIN
 
 
 def show_calibration(selection: Selection) -> None:
+    """Whether the probabilities hold, as served and calibrated."""
     run, titles = selection.run, selection.titles
     entries = {m: curve_data.calibration_entry(run, m) for m in selection.models}
     found = {model: curve_data.load_calibration(run, model) for model in selection.models}
@@ -78,7 +82,7 @@ def show_calibration(selection: Selection) -> None:
             diagrams.append(figures[key].assign(model=model, probabilities=name))
     show_table(rows)
     if done:
-        name_each(selection, {model: fitted_words(entries[model]) for model in done})
+        name_each(selection, {m: fitted_words(entry) for m, entry in entries.items() if entry})
     offer_tables(selection, {"Reliability diagrams": pd.concat(diagrams, ignore_index=True)})
     explain(
         f"The probability of the class that is called, in {ECE_BINS} equal bins closed on the "
@@ -94,7 +98,8 @@ def show_calibration(selection: Selection) -> None:
     )
 
 
-def fitted_words(entry: dict) -> str:
+def fitted_words(entry: Mapping[str, Any]) -> str:
+    """How a model's temperature was fitted, in words."""
     text = f"temperature {entry['temperature']:.2f}"
     if entry.get("low") is not None and entry.get("high") is not None:
         text += f" (95% interval {entry['low']:.2f} to {entry['high']:.2f})"
@@ -110,6 +115,7 @@ def fitted_words(entry: dict) -> str:
 
 
 def show_sets(selection: Selection) -> None:
+    """How often conformal sets hold the true class, and how large they are."""
     run, titles = selection.run, selection.titles
     entries = {m: curve_data.conformal_entry(run, m) for m in selection.models}
     done = {m: entry for m, entry in entries.items() if entry}

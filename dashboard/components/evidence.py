@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -45,6 +47,7 @@ def show_file(upload: Upload) -> None:
 
 
 def show_retention_notice() -> None:
+    """What becomes of an uploaded file."""
     st.caption(f"{RETENTION_TEXT} {IDENTIFIERS_TEXT}")
 
 
@@ -87,7 +90,7 @@ def map_reliability(selection: Selection, model: str) -> tuple[str, str]:
     return _pointing_words(found), escape(more)
 
 
-def _pointing_words(found: dict) -> str:
+def _pointing_words(found: Mapping[str, Any]) -> str:
     """How often the hottest place lay on a drawn lesion, beside places that need no model."""
     figures = found["pointing"]["true"]["all"]
     chance = {name: own["hit"]["value"] for name, own in figures["against"].items()}
@@ -111,7 +114,7 @@ def _pointing_words(found: dict) -> str:
 
 def warn_of_duplicate(run: Run, predictor: Predictor, answer: ImagePrediction) -> None:
     """Say where the picture is one that the models learned from."""
-    if answer.refused or not answer.neighbours:
+    if answer.refused or not answer.neighbours or predictor.guard is None:
         return
     nearest = answer.neighbours[0]
     if nearest.distance < DUPLICATE_DISTANCE:
@@ -127,7 +130,7 @@ def show_nearest(selection: Selection, predictor: Predictor, answer: ImagePredic
     """The training images that are most alike to the guard's model, with label and distance."""
     st.subheader("Nearest training cases", anchor=False)
     run = selection.run
-    if not answer.neighbours:
+    if not answer.neighbours or predictor.guard is None:
         st.info(
             "Not known: a run's guard holds the features of its training images, and this run "
             f"has none that can be asked. `{guard_command(run)}` fits one.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -42,10 +43,12 @@ def show_guard(predictor: Predictor, upload: Upload, answer: ImagePrediction) ->
 
 def refusal_words(predictor: Predictor, answer: ImagePrediction) -> str:
     """Markdown: that the picture is refused, large, and why."""
-    judgement = answer.judgement
+    judgement, guard = answer.judgement, predictor.guard
+    if judgement is None or guard is None:
+        return REFUSED
     if len(judgement.reasons) < 2:
         return f"### {escape(judgement.sentence)}"
-    lines = [f"### This does not look like {escape(predictor.guard.subject)}"]
+    lines = [f"### This does not look like {escape(guard.subject)}"]
     lines += [f"- {escape(reason[:1].upper() + reason[1:])}." for reason in judgement.reasons]
     return "\n".join(lines)
 
@@ -96,7 +99,7 @@ def _offer_reliability(run: Run) -> None:
         show_reliability(document)
 
 
-def show_reliability(document: dict[str, Any]) -> None:
+def show_reliability(document: Mapping[str, Any]) -> None:
     """What the guard lets through and what it refuses, as measured when it was fitted."""
     kept = document.get("acceptance")
     if kept:
@@ -119,7 +122,7 @@ def show_reliability(document: dict[str, Any]) -> None:
     st.caption(escape(document["rule"]))
 
 
-def _kept_rows(kept: dict[str, Any]) -> list[dict[str, str]]:
+def _kept_rows(kept: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = [(f"test, {name}", found) for name, found in kept["test"]["classes"].items()]
     for column, values in kept["test"]["columns"].items():
         rows += [(f"test, {column}: {name}", found) for name, found in values.items()]
@@ -132,12 +135,12 @@ def _kept_rows(kept: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _refused_rows(refused: dict[str, Any]) -> list[dict[str, str]]:
+def _refused_rows(refused: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {"Pictures": escape(found["title"]), "n": str(found["n"]), "Refused": _share(found)}
         for found in refused.values()
     ]
 
 
-def _share(found: dict[str, Any]) -> str:
+def _share(found: Mapping[str, Any]) -> str:
     return with_interval(found["share"], found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,7 +98,7 @@ def show_ranking(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> None
     )
 
 
-def against_first(row: dict) -> str:
+def against_first(row: Mapping[str, Any]) -> str:
     """Such as "4.2 lower (1.0 to 7.9)", with what the test says of it."""
     if row["behind"] == row["behind_low"] == row["behind_high"] == 0:
         return "in front" if row["rank"] == 1 else "the same"
@@ -204,7 +206,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
     }
     if st.session_state.get("zoo_crossed") not in models:
         # The one that was tested elsewhere most says most.
-        st.session_state["zoo_crossed"] = max(models, key=away.get)
+        st.session_state["zoo_crossed"] = max(models, key=lambda m: away[m])
     model = st.selectbox(
         "Model",
         models,
@@ -245,7 +247,7 @@ def crossing_words(matrix: Matrix, metric: str) -> str:
     for (row, column), cell in matrix.cells.items():
         drop = cell.drop.get(metric) or {}
         home, there = drop.get("internal"), _value(cell, metric)
-        if not cell.home and home is not None and there == there:
+        if not cell.home and home is not None and not math.isnan(there):
             falls.append((there - home, row, column, home, there))
     away = [cell for cell in matrix.cells.values() if not cell.home]
     measured = sum(cell.measured for cell in away)
@@ -271,7 +273,7 @@ def _value(cell: Cell, metric: str) -> float:
 def _cell_text(cell: Cell, metric: str) -> str:
     """What stands in the chart's cell: short, since a phone gives it 60 px."""
     value = _value(cell, metric)
-    if value == value:
+    if not math.isnan(value):
         low_to_high = metric_tables.range_text(*cell.intervals.get(metric, (None, None)))
         between = low_to_high.replace("\u00a0to", "<br>to")
         return f"<b>{100 * value:.1f}</b><br>{between}<br>n = {cell.n:,}"
@@ -295,8 +297,8 @@ def _cell_row(cell: Cell, metric: str) -> dict[str, str]:
     if cell.note:
         remarks.append(cell.note)
     low, high = cell.intervals.get(metric, (None, None))
-    figure = with_interval(value, {"low": low, "high": high}) if value == value else "–"
-    if value != value and cell.measured:
+    figure = with_interval(value, {"low": low, "high": high}) if not math.isnan(value) else "–"
+    if math.isnan(value) and cell.measured:
         figure = ", ".join(f"{n} found {percent(s)}" for n, s in cell.sensitivity.items()) or "–"
     return {
         "Trained on": f"**{escape(cell.train)}**",
@@ -308,6 +310,7 @@ def _cell_row(cell: Cell, metric: str) -> dict[str, str]:
 
 
 def explain() -> None:
+    """How models are ranked and claims are judged."""
     with st.expander("How this is computed", icon=":material/function:"):
         st.markdown(
             "**One protocol.** Models are ranked together only where the image, its pixels' hash, "

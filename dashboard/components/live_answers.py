@@ -145,7 +145,7 @@ def find_heat(
     if not own.members:
         maps, method = model_maps(selection, upload, own)
         return Heat(class_heat(maps, k), method)
-    parts = [answer.of(member) for member in own.members]
+    parts = [part for part in map(answer.of, own.members) if part is not None]
     heats = [class_heat(model_maps(selection, upload, part)[0], k) for part in parts]
     return Heat(mean_heat(heats), MEAN_OF_MEMBERS)
 

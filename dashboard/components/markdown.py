@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from core.formatting import number, percent
 from core.runs.run import Run
@@ -75,7 +77,7 @@ def model_cell(run: Run, model: str) -> str:
 # ------------------------------------------------------------------------------ numbers
 
 
-def interval_text(interval: dict | None, *, as_percent: bool = True) -> str:
+def interval_text(interval: Mapping[str, Any] | None, *, as_percent: bool = True) -> str:
     """{low, high} -> "82.1 to 87.3"; "no interval" where it is undefined."""
     interval = interval or {}
     return metric_tables.range_text(
@@ -83,7 +85,9 @@ def interval_text(interval: dict | None, *, as_percent: bool = True) -> str:
     )
 
 
-def with_interval(value: float | None, interval: dict | None, *, as_percent: bool = True) -> str:
+def with_interval(
+    value: float | None, interval: Mapping[str, Any] | None, *, as_percent: bool = True
+) -> str:
     """Markdown: "84.8 %" and, lighter, "82.1 to 87.3"."""
     shown = percent(value) if as_percent else number(value, 3)
     return f"{shown} :gray[{interval_text(interval, as_percent=as_percent)}]"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from core.formatting import percent
@@ -17,6 +20,7 @@ from dashboard.tables import curves as curve_tables
 
 
 def show_operating(selection: Selection) -> None:
+    """Threshold and prevalence to choose, and the rates that follow."""
     run, titles = selection.run, selection.titles
     names = sorted(run.class_names, key=lambda name: name != COVID)
     with st.container(horizontal=True, gap="medium"):
@@ -99,7 +103,7 @@ RATES = {
 
 
 def choose_point(
-    selection: Selection, model: str, name: str, chosen: dict, share: float
+    selection: Selection, model: str, name: str, chosen: Mapping[str, Any], share: float
 ) -> tuple[float, float]:
     """The two sliders: threshold and prevalence, with sensible defaults."""
     run = selection.run
@@ -138,6 +142,7 @@ def choose_point(
 
 
 def slide(place, label: str, options: list[float], default: float, key: str, said: str) -> float:
+    """A slider that is kept while the page is left; the default is named on it."""
     if st.session_state.get(key) not in options:
         st.session_state[key] = default
     return place.select_slider(

@@ -6,7 +6,9 @@ elsewhere, calibration, and what was not done.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -29,6 +31,7 @@ from dashboard.data import protocol as protocol_data
 from dashboard.data import runs as run_data
 from dashboard.data import trust as trust_data
 from dashboard.tables import metrics as metric_tables
+from dashboard.tables.metrics import Metrics
 
 CALIBRATED = {"log_loss": "Log loss", "brier": "Brier score", "ece": "ECE"}
 CALIBRATION_PARTS = {"inner": "out-of-fold", "val": "validation"}
@@ -52,6 +55,7 @@ def show_links(selection: Selection) -> None:
 
 
 def link(page: str, words: str, icon: str) -> None:
+    """A link to another page of the dashboard."""
     st.page_link(Path("app_pages", f"{page}.py"), label=words, icon=icon)
 
 
@@ -96,7 +100,8 @@ def images_of_a_patient(selection: Selection) -> str:
     return f"up to {table['patient_id'].value_counts().max()} images here"
 
 
-def pair_row(selection: Selection, row: dict) -> dict[str, str]:
+def pair_row(selection: Selection, row: Mapping[str, Any]) -> dict[str, str]:
+    """Two models' difference in macro-F1, its p values and the verdict."""
     names = {side: escape(selection.title(row[side])) for side in ("a", "b")}
     low, high = row.get("low"), row.get("high")
     gap = "–" if row.get("difference") is None else f"{100 * row['difference']:+.1f}"
@@ -112,19 +117,20 @@ def pair_row(selection: Selection, row: dict) -> dict[str, str]:
 
 
 def p_text(value: float | None) -> str:
+    """A p value to three decimals; a dash where there is none."""
     if value is None:
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def show_calibrated(selection: Selection, metrics: dict[str, dict]) -> None:
+def show_calibrated(selection: Selection, metrics: Metrics) -> None:
     """What the temperature does on test, where one was fitted."""
     rows = []
     for model in selection.models:
         done = metrics[model].get("calibrated") or {}
         if not done.get("before") or not done.get("after"):
             continue
-        part = CALIBRATION_PARTS.get(done.get("part"), str(done.get("part")))
+        part = CALIBRATION_PARTS.get(str(done.get("part")), str(done.get("part")))
         row = {"Model": model_cell(selection.run, model)}
         row["Temperature"] = f"{number(done.get('temperature'))} :gray[{done.get('n')} {part}]"
         for key, name in CALIBRATED.items():
@@ -142,7 +148,7 @@ def show_calibrated(selection: Selection, metrics: dict[str, dict]) -> None:
         )
 
 
-def show_external(selection: Selection, metrics: dict[str, dict]) -> None:
+def show_external(selection: Selection, metrics: Metrics) -> None:
     """What is left elsewhere, beside the figures at home."""
     st.subheader("Images from elsewhere", anchor=False)
     try:

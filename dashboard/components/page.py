@@ -59,13 +59,16 @@ def synthetic_badge() -> None:
 
 def leak_badge(run: Run) -> None:
     """Say on every page where test images are not independent of training; else nothing."""
-    words = verdict.leak_badge(run.info.get("leakage"))
-    if words:
-        sentence = leak_sentence({"exact": 0, "near": 0} | run.info["leakage"])
+    leakage = run.info.get("leakage")
+    words = verdict.leak_badge(leakage)
+    if words and leakage:
+        sentence = leak_sentence({"exact": 0, "near": 0, **leakage})
         st.badge(
-            words, icon=":material/warning:", color="red",
+            words,
+            icon=":material/warning:",
+            color="red",
             help=f"{sentence} The run's figures are too high for new patients.",
-        )  # fmt: skip
+        )
 
 
 def empty_state(sentence: str, command: str = "") -> NoReturn:

@@ -95,7 +95,7 @@ def _sidebar() -> Sidebar:
     if damaged:
         with st.expander(_cannot_be_shown(len(damaged)), icon=":material/warning:"):
             for entry in damaged:
-                st.markdown(f"**{escape(entry.name)}**: {escape_sentence(entry.problem)}")
+                st.markdown(f"**{escape(entry.name)}**: {escape_sentence(entry.problem or '')}")
     st.caption(f":material/science: {RESEARCH_LINE}")
     return drawn
 

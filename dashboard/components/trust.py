@@ -25,12 +25,12 @@ from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.data import trust as trust_data
 from dashboard.tables import trust as trust_tables
+from dashboard.tables.metrics import Metrics
 
 THUMBNAIL_PX = 256
 BARE = {"displayModeBar": False}  # a chart that is only looked at
 SHOWN_PAIRS = 6
 COLUMN_KEY, WHAT_KEY = "trust_column", "trust_what"
-Metrics = Mapping[str, dict[str, Any]]
 
 
 def show_dots(selection: Selection, name: str, points: Callable[[], tuple], **words) -> None:
@@ -46,6 +46,7 @@ def show_dots(selection: Selection, name: str, points: Callable[[], tuple], **wo
 
 
 def titles(selection: Selection) -> dict[str, str]:
+    """Short names of the chosen models."""
     return {model: selection.title(model) for model in selection.models}
 
 
@@ -92,7 +93,8 @@ def show_sentences(
 # ------------------------------------------------------------------------------ leakage
 
 
-def show_leakage(selection: Selection, section: dict[str, Any]) -> None:
+def show_leakage(selection: Selection, section: Mapping[str, Any]) -> None:
+    """Copies and patients that stand in more than one split."""
     st.markdown(escape(trust_tables.leakage_sentence(section)))
     for caveat in section.get("caveats") or []:
         st.markdown(f":material/warning: {escape(caveat)}")
@@ -130,6 +132,7 @@ def show_pairs(selection: Selection, pairs: list[dict[str, Any]]) -> None:
 
 
 def show_pair(selection: Selection, pair: dict[str, Any], pictures: run_data.ImageFiles) -> None:
+    """Two images that are copies of each other."""
     alike = pair["correlation"]
     words = f"{pair['kind']} copy" + (f", correlation {alike:.3f}" if alike is not None else "")
     words += ", mirrored" if pair.get("mirrored") else ""
@@ -143,6 +146,7 @@ def show_pair(selection: Selection, pair: dict[str, Any], pictures: run_data.Ima
 def show_image(
     selection: Selection, image_id: str, part: str, pictures: run_data.ImageFiles
 ) -> None:
+    """A small image with its split, or its name where it is not on this machine."""
     caption = f"{part}: {shorten(image_id, 34)}"
     path = pictures.find(image_id)
     try:
@@ -167,6 +171,7 @@ def show_image(
 
 
 def show_baselines(selection: Selection, metrics: Metrics) -> None:
+    """What shortcuts reach without any network, beside the models."""
     floors = selection.run.info.get("floors") or {}
     if not floors:
         not_done("No shortcut was measured when this run was made.")
@@ -183,14 +188,14 @@ def show_baselines(selection: Selection, metrics: Metrics) -> None:
             st.markdown(f":material/close: **{title}** is not above {escape('; '.join(names))}.")
     n = shown[selection.models[0]]["n"]
     for column, (key, word) in zip(st.columns(2), verdict.BASELINE_METRICS.items(), strict=True):
-        word = word[0].upper() + word[1:]
+        name = word[0].upper() + word[1:]
         with column:
             show_dots(
                 selection,
                 f"floors_{key}",
                 partial(trust_tables.baseline_points, shown, floors, key),
-                title=f"{word} of models and of shortcuts, n = {n} test images",
-                axis=f"{word}, percent, with 95% intervals",
+                title=f"{name} of models and of shortcuts, n = {n} test images",
+                axis=f"{name}, percent, with 95% intervals",
                 line=trust_tables.highest(floors, key),
             )
     show_method(
@@ -205,7 +210,8 @@ def show_baselines(selection: Selection, metrics: Metrics) -> None:
 # ------------------------------------------------------------------------------ blackout
 
 
-def show_blackout(selection: Selection, section: dict[str, Any]) -> None:
+def show_blackout(selection: Selection, section: Mapping[str, Any]) -> None:
+    """Accuracy with the lungs hidden, or only the lungs shown."""
     rows = {model: section["models"].get(model, {}) for model in selection.models}
     show_sentences(
         selection,
@@ -246,7 +252,7 @@ def _blackout_icon(row: Mapping[str, Any]) -> str:
     return ":material/check:" if cleared else ":material/question_mark:"
 
 
-def show_region(section: dict[str, Any]) -> None:
+def show_region(section: Mapping[str, Any]) -> None:
     """What is hidden, on a drawn phantom, with each kind of fill."""
     synthetic_badge()
     for number, (fill, words) in enumerate(section["fills"].items(), start=1):
@@ -264,6 +270,7 @@ def show_region(section: dict[str, Any]) -> None:
 def show_probe(
     selection: Selection, evidence: Evidence, metrics: Metrics, section: dict[str, Any]
 ) -> None:
+    """What the models say of images of other diseases from the same source."""
     target = evidence.target
     st.markdown(f"{escape(section['question'])}")
     said = {
@@ -298,6 +305,7 @@ def _small(n_patients: int) -> str:
 
 
 def show_excluded(excluded: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Which images were left out and why, on demand."""
     words = trust_tables.excluded_words(excluded)
     if not words:
         return
@@ -311,7 +319,10 @@ def show_excluded(excluded: Sequence[Mapping[str, Any]], key: str) -> None:
 # ------------------------------------------------------------------------------ perturbation
 
 
-def show_perturbation(selection: Selection, audit: dict[str, Any], section: dict[str, Any]) -> None:
+def show_perturbation(
+    selection: Selection, audit: Mapping[str, Any], section: Mapping[str, Any]
+) -> None:
+    """Accuracy when images are changed a little."""
     said = {}
     for model in selection.models:
         steepest = section["models"].get(model, {}).get("steepest") or {}
@@ -352,7 +363,8 @@ def show_perturbation(selection: Selection, audit: dict[str, Any], section: dict
 # ------------------------------------------------------------------------------ subgroups
 
 
-def show_subgroups(selection: Selection, section: dict[str, Any]) -> None:
+def show_subgroups(selection: Selection, section: Mapping[str, Any]) -> None:
+    """Accuracy or sensitivity by a column of the manifest."""
     columns = {column["column"]: column for column in section["columns"]}
     if not columns:
         not_done("The data set has no column by which test images could be grouped.")
@@ -385,7 +397,7 @@ def show_subgroups(selection: Selection, section: dict[str, Any]) -> None:
     show_method(str(section.get("rule") or ""))
 
 
-def _left_out(section: dict[str, Any]) -> None:
+def _left_out(section: Mapping[str, Any]) -> None:
     left = section.get("left_out") or []
     if left:
         listed = "; ".join(f"{entry['column']} ({entry['reason']})" for entry in left)
@@ -396,6 +408,7 @@ def _left_out(section: dict[str, Any]) -> None:
 
 
 def show_external(selection: Selection, evidence: Evidence, metrics: Metrics) -> None:
+    """Figures on images from elsewhere, set by set."""
     if not evidence.external:
         not_done("No images from elsewhere were scored.", external_command(selection.run))
         return
@@ -411,8 +424,9 @@ def show_external(selection: Selection, evidence: Evidence, metrics: Metrics) ->
 
 
 def show_external_set(
-    selection: Selection, name: str, doc: dict[str, Any], metrics: Metrics, target: str
+    selection: Selection, name: str, doc: Mapping[str, Any], metrics: Metrics, target: str
 ) -> None:
+    """One external set: figures beside the run's own, and what was left out."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"##### {escape(doc['title'])}", width="content")
         st.badge(f"n = {doc['n']} images, {doc['n_patients']} patients", color="gray")

@@ -89,19 +89,19 @@ def _forget_drag() -> None:
 def _read_changes() -> Changes:
     """The changes that the widgets say."""
     state = {key: st.session_state.get(key, value) for key, value in NEUTRAL.items()}
-    crop = [tuple(value / 100 for value in _kept(state[key])) for key in (ACROSS, DOWN)]
+    (left, right), (top, bottom) = (_kept(state[key]) for key in (ACROSS, DOWN))
     box = None
     if state[WIDTH] and state[HEIGHT]:
-        left, top = min(state[LEFT], 99), min(state[TOP], 99)
-        width, height = min(state[WIDTH], 100 - left), min(state[HEIGHT], 100 - top)
-        box = Box(left / 100, top / 100, width / 100, height / 100)
+        x, y = min(state[LEFT], 99), min(state[TOP], 99)
+        width, height = min(state[WIDTH], 100 - x), min(state[HEIGHT], 100 - y)
+        box = Box(x / 100, y / 100, width / 100, height / 100)
     return Changes(
         brightness=state[BRIGHTNESS],
         contrast=state[CONTRAST] / 100,
         rotation=state[ROTATION],
         flip=state[FLIP],
-        across=crop[0],
-        down=crop[1],
+        across=(left / 100, right / 100),
+        down=(top / 100, bottom / 100),
         hidden=box,
         fill=state[FILL] or "mean",
     )
@@ -161,7 +161,7 @@ def _draw_box_inputs(changes: Changes) -> None:
             list(FILL_NAMES),
             key=FILL,
             required=True,
-            format_func=FILL_NAMES.get,
+            format_func=FILL_NAMES.__getitem__,
             persist_state="session",
         )
         st.button(

@@ -7,6 +7,7 @@ chosen on out-of-fold or validation predictions and is measured on test.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def conformal_entry(run: Run, model: str) -> dict[str, Any] | None:
     return entry if known and calibration_entry(run, model) else None
 
 
-def fitted_on(entry: dict[str, Any]) -> str:
+def fitted_on(entry: Mapping[str, Any]) -> str:
     """From what a calibration was fitted, such as "inner folds, n = 899 images"."""
     part = str(entry.get("part", ""))
     text = f"{SPLIT_PHRASES.get(part, part or 'part not stated')}, n = {entry.get('n', '–')}"

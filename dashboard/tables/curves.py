@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,11 +58,12 @@ def compare_areas(
     result = {}
     for name in (MACRO, *class_names):
         key = "auc" if name == MACRO else f"auc.{name}"
-        rows = [
-            {"a": a, "b": b, "difference": estimates[a][key] - estimates[b][key]}
+        areas = {model: own[key] for model, own in estimates.items()}
+        known = {model: area for model, area in areas.items() if area is not None}
+        rows: list[dict[str, Any]] = [
+            {"a": a, "b": b, "difference": known[a] - known[b]}
             | _judge(drawn[a][key] - drawn[b][key])
-            for a, b in combinations(probs, 2)
-            if estimates[a][key] is not None
+            for a, b in combinations(known, 2)
         ]
         for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
             row["p_holm"] = adjusted
@@ -96,7 +98,7 @@ def area_sentence(
     areas = {model: curve.area for model, curve in curves.items()}
     if not areas:
         return f"No model can be said to separate {of}: that takes images of both sides."
-    leader = max(areas, key=areas.get)
+    leader = max(areas, key=lambda m: areas[m])
     name = {model: titles.get(model, model) for model in areas}
     score = f"AUC {area_text(curves[leader])}, n = {curves[leader].n}"
     if len(areas) == 1:
@@ -122,8 +124,10 @@ def _sort_others(
 ) -> tuple[list[str], list[str], list[str]]:
     """The other models in words: surely behind the leader, not surely, not tested."""
     pairs = {frozenset((row["a"], row["b"])): row for row in comparisons or ()}
-    sure, unsure, untested = [], [], []
-    for other in sorted(set(areas) - {leader}, key=areas.get, reverse=True):
+    sure: list[str] = []
+    unsure: list[str] = []
+    untested: list[str] = []
+    for other in sorted(set(areas) - {leader}, key=lambda m: areas[m], reverse=True):
         row = pairs.get(frozenset((leader, other)))
         if row is None:
             untested.append(name[other])
@@ -206,7 +210,9 @@ def calibration_sentence(changes: Mapping[str, Mapping], titles: Mapping[str, st
 
     changes: model -> {value, low, high}, log loss after less before.
     """
-    lower, higher, unsure = [], [], []
+    lower: list[str] = []
+    higher: list[str] = []
+    unsure: list[str] = []
     for model, change in changes.items():
         low, high = change.get("low"), change.get("high")
         sure = low is not None and high is not None and not low <= 0 <= high

@@ -11,6 +11,7 @@ import pandas as pd
 from core.formatting import interval_text
 from core.metrics.classification import flatten_metrics
 
+Metrics = Mapping[str, Mapping[str, Any]]  # model -> its metrics.json
 # Key -> name for people. Fractions, shown as percent.
 SHARES = {
     "macro_f1": "Macro-F1",
@@ -60,7 +61,7 @@ def metric_names(class_names: Sequence[str], *, binary: bool) -> dict[str, str]:
 
 
 def metric_rows(
-    metrics: Mapping[str, dict], class_names: Sequence[str], labels: Mapping[str, str]
+    metrics: Metrics, class_names: Sequence[str], labels: Mapping[str, str]
 ) -> pd.DataFrame:
     """COLUMNS, one row a metric and model (fractions), in the order of metric_names.
 
@@ -94,7 +95,7 @@ def csv_download(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False).encode()
 
 
-def csv_table(rows: pd.DataFrame, metrics: Mapping[str, dict], part: str) -> pd.DataFrame:
+def csv_table(rows: pd.DataFrame, metrics: Metrics, part: str) -> pd.DataFrame:
     """metric_rows for a file: plain names, with part, n, level and unit of the intervals."""
     table = rows[["metric", "model", "label", "value", "low", "high", "method"]].copy()
     table = table.rename(columns={"label": "model_title"})
@@ -125,7 +126,7 @@ def side_by_side(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
 
 
 def error_and_cost_table(
-    metrics: Mapping[str, dict], rows: pd.DataFrame, labels: Mapping[str, str]
+    metrics: Metrics, rows: pd.DataFrame, labels: Mapping[str, str]
 ) -> pd.DataFrame:
     """One row a model: log loss, Brier score, ECE with intervals, and what the model costs."""
     by_key = rows.set_index(["model", "metric"])
@@ -146,7 +147,7 @@ def error_and_cost_table(
     return pd.DataFrame(table)
 
 
-def baseline_rows(floors: Mapping[str, dict]) -> pd.DataFrame:
+def baseline_rows(floors: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """run.json's floors as name, kind, metric, value, low, high: one row a floor and metric."""
     rows = []
     for key, floor in floors.items():

@@ -15,7 +15,7 @@ from core.formatting import count, join, percent, with_interval
 from core.reporting.scorecard.audit_checks import crossing, false_alarms
 from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
 from core.reporting.verdict import BASELINE_METRICS
-from dashboard.tables.metrics import range_text
+from dashboard.tables.metrics import Metrics, range_text
 
 POINT_COLUMNS = ["row", "model", "value", "low", "high", "hollow", "faded", "note"]
 REFERENCE_COLUMNS = ["row", "name", "kind", "value", "low", "high"]
@@ -128,7 +128,7 @@ def shared_table(section: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def baseline_points(
-    metrics: Mapping[str, dict], floors: Mapping[str, dict], key: str
+    metrics: Metrics, floors: Mapping[str, Mapping[str, Any]], key: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(points, references) for one of BASELINE_METRICS: the models in one row, a row a floor."""
     mine = [
@@ -147,7 +147,7 @@ def baseline_points(
     return points(mine), references(theirs)
 
 
-def highest(floors: Mapping[str, dict], key: str) -> tuple[str, float] | None:
+def highest(floors: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, float] | None:
     """("highest floor", its figure), None where there is none."""
     values = [floor[key] for floor in floors.values() if floor.get(key) is not None]
     return ("highest floor", max(values)) if values else None
@@ -219,7 +219,10 @@ def retained_table(section: Mapping[str, Any], models: Mapping[str, str]) -> pd.
 
 
 def probe_points(
-    section: Mapping[str, Any], metrics: Mapping[str, dict], models: Sequence[str], target: str
+    section: Mapping[str, Any],
+    metrics: Metrics,
+    models: Sequence[str],
+    target: str,
 ) -> pd.DataFrame:
     """Share called `target`: a row for the probe and one for the run's own test images."""
     rows, n = [], section["n"]
@@ -333,7 +336,7 @@ def _subgroup_figure(row: Mapping[str, Any] | None, what: str) -> Mapping[str, A
 
 
 def external_points(
-    doc: Mapping[str, Any], metrics: Mapping[str, dict], models: Sequence[str]
+    doc: Mapping[str, Any], metrics: Metrics, models: Sequence[str]
 ) -> pd.DataFrame:
     """Filled: at home; hollow: elsewhere. Accuracy and macro-F1 where the set has two classes or
     more, and sensitivity by class. What is at home counts the classes that are elsewhere too."""
@@ -352,7 +355,9 @@ def external_points(
     return points(rows)
 
 
-def _class_fall(doc: Mapping[str, Any], own: dict, model: str, key: str) -> dict | None:
+def _class_fall(
+    doc: Mapping[str, Any], own: Mapping[str, Any], model: str, key: str
+) -> dict | None:
     """A class's sensitivity on both sides where the set does not compare them itself."""
     name, far = key.removeprefix("recall."), doc["models"].get(model) or {}
     there = (far.get("per_class") or {}).get(name, {}).get("recall")
@@ -365,9 +370,7 @@ def _class_fall(doc: Mapping[str, Any], own: dict, model: str, key: str) -> dict
     }  # fmt: skip
 
 
-def external_sentence(
-    doc: Mapping[str, Any], metrics: Mapping[str, dict], titles: Mapping[str, str]
-) -> str:
+def external_sentence(doc: Mapping[str, Any], metrics: Metrics, titles: Mapping[str, str]) -> str:
     """What became of the figures there, model by model, in plain words."""
     if not doc.get("labelled", True):
         return "The truth of these images is not known, so only the answers can be counted."
