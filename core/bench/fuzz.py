@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from core.bench.fuzz_seeds import WHOM, build_seeds, mend_png
+from core.bench.fuzz_seeds import PATIENT_IDENTIFIERS, build_seeds, mend_png
 from core.imageio.picture import MAX_PIXELS, MIN_SIDE_PX, Decoded, ImageError
 from core.imageio.sandbox import (
     SECONDS_PER_IMAGE,
@@ -198,7 +198,7 @@ def _judge_image(decoded: Decoded) -> tuple[str, str]:
         and 0 <= decoded.colourfulness <= 1
         and said.isascii()
         and said.isprintable()
-        and not any(value in said for value in WHOM.values())
+        and not any(value in said for value in PATIENT_IDENTIFIERS.values())
     )
     return ("accepted", "") if right else ("wrong", f"a picture of {pixels.dtype} {pixels.shape}")
 

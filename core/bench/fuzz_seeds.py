@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -26,8 +27,8 @@ from core.imageio.decode import ImageError, read_image, resize_square
 SEED_PX = 48
 MAX_SEED_BYTES = 60_000
 N_REAL = 6
-# Patients of nobody: with these in every header a test sees whether a name gets out.
-WHOM = {
+# Of nobody: with these in every header a test sees whether a name gets out.
+PATIENT_IDENTIFIERS = {
     "PatientName": "Zzyzx^Quentin",
     "PatientID": "ID-4711-SECRET",
     "PatientBirthDate": "19331224",
@@ -48,7 +49,7 @@ SYNTAXES = {
 
 
 def encode(pixels: np.ndarray | Image.Image, file_format: str, **options) -> bytes:
-    """One picture as a file of one of Pillow's formats."""
+    """One image as a file of one of Pillow's formats."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
@@ -63,24 +64,25 @@ def make_dicom(
     stored: int | None = None,
     photometric: str | None = None,
     preamble: bytes = b"\0" * 128,
-    **tags,
+    **tags: Any,
 ) -> bytes:
     """A DICOM file of stored values (rows, columns[, 3]), 8 or 16 bits, signed or not.
 
     syntax: a key of SYNTAXES or a UID. stream: compressed pixels, where pydicom is not to make
-    them. tags: further elements by keyword; None leaves one out. WHOM is in every header.
+    them. tags: further elements by keyword; None leaves one out. Every header has
+    PATIENT_IDENTIFIERS.
     """
     syntax_uid = uid.UID(SYNTAXES.get(syntax, syntax))
     little = syntax_uid != uid.ExplicitVRBigEndian
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = uid.DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.8.498.1"
+    meta.MediaStorageSOPInstanceUID = uid.UID("1.2.826.0.1.3680043.8.498.1")
     meta.TransferSyntaxUID = syntax_uid
     colour = pixels.ndim == 3
     data = Dataset()
     data.SOPClassUID = meta.MediaStorageSOPClassUID
     data.Modality = "DX"
-    for keyword, value in WHOM.items():
+    for keyword, value in PATIENT_IDENTIFIERS.items():
         setattr(data, keyword, value)
     data.Rows, data.Columns = pixels.shape[:2]
     data.SamplesPerPixel = 3 if colour else 1
@@ -140,15 +142,12 @@ def pydicom_files() -> list[Path]:
 def build_seeds(data_root: str | Path | None = None) -> dict[str, list[bytes]]:
     """Format -> valid files, small ones; the same at every call on the same machine."""
     grey = make_phantom("covid", 1, SEED_PX, 1).pixels
-    pictures = [grey, *_real_images(data_root)]
+    images = [grey, *_real_images(data_root)]
     deep = grey.astype(np.uint16) * 16
     seeds: dict[str, list[bytes]] = {name: [] for name in ("PNG", "JPEG", "TIFF", "BMP", "WEBP")}
-    for pixels in pictures:
-        seeds["PNG"].append(encode(pixels, "PNG"))
-        seeds["JPEG"].append(encode(pixels, "JPEG"))
-        seeds["TIFF"].append(encode(pixels, "TIFF"))
-        seeds["BMP"].append(encode(pixels, "BMP"))
-        seeds["WEBP"].append(encode(pixels, "WEBP"))
+    for pixels in images:
+        for name, files in seeds.items():
+            files.append(encode(pixels, name))
     image = Image.fromarray(grey)
     rgb = Image.merge("RGB", (image, image.rotate(90), image.rotate(180)))
     for mode in ("1", "P", "LA", "RGB", "RGBA"):
@@ -180,13 +179,13 @@ def build_seeds(data_root: str | Path | None = None) -> dict[str, list[bytes]]:
         encode(rgb, "WEBP", lossless=True),
         encode(rgb.convert("RGBA"), "WEBP", quality=60),
     ]
-    seeds |= _dicom_seeds(pictures, deep, np.asarray(rgb))
-    files = {f"x/{i}.{name.lower()}": own[0] for i, (name, own) in enumerate(seeds.items())}
-    few = dict(list(files.items())[:3])
+    seeds |= _dicom_seeds(images, deep, np.asarray(rgb))
+    packed = {f"x/{i}.{name.lower()}": own[0] for i, (name, own) in enumerate(seeds.items())}
+    few = dict(list(packed.items())[:3])
     seeds["ZIP"] = [
         make_zip(few),
         make_zip(few, zipfile.ZIP_STORED),
-        make_zip(files),
+        make_zip(packed),
         make_zip({"inner.zip": make_zip(few), "__MACOSX/._x": b"x", "ä/é.png": seeds["PNG"][0]}),
     ]
     return seeds
@@ -205,12 +204,12 @@ def mend_png(data: bytes) -> bytes:
 
 
 def _dicom_seeds(
-    pictures: list[np.ndarray], deep: np.ndarray, rgb: np.ndarray
+    images: list[np.ndarray], deep: np.ndarray, rgb: np.ndarray
 ) -> dict[str, list[bytes]]:
-    window = {"WindowCenter": "2000", "WindowWidth": "3000"}
+    window: dict[str, Any] = {"WindowCenter": "2000", "WindowWidth": "3000"}
     seeds = {}
     for name in SYNTAXES:
-        own = [make_dicom(pixels, name) for pixels in pictures[:3]]
+        own = [make_dicom(pixels, name) for pixels in images[:3]]
         own.append(make_dicom(rgb, name))
         if name != "JPEG":
             own.append(make_dicom(deep, name, stored=12, photometric="MONOCHROME1", **window))

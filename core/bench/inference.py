@@ -35,9 +35,12 @@ def _bench_engine(task: BenchTask, name: str, folder: Path) -> Measured:
     target = folder / name
     export_model(model, target, np.asarray(pixels[:4]))
     served = compile_model(
-        target / "model.xml", name=name, class_names=tuple(task.class_names),
-        input_size_px=FROZEN_PX, tta="flip",
-    )  # fmt: skip
+        target / "model.xml",
+        name=name,
+        class_names=tuple(task.class_names),
+        input_size_px=FROZEN_PX,
+        tta="flip",
+    )
     batches = []
     for start in range(0, len(pixels), 32):
         images = np.asarray(pixels[start : start + 32], dtype="float32")[..., None]
@@ -49,9 +52,9 @@ def _bench_engine(task: BenchTask, name: str, folder: Path) -> Measured:
             request.infer(batch)
 
     engine, whole = median_by_turns([bare, lambda: served.predict(pixels)], rounds=3)
-    return Measured(
-        "evaluation",
+    what = (
         f"served {name} with mirrored copies over the pixel cache, as a multiple of the bare "
-        f"engine's time, {len(pixels)} {task.what.split(' ', 1)[1]}, {FROZEN_PX} px, f32",
-        whole / engine, LIMIT, f"{whole:.2f} s against {engine:.2f} s", TIMES,
-    )  # fmt: skip
+        f"engine's time, {len(pixels)} {task.what.split(' ', 1)[1]}, {FROZEN_PX} px, f32"
+    )
+    note = f"{whole:.2f} s against {engine:.2f} s"
+    return Measured("evaluation", what, whole / engine, LIMIT, note, TIMES)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,6 +61,22 @@ def describe(measured: Measured) -> str:
 def to_json(results: list[Measured]) -> list[dict[str, Any]]:
     """Plain values, with `within` beside them."""
     return [asdict(measured) | {"within": measured.within} for measured in results]
+
+
+def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Another process of this Python, with its output; `environment` is added to this one's."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def last_line(text: str) -> str:
+    """The last line of what a process said: why it failed, where it did."""
+    return (text.strip().splitlines() or ["no reason given"])[-1]
 
 
 def find_entry(name: str | None) -> RunEntry | None:

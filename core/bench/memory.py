@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.bench.measurement import Measured, Measurements
+from core.bench.measurement import Measured, Measurements, last_line, run_python
 from core.console import say
 from core.imageio.pixel_cache import build_pixel_cache
 
@@ -53,21 +51,18 @@ def bench_memory(run: str | None) -> Measurements:
 
 def _compare(job: Job, few: dict[str, float], many: dict[str, float]) -> Measurements:
     for n, one in zip(SIZES, (few, many), strict=True):
-        limit = LIMIT_MB if n == max(SIZES) else None
+        limit_mb = LIMIT_MB if n == max(SIZES) else None
         note = f"{one['seconds']:.1f} s, {1000 * one['seconds'] / n:.2f} ms an image"
         yield Measured(
-            "memory", f"peak RSS, {job.what}, {n:,} images", one["peak_mb"], limit, note, "MB"
+            "memory", f"peak RSS, {job.what}, {n:,} images", one["peak_mb"], limit_mb, note, "MB"
         )
     limit = 1.1 if job.flat else None
-    yield Measured(
-        "memory", f"peak RSS of {SIZES[1]:,} images against {SIZES[0]:,}, {job.what}",
-        many["peak_mb"] / few["peak_mb"], limit, unit="x",
-    )  # fmt: skip
-    yield Measured(
-        "memory", f"time an image of {SIZES[1]:,} images against {SIZES[0]:,}, {job.what}",
-        (many["seconds"] / SIZES[1]) / (few["seconds"] / SIZES[0]), limit,
-        f"start of the process included: {many['wall_s']:.0f} s", "x",
-    )  # fmt: skip
+    against = f"of {SIZES[1]:,} images against {SIZES[0]:,}, {job.what}"
+    peak_ratio = many["peak_mb"] / few["peak_mb"]
+    yield Measured("memory", f"peak RSS {against}", peak_ratio, limit, unit="x")
+    time_ratio = (many["seconds"] / SIZES[1]) / (few["seconds"] / SIZES[0])
+    note = f"start of the process included: {many['wall_s']:.0f} s"
+    yield Measured("memory", f"time an image {against}", time_ratio, limit, note, "x")
 
 
 def measure(name: str, n: int, folder: Path) -> dict[str, float]:
@@ -77,15 +72,14 @@ def measure(name: str, n: int, folder: Path) -> dict[str, float]:
     grow_pixels(file, n, JOBS[name].size_px, folder)
     say(f"  {n:,} images: {JOBS[name].what} ...")
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "core.bench.memory", str(file), str(n), name],
-            capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        )  # fmt: skip
+        done = run_python(
+            *("-m", "core.bench.memory", str(file), str(n), name), TF_CPP_MIN_LOG_LEVEL="3"
+        )
     finally:
         file.unlink()
     if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
-    return json.loads(done.stdout.strip().splitlines()[-1])
+        raise RuntimeError(last_line(done.stderr))
+    return json.loads(last_line(done.stdout))
 
 
 def grow_pixels(file: Path, n: int, size_px: int, folder: Path) -> None:
@@ -149,9 +143,12 @@ def _train(name: str, recipe, pixels: np.ndarray, folder: Path) -> None:
     n = len(pixels)
     y = np.arange(n) % 3
     mixed, tenth = np.random.default_rng(0).permutation(n), n // 10
-    parts = [TrainingImages(pixels[:0], y[r], np.sort(r)) for r in (mixed[tenth:], mixed[:tenth])]
+    train, val = (
+        TrainingImages(pixels[:0], y[rows], np.sort(rows))
+        for rows in (mixed[tenth:], mixed[:tenth])
+    )
     store = FrozenStore(pixels, folder / "frozen", recipe, 0, name)
-    fit_model(model, recipe, FitTask(*parts, 3, 0, name, store), folder / "fit")
+    fit_model(model, recipe, FitTask(train, val, 3, 0, name, store), folder / "fit")
 
 
 def peak_bytes() -> int:

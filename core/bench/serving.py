@@ -1,16 +1,14 @@
-"""How long live answers take: one picture, many at once, a zip; and what the loader was fed.
+"""How long live predictions take: one image, many at once, a zip; and what the loader was fed.
 
-Pictures are the run's own test images where they are here, else drawn phantoms as PNG; every one
+Images are the run's own test images where they are here, else drawn phantoms as PNG; every one
 goes the whole way: bytes, decoding in the sandbox, all headline models, guard, heat maps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -19,7 +17,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core.bench.measurement import Measured, Measurements, find_entry
+from core.bench.measurement import (
+    BenchError,
+    Measured,
+    Measurements,
+    find_entry,
+    last_line,
+    run_python,
+)
 from core.config import data_root
 from core.datasets.phantom.generate import class_names as phantom_classes
 from core.datasets.phantom.generate import make_phantom
@@ -57,38 +62,37 @@ def bench_live(run: str | None) -> Measurements:
     if predictor is None:
         yield Measured("live", "answers about one picture", None, 0.15, NO_RUN)
         return
-    pictures, kind = load_pictures(predictor.run, ONE_BY_ONE)
-    yield _first(predictor.run, pictures[0])
+    images, kind = load_images(predictor.run, ONE_BY_ONE)
+    yield _first(predictor.run, images[0])
     warm_up(predictor)
-    for data in pictures[:5]:
+    for data in images[:5]:
         predict_one(predictor, data)
     times = []
     for number in range(ONE_BY_ONE):
         started = time.perf_counter()
-        predict_one(predictor, pictures[number % len(pictures)])
+        predict_one(predictor, images[number % len(images)])
         times.append(time.perf_counter() - started)
     what = _what(predictor, f"{ONE_BY_ONE} {kind} one after the other")
     yield Measured("live", f"median, {what}", float(np.median(times)), 0.15)
     yield Measured("live", f"95th percentile, {what}", float(np.quantile(times, 0.95)), 0.30)
-    data = pictures[0]
+    data = images[0]
     apart, here = median_by_turns([lambda: decode_safely(data), lambda: decode_image(data)], 30)
-    yield Measured(
-        "live", f"decoding in a process of its own beside decoding here, one of {kind}",
-        1000 * (apart - here), 10.0, f"{1000 * apart:.1f} ms against {1000 * here:.1f} ms", "ms",
-    )  # fmt: skip
+    what = f"decoding in a process of its own beside decoding here, one of {kind}"
+    note = f"{1000 * apart:.1f} ms against {1000 * here:.1f} ms"
+    yield Measured("live", what, 1000 * (apart - here), 10.0, note, "ms")
 
 
 def bench_zip(run: str | None) -> Measurements:
-    """A zip of many pictures, without maps, as the table of the Predict page has it."""
+    """A zip of many images, without maps, as the table of the Predict page has it."""
     predictor = _open(run)
     if predictor is None:
         yield Measured("zip", "a zip of pictures", None, 15.0, NO_RUN, "pictures/s", True)
         return
-    pictures, kind = load_pictures(predictor.run, ZIPPED)
+    images, kind = load_images(predictor.run, ZIPPED)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for number in range(ZIPPED):
-            archive.writestr(f"{number:04d}", pictures[number % len(pictures)])
+            archive.writestr(f"{number:04d}", images[number % len(images)])
     warm_up(predictor)
     chosen = predictor.run.headline_models
     started = time.perf_counter()
@@ -97,10 +101,8 @@ def bench_zip(run: str | None) -> Measurements:
     seconds = time.perf_counter() - started
     failed = sum(row.prediction is None for row in rows)
     note = f"{failed} of {len(rows)} failed" if failed else ""
-    yield Measured(
-        "zip", _what(predictor, f"a zip of {len(rows)} {kind}"), len(rows) / seconds, 15.0, note,
-        "pictures/s", True,
-    )  # fmt: skip
+    what = _what(predictor, f"a zip of {len(rows)} {kind}")
+    yield Measured("zip", what, len(rows) / seconds, 15.0, note, "pictures/s", True)
 
 
 def bench_people(run: str | None) -> Measurements:
@@ -109,18 +111,15 @@ def bench_people(run: str | None) -> Measurements:
     if entry is None:
         yield Measured("people", f"{PEOPLE} at once", None, 3.0, NO_RUN)
         return
-    pictures, kind = load_pictures(artifacts.open_run(entry.path), ONE_BY_ONE)
+    images, kind = load_images(artifacts.open_run(entry.path), ONE_BY_ONE)
     # In a process of its own: this package does not import the dashboard.
     with tempfile.TemporaryDirectory() as folder:
-        for number, data in enumerate(pictures):
+        for number, data in enumerate(images):
             Path(folder, f"{number:04d}").write_bytes(data)
-        done = subprocess.run(
-            [sys.executable, "-m", "dashboard.bench.load_test", folder, "--people", str(PEOPLE),
-             "--seconds", str(PEOPLE_S)],
-            env=dict(os.environ, CXR_RUN=entry.name), capture_output=True, text=True,
-        )  # fmt: skip
+        options = ("--people", str(PEOPLE), "--seconds", str(PEOPLE_S))
+        done = run_python("-m", "dashboard.bench.load_test", folder, *options, CXR_RUN=entry.name)
     if done.returncode:
-        yield Measured("people", f"{PEOPLE} at once", None, 3.0, _last_line(done.stderr))
+        yield Measured("people", f"{PEOPLE} at once", None, 3.0, last_line(done.stderr))
         return
     said = json.loads(done.stdout)
     what = (
@@ -130,10 +129,8 @@ def bench_people(run: str | None) -> Measurements:
     note = f"{said['answers']:,} answers"
     note += f", slowest {said['slowest_s']:.2f} s" if said["answers"] else ""
     yield Measured("people", f"median, {what}", said["median_s"], 3.0, note)
-    yield Measured(
-        "people", f"errors, {PEOPLE} people at once", len(said["errors"]), 0,
-        "; ".join(said["errors"][:1]), "errors",
-    )  # fmt: skip
+    what, note = f"errors, {PEOPLE} people at once", "; ".join(said["errors"][:1])
+    yield Measured("people", what, len(said["errors"]), 0, note, "errors")
 
 
 def bench_fuzz(run: str | None) -> Measurements:
@@ -154,19 +151,20 @@ def bench_fuzz(run: str | None) -> Measurements:
     )
     yield Measured("fuzz", "inputs tried", result.tried, 20_000, note, "inputs", True)
     wrong = [*result.wrong, *result.crashed]
-    yield Measured(
-        "fuzz", "errors other than the loader's own, and crashes", len(wrong), 0,
-        "; ".join(wrong[:1]), "inputs",
-    )  # fmt: skip
+    what = "errors other than the loader's own, and crashes"
+    yield Measured("fuzz", what, len(wrong), 0, "; ".join(wrong[:1]), "inputs")
 
 
 def predictor_of(name: str | None) -> Predictor:
     """The models of a run, opened. Raises BenchError or ArtifactError."""
-    return open_predictor(artifacts.open_run(find_entry(name).path))
+    entry = find_entry(name)
+    if entry is None:
+        raise BenchError(f"{NO_RUN[0].upper()}{NO_RUN[1:]}.")
+    return open_predictor(artifacts.open_run(entry.path))
 
 
 def predict_one(predictor: Predictor, data: bytes) -> None:
-    """All that a person gets: decoded in the sandbox, answered, a map drawn for each model."""
+    """All that a person gets: decoded in the sandbox, predicted, a map drawn for each model."""
     decoded = decode_safely(data)
     answer = predictor.predict(decoded, chosen=predictor.run.headline_models)
     names = list(answer.class_names)
@@ -176,22 +174,18 @@ def predict_one(predictor: Predictor, data: bytes) -> None:
             overlay(shown, class_heat(own.class_maps, names.index(own.predicted)), 0.5)
 
 
-def load_pictures(run: Run, n: int) -> tuple[list[bytes], str]:
+def load_images(run: Run, n: int) -> tuple[list[bytes], str]:
     """Files' bytes of up to n of the run's images, test images first, and what they are."""
     manifest = artifacts.load_manifest(run)
     found = find_images(manifest, dataset_folder(run.info["dataset"]["name"], data_root()))
     order = manifest.assign(later=manifest["split"] != "test").sort_values("later", kind="stable")
-    paths = [found[i] for i in order["image_id"] if found.get(i)]
-    pictures = []
-    for path in paths:
-        try:
-            pictures.append(read_bytes(path))
-        except ImageError:
-            continue  # a picture that is gone is no matter of speed
-        if len(pictures) == n:
-            break
-    if pictures:
-        return pictures, f"images of {run.info['dataset']['name']}"
+    images: list[bytes] = []
+    for path in (found.get(image_id) for image_id in order["image_id"]):
+        if path and len(images) < n:
+            with contextlib.suppress(ImageError):  # an image that is gone is no matter of speed
+                images.append(read_bytes(path))
+    if images:
+        return images, f"images of {run.info['dataset']['name']}"
     drawn = []
     for seed in range(min(n, 30)):
         buffer = io.BytesIO()
@@ -202,13 +196,10 @@ def load_pictures(run: Run, n: int) -> tuple[list[bytes], str]:
 
 
 def _open(run: str | None) -> Predictor | None:
-    entry = find_entry(run)
-    if entry is None:
-        return None
     try:
-        return open_predictor(artifacts.open_run(entry.path))
+        return predictor_of(run) if find_entry(run) else None
     except artifacts.ArtifactError:
-        return None  # a run without its model files answers nothing
+        return None  # a run without its model files predicts nothing
 
 
 def _first(run: Run, data: bytes) -> Measured:
@@ -217,21 +208,15 @@ def _first(run: Run, data: bytes) -> Measured:
         file.write(data)
         file.flush()
         started = time.time()
-        done = subprocess.run(
-            [sys.executable, "-c", FIRST, run.name, file.name], capture_output=True, text=True
-        )
+        done = run_python("-c", FIRST, run.name, file.name)
     what = f"first answer of a new process, its start included, {run.name}"
     if done.returncode:
-        return Measured("live", what, None, 3.0, _last_line(done.stderr))
+        return Measured("live", what, None, 3.0, last_line(done.stderr))
     return Measured("live", what, json.loads(done.stdout) - started, 3.0)
 
 
 def _what(predictor: Predictor, what: str) -> str:
-    asked = [m for m in predictor.run.headline_models if m in predictor.models]
+    chosen = [m for m in predictor.run.headline_models if m in predictor.models]
     guard = "guard" if predictor.guard else "no guard"
     precision = next(iter(predictor.models.values())).precision
-    return f"{what}, {len(asked)} models of {predictor.run.name} at {precision}, {guard}"
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[-1]
+    return f"{what}, {len(chosen)} models of {predictor.run.name} at {precision}, {guard}"

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from core.bench.measurement import Measured, Measurements, find_entry
+from core.bench.measurement import Measured, Measurements, find_entry, last_line, run_python
 from core.config import data_root
 from core.datasets.registry import dataset_folder
 from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
@@ -33,29 +30,34 @@ def bench_statistics(run: str | None) -> Measurements:
     y_true, probs, groups = make_predictions(1000, 3)
     given = groups, CLASS_NAMES
     yield _timed(
-        "intervals of every metric, 3 models, 1,000 images, 2,000 draws", 2.0,
+        "intervals of every metric, 3 models, 1,000 images, 2,000 draws",
         lambda: [bootstrap_intervals(y_true, y_prob, *given) for y_prob in probs.values()],
-    )  # fmt: skip
+        limit_s=2.0,
+    )
     yield _timed(
-        "ROC and precision-recall curves with bands, 3 models, 1,000 images", 2.0,
+        "ROC and precision-recall curves with bands, 3 models, 1,000 images",
         lambda: [curve_bands(y_true, y_prob, *given) for y_prob in probs.values()],
-    )  # fmt: skip
+        limit_s=2.0,
+    )
     yield _timed(
-        "rates at an operating point that was moved, 1,000 images", PAGE_LIMIT_S,
+        "rates at an operating point that was moved, 1,000 images",
         lambda: rates_at(y_true == 0, probs["model0"][:, 0], groups, 0.4, 0.02),
-    )  # fmt: skip
+        limit_s=PAGE_LIMIT_S,
+    )
     many_true, many_probs, many_groups = make_predictions(100_000, 1)
     yield _timed(
-        "intervals, curves with bands, calibration and conformal sets, 100,000 predictions", 10.0,
+        "intervals, curves with bands, calibration and conformal sets, 100,000 predictions",
         lambda: all_statistics(many_true, many_probs["model0"], many_groups),
-    )  # fmt: skip
+        limit_s=10.0,
+    )
     yield _timed(
-        "paired tests of 3 models, 1,000 images", None,
+        "paired tests of 3 models, 1,000 images",
         lambda: compare_models(y_true, probs, *given),
-    )  # fmt: skip
+        limit_s=None,
+    )
 
 
-def _timed(what: str, limit_s: float | None, work: Callable[[], object]) -> Measured:
+def _timed(what: str, work: Callable[[], object], limit_s: float | None) -> Measured:
     """The seconds that work() takes."""
     started = time.perf_counter()
     work()
@@ -118,16 +120,9 @@ def bench_pages(run: str | None) -> Measurements:
         yield Measured("pages", "pages", None, PAGE_LIMIT_S, "there is no run")
         return
     # In a process of its own: this package does not import the dashboard.
-    environment = dict(os.environ, CXR_RUN=entry.name)
-    done = subprocess.run(
-        [sys.executable, "-m", "dashboard.bench.page_timing"],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-m", "dashboard.bench.page_timing", CXR_RUN=entry.name)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        yield Measured("pages", "pages", None, PAGE_LIMIT_S, reason)
+        yield Measured("pages", "pages", None, PAGE_LIMIT_S, last_line(done.stderr))
         return
     for page, seconds in json.loads(done.stdout).items():
         yield Measured("pages", f"page {page} of {entry.name}, warm", seconds, PAGE_LIMIT_S)

@@ -42,8 +42,8 @@ class BenchTask:
     def y(self) -> np.ndarray:
         return pd.Index(self.class_names).get_indexer(self.table["label"])
 
-    def rows(self, part: str) -> np.ndarray:
-        return np.flatnonzero(self.table["split"] == part)
+    def rows(self, split: str) -> np.ndarray:
+        return np.flatnonzero(self.table["split"] == split)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ The usual way is what the field's notebooks do: every epoch decodes the files ag
 image on the CPU (Keras' own ImageDataGenerator, which tensorflow.keras still has), runs the whole
 network, frozen layers included, and is driven by Keras' fit. Both ways get the same network, first
 weights, images, batch size, optimizer, schedule, class weights and number of epochs. As there, the
-usual way reads RGB, the generator's default; here pictures are grey. docs/performance.md tells
+usual way reads RGB, the generator's default; here images are grey. docs/performance.md tells
 more.
 """
 
@@ -167,20 +167,29 @@ def train_usual(task: BenchTask, name: str, recipe, folder: Path) -> Way:
             layer.trainable = False
     # What the generator offers of the recipe; it has no contrast, so none is altered here.
     altered = ImageDataGenerator(
-        rotation_range=recipe.rotation_deg, zoom_range=recipe.zoom, fill_mode="reflect",
-        width_shift_range=recipe.shift, height_shift_range=recipe.shift,
+        rotation_range=recipe.rotation_deg,
+        width_shift_range=recipe.shift,
+        height_shift_range=recipe.shift,
+        zoom_range=recipe.zoom,
+        fill_mode="reflect",
         horizontal_flip=recipe.flip,
-    )  # fmt: skip
+    )
     size, names = recipe.image_size_px, task.class_names
     table = task.table.assign(file=[str(task.root / path) for path in task.table["path"]])
 
-    def flow(generator, part: str, shuffle: bool):
+    def flow(generator, split: str, shuffle: bool):
         return generator.flow_from_dataframe(
-            table[table["split"] == part], x_col="file", y_col="label", classes=names,
-            target_size=(size, size), color_mode="rgb", interpolation="bilinear",
-            class_mode="categorical", batch_size=recipe.batch_size, shuffle=shuffle, seed=SEED,
+            table[table["split"] == split],
+            x_col="file",
+            y_col="label",
+            target_size=(size, size),
+            classes=names,
+            batch_size=recipe.batch_size,
+            shuffle=shuffle,
+            seed=SEED,
+            interpolation="bilinear",
             validate_filenames=False,
-        )  # fmt: skip
+        )
 
     started, cpu = time.perf_counter(), time.process_time()
     train, val = flow(altered, "train", True), flow(ImageDataGenerator(), "val", False)
@@ -191,10 +200,8 @@ def train_usual(task: BenchTask, name: str, recipe, folder: Path) -> Way:
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=["accuracy"],
     )
-    model.fit(
-        train, validation_data=val, epochs=stage.epochs, verbose=0,
-        class_weight={int(k): float(weights[y == k][0]) for k in np.unique(y)},
-    )  # fmt: skip
+    class_weight = {int(k): float(weights[y == k][0]) for k in np.unique(y)}
+    model.fit(train, validation_data=val, epochs=stage.epochs, verbose=0, class_weight=class_weight)
     seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
     y_prob = model.predict(flow(ImageDataGenerator(), "test", False), verbose=0)
     return Way(seconds, cpu_s, y_prob)
@@ -237,16 +244,16 @@ def train_here(
         fitted_on = np.flatnonzero(task.table["split"] != "test")
         pixels = _cached(task, fitted_on, cache_folder, size)
         store = FrozenStore(pixels, Path(work, "frozen"), recipe, SEED, name, precision)
-        parts = []
-        for part in ("train", "val"):
-            rows = np.searchsorted(fitted_on, task.rows(part))
-            parts.append(TrainingImages(pixels[:0], task.y[fitted_on[rows]], rows))
-        fit_task = FitTask(*parts, n_classes, SEED, name, store)
+        train, val = (
+            TrainingImages(pixels[:0], task.y[rows], np.searchsorted(fitted_on, rows))
+            for rows in (task.rows("train"), task.rows("val"))
+        )
+        fit_task = FitTask(train, val, n_classes, SEED, name, store)
         fit_model(model, recipe, fit_task, Path(work, "fit"))
         seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
         pixels = _cached(task, task.rows("test"), cache_folder, size)
-        images = np.asarray(pixels, dtype="float32")[..., None]
-        y_prob = in_float32(model).predict(images, batch_size=recipe.batch_size, verbose=0)
+        test_images = np.asarray(pixels, dtype="float32")[..., None]
+        y_prob = in_float32(model).predict(test_images, batch_size=recipe.batch_size, verbose=0)
     return Way(seconds, cpu_s, y_prob)
 
 
@@ -258,7 +265,7 @@ def _cached(task: BenchTask, rows: np.ndarray, folder: Path, size_px: int) -> np
 
 
 def _with_three_channels(model):
-    """The same network for RGB pictures; of the CNN the first convolution is then larger."""
+    """The same network for RGB images; of the CNN the first convolution is then larger."""
     from core.backend import import_keras
 
     keras = import_keras()
@@ -279,12 +286,12 @@ def _bench_mixed_precision(name: str) -> Measured:
     recipe = find_recipe(name, "random")
     times = time_step(name, recipe, recipe.stages[0], 3, rounds=8)
     whole, mixed = (times[policy] for policy in POLICIES)
-    return Measured(
-        "training",
+    what = (
         f"mixed_bfloat16 against float32, a step of the whole {name}, {recipe.image_size_px} px, "
-        f"batch {recipe.batch_size}",
-        whole / mixed, None, f"{1000 * whole:.0f} ms against {1000 * mixed:.0f} ms", TIMES,
-    )  # fmt: skip
+        f"batch {recipe.batch_size}"
+    )
+    note = f"{1000 * whole:.0f} ms against {1000 * mixed:.0f} ms"
+    return Measured("training", what, whole / mixed, None, note, TIMES)
 
 
 def _score(bench: str, what: str, task: BenchTask, way: Way) -> Measured:

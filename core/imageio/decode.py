@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
-from core.imageio.file_type import DICOM, PICTURES, detect_file_type, second_file_type, webp_size
+from core.imageio.file_type import DICOM, IMAGE_TYPES, detect_file_type, second_file_type, webp_size
 from core.imageio.picture import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -255,7 +255,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _unidentified(kind: str | None) -> str:
     """Why Pillow found no picture, in one sentence."""
-    if kind in PICTURES:
+    if kind in IMAGE_TYPES:
         return f"The file starts like a {kind} but is damaged or cut off; fetch it again."
     if kind is not None:
         return f"The content is {kind}, which is not read; save it as {_FORMATS_TEXT}."

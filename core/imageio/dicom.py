@@ -254,7 +254,7 @@ class _Walk:
 
 
 def _tags(keywords: tuple[str, ...]) -> list[int]:
-    return [int(tag_for_keyword(keyword)) for keyword in keywords]
+    return [tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
 
 
 def _encoding(data: bytes, start: int, syntax: str) -> tuple[bool, bool, bytes]:

@@ -86,15 +86,13 @@ def decode_pixels(source: bytes | memoryview, syntax: str, **options: Any) -> np
             source,
             index=0,
             decoding_plugin=codec.plugin if codec else "",
-            number_of_frames=1,
-            pixel_keyword="PixelData",
-            **options,
+            **options | {"number_of_frames": 1, "pixel_keyword": "PixelData"},
         )
     except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # a panic of pylibjpeg-rle, written in Rust, is no Exception
         raise PixelError(_damaged(codec)) from None
-    expected = (options["rows"], options["columns"])
+    expected: tuple[int, ...] = (options["rows"], options["columns"])
     if options["samples_per_pixel"] == 3:
         expected += (3,)
     if array.shape != expected or array.dtype.kind not in "iu" or array.dtype.itemsize > 2:

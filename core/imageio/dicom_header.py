@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 
 OTHER_WORD = "another word, not shown"
 # By keyword. A word that is not here could be a name that somebody typed into that field.
-_WORDS = {
+_LISTED = {
     "Modality": "CR DX DR RF XA RG PX IO MG CT MR NM PT US OT SC XC ES GM SM OP OPT SEG RTIMAGE "
     "RTDOSE RTPLAN RTSTRUCT SR PR KO ECG HC IVUS BI BMD",
     "PresentationIntentType": "FOR PRESENTATION|FOR PROCESSING",
@@ -21,7 +21,7 @@ _WORDS = {
 }
 _WORDS = {
     keyword: frozenset(text.split("|") if "|" in text else text.split())
-    for keyword, text in _WORDS.items()
+    for keyword, text in _LISTED.items()
 }
 _ORIENTATION = re.compile(r"[LRAPHF]{1,3}")
 

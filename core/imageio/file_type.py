@@ -38,8 +38,8 @@ _SIGNATURES = (
     (0, b"<", "HTML or XML"),
     (0, b"version https://git-lfs", "Git LFS pointer"),
 )
-PICTURES = ("PNG", "JPEG", "TIFF", "WebP", "BMP")
-ARCHIVES = ("ZIP", "gzip", "7z", "RAR", "bzip2", "xz", "tar")
+IMAGE_TYPES = ("PNG", "JPEG", "TIFF", "WebP", "BMP")
+ARCHIVE_TYPES = ("ZIP", "gzip", "7z", "RAR", "bzip2", "xz", "tar")
 DICOM = "DICOM"
 _DICOM_PREFIX_AT = 128
 # Programs look for a PDF's first line in the first kilobyte, and for its last one in the last.
@@ -57,22 +57,22 @@ def detect_file_type(data: bytes) -> str | None:
     """
     if data[_DICOM_PREFIX_AT : _DICOM_PREFIX_AT + 4] == b"DICM":
         return DICOM
-    kind = _signed(data)
-    return DICOM if kind is None and is_bare_dataset(data) else kind
+    file_type = _starts_as(data)
+    return DICOM if file_type is None and is_bare_dataset(data) else file_type
 
 
-def second_file_type(data: bytes, kind: str | None) -> str | None:
-    """What else a picture of that kind would be taken for by other programs; None: nothing.
+def second_file_type(data: bytes, file_type: str | None) -> str | None:
+    """What else an image of that type would be taken for by other programs; None: nothing.
 
     Looked for: another format's first bytes in a DICOM preamble, a ZIP directory at the end, a
-    PDF, a web page, and another picture, an archive or a program behind the picture's own end.
+    PDF, a web page, and another image, an archive or a program behind the image's own end.
     """
-    if kind == DICOM and data[_DICOM_PREFIX_AT : _DICOM_PREFIX_AT + 4] == b"DICM":
-        other = _signed(data[:_DICOM_PREFIX_AT])
+    if file_type == DICOM and data[_DICOM_PREFIX_AT : _DICOM_PREFIX_AT + 4] == b"DICM":
+        other = _starts_as(data[:_DICOM_PREFIX_AT])
         # Scanners do write a TIFF header there (PS3.10 7.1), most of them one that leads nowhere.
         if other is not None and (other != "TIFF" or _has_tiff_image(data)):
             return other
-    elif kind not in (*PICTURES, DICOM):
+    elif file_type not in (*IMAGE_TYPES, DICOM):
         return None
     if find_zip_end(data) is not None:
         return "ZIP"
@@ -82,9 +82,9 @@ def second_file_type(data: bytes, kind: str | None) -> str | None:
         return "PDF"
     if _HTML.search(data):
         return "HTML"
-    end = _end_of_image(data, kind)
-    behind = None if end is None else _signed(data[end : end + 512])
-    # Two letters are found by chance; what follows a picture counts only where it is told surely.
+    end = _end_of_image(data, file_type)
+    behind = None if end is None else _starts_as(data[end : end + 512])
+    # Two letters are found by chance; what follows an image counts only where it is certain.
     return None if behind in ("BMP", "Windows program", "script", "HTML or XML") else behind
 
 
@@ -118,21 +118,21 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
     Pillow's decoder sets aside the whole canvas as it opens a file.
     """
-    kind, body = data[12:16], data[20:30]
+    chunk, body = data[12:16], data[20:30]
     if len(body) < 10:
         return None
-    if kind == b"VP8X":
+    if chunk == b"VP8X":
         return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
-    if kind == b"VP8L":
+    if chunk == b"VP8L":
         bits = int.from_bytes(body[1:5], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8 ":
+    if chunk == b"VP8 ":
         width, height = struct.unpack_from("<HH", body, 6)
         return width & 0x3FFF, height & 0x3FFF
     return None
 
 
-def _signed(data: bytes) -> str | None:
+def _starts_as(data: bytes) -> str | None:
     for offset, magic, name in _SIGNATURES:
         if data[offset : offset + len(magic)] == magic:
             return name
@@ -180,16 +180,16 @@ def _has_tiff_image(data: bytes) -> bool:
     return {256, 257} <= {struct.unpack_from(f"{order}H", data, end)[0] for end in ends[:4096]}
 
 
-def _end_of_image(data: bytes, kind: str | None) -> int | None:
-    """Where the picture's own bytes end, for the formats that say so."""
-    if kind == "PNG":
+def _end_of_image(data: bytes, file_type: str | None) -> int | None:
+    """Where the image's own bytes end, for the formats that say so."""
+    if file_type == "PNG":
         end = data.rfind(b"IEND\xaeB\x60\x82")
         return None if end < 0 else end + 8
-    if kind == "JPEG":
+    if file_type == "JPEG":
         end = data.rfind(b"\xff\xd9")
         return None if end < 0 else end + 2
-    if kind == "WebP":
+    if file_type == "WebP":
         return 8 + int.from_bytes(data[4:8], "little")
-    if kind == "BMP":
+    if file_type == "BMP":
         return int.from_bytes(data[2:6], "little") or None
     return None

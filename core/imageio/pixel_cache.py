@@ -1,4 +1,4 @@
-"""The pixel cache: each picture decoded and resized once, then read as memory-mapped uint8.
+"""The pixel cache: each image decoded and resized once, then read as memory-mapped uint8.
 
 `core.imageio.pixel_cache_store` keeps the files.
 """
@@ -64,7 +64,7 @@ def build_pixel_cache(
     """Decode what the cache does not have yet and return the pixels of `table`.
 
     table needs `path` (POSIX, below root). progress is called with (images done, images in all).
-    Pictures that cannot be used end in `skipped` with the reason and never end the build.
+    Images that cannot be used end in `skipped` with the reason and never end the build.
     Raises ImageError only where the cache folder itself cannot be used.
     """
     sizes_px = sorted({int(size) for size in sizes_px})
@@ -174,7 +174,8 @@ def forget_array(array: np.ndarray) -> None:
 
     Nothing happens to an array that is no memory map or no view of one.
     """
-    while isinstance(array, np.ndarray):
-        array = array.base
-    if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        array.madvise(mmap.MADV_DONTNEED)
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)

@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
@@ -152,7 +153,7 @@ class Store:
             )
             self.database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
-                [(*e.stat, e.sha256) for e in seen],
+                [(*e.stat, e.sha256) for e in seen if e.stat],
             )
         for entry in seen:
             self.content[entry.sha256] = entry.without_pixels()
@@ -218,9 +219,8 @@ def locked(folder: Path) -> Iterator[Path]:
     """Hold the folder's lock; the system lets go of it even where the process is killed."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
-        with contextlib.suppress(
-            ImportError
-        ):  # Windows, where two builds at once are not kept apart
+        # Windows has no fcntl: two builds at once are not kept apart there.
+        with contextlib.suppress(ImportError):
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -230,7 +230,7 @@ def locked(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator:
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file beside `path` and put it in its place in one step."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".view-")
     try:
@@ -244,7 +244,7 @@ def _replacing(path: Path) -> Iterator:
         raise
 
 
-def _open_rows(path: Path):
+def _open_rows(path: Path) -> BinaryIO:
     """Open for reading and writing without emptying; make the file where there is none."""
     with contextlib.suppress(FileExistsError):
         path.open("xb").close()

@@ -1,4 +1,4 @@
-"""A ZIP archive of pictures, unpacked in memory one entry at a time, trusting none of its claims.
+"""A ZIP archive of images, unpacked in memory one entry at a time, trusting none of its claims.
 
 Nothing is ever written: names only serve to be shown. What the directory says is held against
 what is there before Python's zipfile looks at it, and bytes are counted as they come out.
@@ -15,14 +15,14 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.imageio.file_type import ARCHIVES, detect_file_type, find_zip_end
+from core.imageio.file_type import ARCHIVE_TYPES, detect_file_type, find_zip_end
 from core.imageio.picture import MAX_BYTES, ImageError
 
 MAX_ZIP_BYTES = 200 * 1024 * 1024
 MAX_ENTRIES = 2_000
 MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
 MAX_ENTRY_BYTES = MAX_BYTES
-# An X-ray packs to a half or a tenth; a black picture in BMP to a thousandth, but then it is small.
+# An X-ray packs to a half or a tenth; a black image in BMP to a thousandth, but then it is small.
 MAX_RATIO = 200
 RATIO_FREE_BYTES = 4 * 1024 * 1024
 MAX_DIRECTORY_BYTES = 4 * 1024 * 1024
@@ -183,8 +183,10 @@ def _unpack(
     except Exception:  # zipfile and zlib raise half a dozen types where headers and bytes disagree
         return None, len(content), "It is damaged inside the archive; pack it again."
     problem = _limit_problem(len(content), room, ratio_limit)
-    if problem is None and (kind := detect_file_type(bytes(content[:512]))) in ARCHIVES:
-        problem = f"It is itself an archive ({kind}), not opened inside another; send it alone."
+    if problem is None and (file_type := detect_file_type(bytes(content[:512]))) in ARCHIVE_TYPES:
+        problem = (
+            f"It is itself an archive ({file_type}), not opened inside another; send it alone."
+        )
     return None if problem else bytes(content), len(content), problem
 
 

@@ -83,11 +83,11 @@ def demo(demo_app):
 
 
 def test_pictures_are_the_runs_own_or_drawn_ones(demo, monkeypatch, tmp_path):
-    pictures, kind = serving.load_pictures(demo.run, 5)
+    pictures, kind = serving.load_images(demo.run, 5)
     assert kind == "images of phantom" and len(pictures) == 5
     serving.predict_one(demo, pictures[0])
     monkeypatch.setenv("CXR_DATA", str(tmp_path))
-    drawn, kind = serving.load_pictures(demo.run, 3)
+    drawn, kind = serving.load_images(demo.run, 3)
     assert kind == "drawn phantoms" and len(set(drawn)) == 3
     serving.predict_one(demo, drawn[0])
 
@@ -99,7 +99,7 @@ def test_people_at_once_are_counted_with_what_went_wrong(demo, monkeypatch):
     assert median.value > 0 and median.note.split()[0] != "0"
     assert errors.value == 0 and errors.note == "" and errors.within is True
     # Pictures that no model answers about are errors, one a person, and there is no median.
-    monkeypatch.setattr(serving, "load_pictures", lambda run, n: ([b"no picture"], "nothing"))
+    monkeypatch.setattr(serving, "load_images", lambda run, n: ([b"no picture"], "nothing"))
     (none,) = registry.run_benches(["people"], "demo")
     assert none.value is None and none.note == "The page came without an answer."
 

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 
-from core.bench.fuzz_seeds import SYNTAXES, WHOM, encode, make_dicom, pydicom_files
+from core.bench.fuzz_seeds import PATIENT_IDENTIFIERS, SYNTAXES, encode, make_dicom, pydicom_files
 from core.imageio import dicom, dicom_codecs
 from core.imageio.decode import ImageError, decode_image
 from core.imageio.dicom_header import OTHER_WORD
@@ -42,7 +42,7 @@ def refused(data: bytes) -> str:
         decode_image(data)
     message = str(caught.value)
     assert "\n" not in message and message.endswith(".") and message.isprintable(), message
-    assert not any(value in message for value in WHOM.values())
+    assert not any(value in message for value in PATIENT_IDENTIFIERS.values())
     return message
 
 
@@ -139,7 +139,7 @@ def lut(entries: list[int], first: int, bits: int, vr: str = "US") -> Sequence:
     item.LUTDescriptor = [len(entries) % 65536, first, bits]
     item["LUTDescriptor"].VR = "US"
     item.add_new("LUTData", vr, np.array(entries, "<u2").tobytes() if vr == "OW" else entries)
-    item.LUTExplanation = WHOM["PatientName"]
+    item.LUTExplanation = PATIENT_IDENTIFIERS["PatientName"]
     return Sequence([item])
 
 
@@ -579,7 +579,7 @@ def test_only_listed_tags_are_read_and_no_name_gets_out(caplog, capsys):
         PatientOrientation=["L", "F"],
         WindowCenter="2000",
         WindowWidth="4000",
-        WindowCenterWidthExplanation=WHOM["PatientName"],
+        WindowCenterWidthExplanation=PATIENT_IDENTIFIERS["PatientName"],
         VOILUTSequence=lut([0, 4095], 0, 12),
     )
     decoded = decode_image(data)
@@ -599,7 +599,7 @@ def test_only_listed_tags_are_read_and_no_name_gets_out(caplog, capsys):
     assert {"Rows", "WindowCenter", "PixelData", "TransferSyntaxUID"} <= set(decoded.tags_read)
     assert not {"PatientName", "PatientID", "StudyInstanceUID"} & set(decoded.tags_read)
     everything = repr(decoded) + caplog.text + "".join(capsys.readouterr())
-    assert not any(value in everything for value in WHOM.values())
+    assert not any(value in everything for value in PATIENT_IDENTIFIERS.values())
 
 
 def test_no_identifying_tag_is_on_the_list():
@@ -658,12 +658,12 @@ def test_odd_values_are_neither_warned_about_nor_logged(tmp_path):
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0 and done.stdout.strip()
-    assert "ZZ" not in said and not any(value in said for value in WHOM.values())
+    assert "ZZ" not in said and not any(value in said for value in PATIENT_IDENTIFIERS.values())
 
 
 def test_exceptions_carry_no_header_value(monkeypatch):
     def fail(*_args, **_kwargs):
-        raise ValueError(f"bad value {WHOM['PatientName']}")
+        raise ValueError(f"bad value {PATIENT_IDENTIFIERS['PatientName']}")
 
     monkeypatch.setattr(dicom, "read_dataset", fail)
     with pytest.raises(ImageError) as caught:

@@ -225,4 +225,4 @@ def test_the_tags_in_the_docs_are_those_in_the_code():
 
 def test_scans_are_limited_alike_in_both_places():
     assert dicom_codecs.MAX_SCANS == decode.MAX_JPEG_SCANS
-    assert set(file_type.PICTURES) | {"DICOM"} >= {"PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM"}
+    assert set(file_type.IMAGE_TYPES) | {"DICOM"} >= {"PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM"}
