@@ -183,10 +183,9 @@ def _unpack(
     except Exception:  # zipfile and zlib raise half a dozen types where headers and bytes disagree
         return None, len(content), "It is damaged inside the archive; pack it again."
     problem = _limit_problem(len(content), room, ratio_limit)
-    if problem is None and (file_type := detect_file_type(bytes(content[:512]))) in ARCHIVE_TYPES:
-        problem = (
-            f"It is itself an archive ({file_type}), not opened inside another; send it alone."
-        )
+    inner = detect_file_type(bytes(content[:512]))
+    if problem is None and inner in ARCHIVE_TYPES:
+        problem = f"It is itself an archive ({inner}), not opened inside another; send it alone."
     return None if problem else bytes(content), len(content), problem
 
 
