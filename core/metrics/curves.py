@@ -84,6 +84,12 @@ def curve_bands(
     with an image of the class; precision: with an image called there), the macro's the mean of
     the classes' bounds. So do the areas: AUC 0 or 1 takes the rarer side's patients, average
     precision 1 those of the class. Raises MetricsError or StatisticsError.
+
+    A ROC band never falls and ends at (1, 1). Sensitivity cannot fall with the false positive
+    rate, so what bounds it from below at one rate does at every higher one, and what bounds it
+    from above does at every lower one (Chernozhukov, Fernandez-Val & Galichon 2009): Wilson's
+    interval widens the band only as far as no bound from its left or right is nearer. Quantiles of
+    curves that rise rise themselves, so the band is nowhere narrower than they are.
     """
     check_drawing(draws, level)
     y_true, y_prob = check_predictions(y_true, y_prob, class_names)
@@ -108,7 +114,8 @@ def curve_bands(
             curve = _class_curve(kind, y_true == k, y_prob[:, k], patient, ys, areas, level)
             drawn[str(class_names[k])] = _Drawn(curve, ys, areas)
         curves = {name: one.curve for name, one in drawn.items()}
-        result.append(curves | {MACRO: _macro_curve(list(drawn.values()), n_patients, level)})
+        macro = _macro_curve(kind, list(drawn.values()), n_patients, level)
+        result.append(curves | {MACRO: macro})
     roc, precision_recall = result
     return roc, precision_recall
 
@@ -190,8 +197,7 @@ def _class_curve(
         ranked = rank_auc(is_positive, score)
         assert ranked is not None, "a class on one side only has no curve"
         area = ranked
-        # Where everybody is called, sensitivity is 1 by definition.
-        behind = np.where(GRID < 1, with_class, 0)
+        behind = np.full(POINTS, with_class)
         bounds = rate_estimate(area, areas, rarer, level)
     else:
         behind = _patients_predicted(is_positive, score, patient)
@@ -199,8 +205,21 @@ def _class_curve(
     for i in np.flatnonzero(((y == 0) | (y == 1)) & (behind > 0)):
         wilson = wilson_interval(y[i] * behind[i], behind[i], level)
         low[i], high[i] = np.fmin(low[i], wilson[0]), np.fmax(high[i], wilson[1])
+    if kind == ROC:
+        low, high = _rising_band(low, high)
     baseline = 0.5 if kind == ROC else n_positive / n
     return Curve(GRID, y, low, high, area, bounds["low"], bounds["high"], n, n_positive, baseline)
+
+
+def _rising_band(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A ROC band (POINTS,) each with every bound where the rising curve puts it."""
+    low, high = low.copy(), high.copy()
+    # Where everybody is called, sensitivity is 1 by definition.
+    low[-1] = high[-1] = 1.0
+    known = ~np.isnan(low)
+    low[known] = np.maximum.accumulate(low[known])
+    high[known] = np.minimum.accumulate(high[known][::-1])[::-1]
+    return low, high
 
 
 def _quantiles(
@@ -225,7 +244,7 @@ def _patients_predicted(
     return len(highest) - np.searchsorted(np.sort(highest), positives[needed - 1], side="left")
 
 
-def _macro_curve(drawn: list[_Drawn], n_patients: int, level: float) -> Curve:
+def _macro_curve(kind: str, drawn: list[_Drawn], n_patients: int, level: float) -> Curve:
     """Mean of the classes' curves at each x, in the estimate as in every draw."""
     curves = [one.curve for one in drawn]
 
@@ -238,6 +257,8 @@ def _macro_curve(drawn: list[_Drawn], n_patients: int, level: float) -> Curve:
     low, high = _quantiles(ys, areas, level if n_patients > 1 else None)
     extreme = (y == 0) | (y == 1)
     low, high = np.where(extreme, mean("low"), low), np.where(extreme, mean("high"), high)
+    if kind == ROC:
+        low, high = _rising_band(low, high)
     bounds = rate_estimate(area, areas, n_patients, level)
     if area in (0, 1):
         bounds = {"low": float(mean("area_low")), "high": float(mean("area_high"))}

@@ -335,6 +335,19 @@ def test_an_older_run_chooses_on_validation(use) -> None:
     assert "such people with" in words(app)
 
 
+def test_few_patients_behind_a_default_are_named_and_warned_of(use) -> None:
+    """On the release the threshold of covid hangs on 13 images of 9 patients."""
+    app = use("release", root=PAGE.parents[2] / "artifacts", section="operating")
+    assert not app.exception
+    warning = app.warning[0].value
+    assert warning.startswith("This threshold was chosen on only 13 covid images of 9 patients")
+    assert warning.count(". ") == 0 and "fewer than 20 patients" in warning
+    assert "13 covid images of 9 patients, among 113 images (validation)" in words(app)
+    app.segmented_control(key="operating_class").set_value("pneumonia").run()
+    assert not app.warning
+    assert re.search(r"\d+ pneumonia images of \d\d+ patients, among 113 images", words(app))
+
+
 def test_without_anything_to_choose_on_the_page_says_so(use, tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "artifacts", images=False, models=["cnn"])
     strip_calibration(run_dir)

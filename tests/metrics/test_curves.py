@@ -176,6 +176,47 @@ def test_perfect_classifier_has_a_band_from_wilson():
     assert pr["it"].area_low == pytest.approx(proportion_confint(3, 3, method="wilson")[0])
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(8, 60),
+    st.integers(1, 30),
+    st.floats(0, 4),
+    st.integers(1, 3),
+)
+def test_roc_bands_never_fall_and_end_where_everybody_is_called(
+    seed, n, n_patients, skill, decimals
+):
+    y_true, y_prob, groups = sample(n, n_patients, seed, skill, decimals)
+    roc, _ = curve_bands(y_true, y_prob, groups, NAMES, draws=60)
+    for curve in roc.values():
+        known = ~np.isnan(curve.low)
+        assert (np.isnan(curve.high) == ~known).all()
+        low, high = curve.low[known], curve.high[known]
+        assert (np.diff(low) >= 0).all() and (np.diff(high) >= 0).all()
+        assert (low <= high).all() and low.min() >= 0
+        assert curve.y[-1] == curve.low[-1] == curve.high[-1] == 1
+
+
+def test_a_roc_band_is_never_narrower_than_that_of_the_draws():
+    # Both images of the class are found before the last false alarm: all draws agree from there.
+    y_true, y_prob, groups = sample(n=60, n_patients=30, skill=3)
+    curve = curve_bands(y_true, y_prob, groups, NAMES, draws=40, seed=7)[0]["covid"]
+    patients = np.unique(groups)
+    (weights,) = draw_weights(len(patients), 40, 7)
+    drawn = []
+    for draw in range(40):
+        times = weights[np.searchsorted(patients, groups), draw].astype(int)
+        rows = np.repeat(np.arange(60), times)
+        drawn.append(roc_by_scikit_learn(y_true[rows] == 0, y_prob[rows, 0]))
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    assert (curve.low <= low + 1e-12).all() and (curve.high >= high - 1e-12).all()
+    wilson = proportion_confint(*[len(np.unique(groups[y_true == 0]))] * 2, method="wilson")[0]
+    whole = (curve.y == 1) & (GRID < 1)
+    before = curve.low[curve.y < 1].max()
+    assert whole.any() and curve.low[whole] == pytest.approx(max(before, wilson))
+
+
 def test_worst_classifier_has_a_band_too():
     data = two_class([1, 1, 0, 0], [0.1, 0.1, 0.9, 0.9])
     roc, pr = curve_bands(*data, np.arange(4), ["rest", "it"], draws=200)
