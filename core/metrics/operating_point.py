@@ -25,6 +25,9 @@ from core.metrics.bootstrap import (
 from core.metrics.classification import divide
 
 SENSITIVITY = 0.95
+# With fewer patients one of them is more than the share that may be missed, so that a threshold
+# follows whichever patient happens to score lowest.
+FEWEST_PATIENTS = round(1 / (1 - SENSITIVITY))
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 

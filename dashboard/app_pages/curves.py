@@ -81,11 +81,11 @@ def show_separation(selection: Selection, curves: dict, comparisons: dict | None
         "over the class's images; calling everybody gives the share of the class, so compare it "
         "only on the same images. Bands and intervals are 95 %, from 2,000 draws of whole "
         "patients; a band holds point by point, not for the whole line, and where the line is at "
-        "0 or 100 % it takes in Wilson's interval on the patients behind that point; a ROC band never "
-        "falls, as its line does not. Which model is "
-        "ahead is judged on the difference of the areas over the same draws, with Holm's "
-        "correction over all pairs of the run's models; it is called more than chance where the "
-        "corrected p is below 0.05 and the interval of the difference leaves out 0."
+        "0 or 100 % it takes in Wilson's interval on the patients behind that point; a ROC band "
+        "never falls. Which model is ahead is judged on the difference of the areas over the same "
+        "draws, with Holm's correction over all pairs of the run's models; it is called more than "
+        "chance where the corrected p is below 0.05 and the interval of the difference leaves out "
+        "0."
     )
 
 

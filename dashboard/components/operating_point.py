@@ -7,9 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from core.formatting import percent
+from core.formatting import count, percent
 from core.metrics.classification import COVID
-from core.metrics.operating_point import SENSITIVITY
+from core.metrics.operating_point import FEWEST_PATIENTS, SENSITIVITY
+from core.runs.run import Run
 from dashboard.charts import curves as curve_charts
 from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, interval_text, model_cell, with_interval
@@ -132,13 +133,29 @@ def choose_point(
             f"validation predictions. {shown} is only where the slider begins."
         )
     else:
+        part = curve_data.SPLIT_PHRASES[chosen["part"]]
         left.caption(
-            f"Default {shown}: the largest that finds at least "
-            f"{100 * SENSITIVITY:.0f} % of {chosen['n_positive']} {escape(name)} "
-            f"among {chosen['n']} images ({curve_data.SPLIT_PHRASES[chosen['part']]})."
+            f"Default {shown}: the largest that finds at least {100 * SENSITIVITY:.0f} % of "
+            f"{_positives(run, name, chosen)}, among {chosen['n']} images ({part})."
         )
+        if chosen["n_patients"] < FEWEST_PATIENTS:
+            left.warning(
+                f"This threshold was chosen on only {_positives(run, name, chosen)}, fewer than "
+                f"{count(FEWEST_PATIENTS, _patient(run))}: one more or less can move it far.",
+                icon=":material/warning:",
+            )
     right.caption("Set what you expect where the model would be used; test is seldom like it.")
     return threshold, prevalence
+
+
+def _positives(run: Run, name: str, chosen: dict) -> str:
+    """Markdown: "13 covid images of 9 patients"."""
+    images = count(chosen["n_positive"], f"{escape(name)} image")
+    return f"{images} of {count(chosen['n_patients'], _patient(run))}"
+
+
+def _patient(run: Run) -> str:
+    return "phantom" if run.synthetic else "patient"
 
 
 def slide(place, label: str, options: list[float], default: float, key: str, said: str) -> float:

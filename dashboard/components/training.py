@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.formatting import join
 from core.runs.run import Run
 from dashboard.components.sidebar import Selection
 
@@ -31,7 +32,7 @@ def describe_kept_epochs(selection: Selection) -> str:
     for epochs, words in _KEPT.items():
         names = [selection.safe_titles[model] for model in models if kept[model] == epochs]
         if names:
-            parts.append(f"for {_join(names)} {words}" if len(names) < len(models) else words)
+            parts.append(f"for {join(names)} {words}" if len(names) < len(models) else words)
     said = "; ".join(parts)
     return said[:1].upper() + said[1:]
 
@@ -40,7 +41,3 @@ def _kept_epochs(run: Run, model: str) -> tuple[str, ...]:
     """What the stages of a model keep: "best" (on validation) or "last"; () where unknown."""
     recipe = (run.info.get("recipes") or {}).get(model) or {}
     return tuple(sorted({stage.get("keep", "best") for stage in recipe.get("stages", [])}))
-
-
-def _join(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

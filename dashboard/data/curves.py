@@ -126,16 +126,19 @@ def _one_class(run: Run, model: str, part: str, name: str) -> tuple:
 
 @st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=200)
 def load_default_threshold(run: Run, model: str, name: str) -> dict[str, Any]:
-    """{part, n, n_positive, threshold}: where a threshold is chosen and the default chosen there.
+    """{part, n, n_positive, n_patients, threshold}: where a threshold is chosen and the default
+    chosen there.
 
-    part is None without such predictions. Where it is, or none of them is of the class, nothing
-    can be chosen: the threshold is then UNCHOSEN, and n_positive 0 says so.
+    n images, n_positive of them of the class, from n_patients patients. part is None without such
+    predictions. Where it is, or none of them is of the class, nothing can be chosen: the threshold
+    is then UNCHOSEN, and n_positive 0 says so.
     """
     part = artifacts.calibration_split(run, model)
-    chosen = {"part": part, "n": 0, "n_positive": 0, "threshold": UNCHOSEN}
+    chosen = {"part": part, "n": 0, "n_positive": 0, "n_patients": 0, "threshold": UNCHOSEN}
     if part is not None:
-        is_positive, score, _ = _one_class(run, model, part, name)
+        is_positive, score, patients = _one_class(run, model, part, name)
         chosen |= {"n": len(score), "n_positive": int(is_positive.sum())}
+        chosen["n_patients"] = len(set(patients[is_positive]))
         if is_positive.any():
             chosen["threshold"] = operating_point.choose_threshold(is_positive, score)
     return chosen
