@@ -6,6 +6,7 @@ patients, so this is measured from the manifest and the pixels, however the spli
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def measure_split(manifest: pd.DataFrame, pairs: pd.DataFrame | None = None) -> 
     return _summarise(manifest, _people(manifest), _copies(manifest, pairs))
 
 
-def leak_sentence(summary: dict[str, Any] | None) -> str:
+def leak_sentence(summary: Mapping[str, Any] | None) -> str:
     """What measure_split found, in one plain sentence; "" where nothing leaks."""
     if not summary or not summary["images"]:
         return ""

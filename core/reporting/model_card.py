@@ -71,7 +71,7 @@ def refresh_cards(run: Run) -> Run:
     Raises:
         ArtifactError: an addition, or a card's metrics, are damaged.
     """
-    known = run.info["dataset"]
+    known: Mapping[str, Any] = run.info["dataset"]
     dataset = Dataset(
         name=known["name"],
         title=known.get("title", known["name"]),
@@ -158,7 +158,7 @@ def _init_text(recipe: Recipe, init: str) -> str:
     return (FROZEN_INIT_TEXT if pooled else INIT_TEXT).get(init, f"weights from {init}")
 
 
-def _results(metrics: dict) -> list[tuple[str, float | None, dict | None]]:
+def _results(metrics: Mapping[str, Any]) -> list[tuple[str, float | None, Mapping | None]]:
     """Title, estimate and interval of every figure of the card's table."""
     rows = [
         ("Accuracy", metrics["accuracy"], "accuracy"),

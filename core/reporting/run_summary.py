@@ -15,7 +15,7 @@ from core.evaluation.published_protocol import is_published_set, judge_target, p
 from core.formatting import NO_VALUE, number, with_interval
 from core.reporting import verdict
 from core.reporting.scorecard import scorecard
-from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
+from core.reporting.scorecard.external_checks import fall_text, macro_f1_fall
 from core.reporting.templating import render_markdown
 from core.runs import additions, artifacts
 from core.runs.run import Run
@@ -76,7 +76,7 @@ def external_cells(document: Mapping[str, Any], model: str) -> list[str]:
     figures = document["models"][model]
     intervals, fall = figures.get("intervals") or {}, macro_f1_fall(document, model)
     shares = [_share(figures.get(key), intervals.get(key)) for key in ("accuracy", "macro_f1")]
-    return [*shares, fall_words(fall) if fall else NO_VALUE]
+    return [*shares, fall_text(fall) if fall else NO_VALUE]
 
 
 def external_sensitivities(document: Mapping[str, Any], model: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ Pages and README print these sentences as they are, so that no two places can ju
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ def leader_sentence(
         )
     comparisons = list(comparisons)
     name = {model: titles.get(model, model) for model in scores}
-    ranking = sorted(scores, key=scores.get, reverse=True)
+    ranking = sorted(scores, key=lambda model: scores[model], reverse=True)
     leader = ranking[0]
     tied = [model for model in ranking if scores[leader] - scores[model] <= TIE]
     if len(scores) == 1:
@@ -91,7 +91,7 @@ def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str
         return None
     name = {model: titles.get(model, model) for model in init}
     involved = [model for model in models if any(model in pair for pair in pairs)]
-    starts = join(f"{name[model]} from {_start_words(started[model])}" for model in involved)
+    starts = join(f"{name[model]} from {_start_text(started[model])}" for model in involved)
     which = join(f"{name[a]}/{name[b]}" for a, b in pairs)
     plural = len(pairs) > 1
     note = (
@@ -108,29 +108,29 @@ def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str
 
 
 def unbeaten_baselines(
-    metrics: Mapping[str, Any], floors: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Each shortcut floor that the model does not exceed, in words with its figures.
+    """Each shortcut baseline that the model does not exceed, in words with its figures.
 
-    A floor counts on accuracy and on macro-F1 alike: a model has to be above it on both.
+    A baseline counts on accuracy and on macro-F1 alike: a model has to be above it on both.
     """
     lost = []
-    for key, floor in floors.items():
+    for key, baseline in baselines.items():
         values = [
-            f"{word} {percent(floor[metric])}"
+            f"{word} {percent(baseline[metric])}"
             for metric, word in BASELINE_METRICS.items()
-            if floor.get(metric) is not None and not metrics[metric] > floor[metric]
+            if baseline.get(metric) is not None and not metrics[metric] > baseline[metric]
         ]
         if values:
-            lost.append(f"{floor.get('title', key)} ({join(values)})")
+            lost.append(f"{baseline.get('title', key)} ({join(values)})")
     return lost
 
 
-def highest_baselines(floors: Mapping[str, Mapping[str, Any]]) -> str:
-    """The floor that is hardest to beat on accuracy and on macro-F1, "" where there is none."""
+def highest_baselines(baselines: Mapping[str, Mapping[str, Any]]) -> str:
+    """The baseline that is hardest to beat on accuracy and on macro-F1, "" where there is none."""
     parts = []
     for metric, word in BASELINE_METRICS.items():
-        known = {k: f for k, f in floors.items() if f.get(metric) is not None}
+        known = {k: f for k, f in baselines.items() if f.get(metric) is not None}
         if known:
             key = max(known, key=lambda k: known[k][metric])
             interval = (known[key].get("intervals") or {}).get(metric) or {}
@@ -141,14 +141,16 @@ def highest_baselines(floors: Mapping[str, Mapping[str, Any]]) -> str:
     return join(parts)
 
 
-def baselines_sentence(metrics: Mapping[str, Any], floors: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sentence: whether the model is above every shortcut floor; "" where there are none."""
-    if not floors:
+def baselines_sentence(
+    metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """One sentence: whether the model is above every shortcut baseline; "" where there are none."""
+    if not baselines:
         return ""
-    lost = unbeaten_baselines(metrics, floors)
+    lost = unbeaten_baselines(metrics, baselines)
     if lost:
         return f"Does not beat these shortcut floors: {'; '.join(lost)}."
-    return f"Above every shortcut floor; the highest are {highest_baselines(floors)}."
+    return f"Above every shortcut floor; the highest are {highest_baselines(baselines)}."
 
 
 def leak_badge(leakage: Mapping[str, Any] | None) -> str:
@@ -173,10 +175,16 @@ def trust_counts(statuses: Iterable[str]) -> str:
 
 
 def _lead(
-    leader: str, others: list[str], metrics: Mapping[str, dict], comparisons: list[dict], name: dict
+    leader: str,
+    others: list[str],
+    metrics: Mapping[str, Mapping[str, Any]],
+    comparisons: Sequence[Mapping[str, Any]],
+    name: Mapping[str, str],
 ) -> str:
     """The sentence about a single leader and each model behind it."""
-    sure, unsure, untested = [], [], []
+    sure: list[str] = []
+    unsure: list[str] = []
+    untested: list[str] = []
     for other in others:
         row = _comparison(comparisons, leader, other)
         behind = metrics[leader]["macro_f1"] - metrics[other]["macro_f1"]
@@ -205,9 +213,14 @@ def _lead(
     return text + "."
 
 
-def _cost(tied: list[str], ranking: list[str], metrics: Mapping[str, dict], name: dict) -> str:
+def _cost(
+    tied: list[str],
+    ranking: list[str],
+    metrics: Mapping[str, Mapping[str, Any]],
+    name: Mapping[str, str],
+) -> str:
     """What the leader, or each that shares the lead, costs; and who is much quicker."""
-    costs = {model: _cost_words(metrics[model].get("cost")) for model in tied}
+    costs = {model: _cost_text(metrics[model].get("cost")) for model in tied}
     known = {model: words for model, words in costs.items() if words}
     if not known:
         who = "it costs" if len(tied) == 1 else "they cost"
@@ -223,7 +236,7 @@ def _cost(tied: list[str], ranking: list[str], metrics: Mapping[str, dict], name
     }
     leader = tied[0]
     if len(tied) == 1 and leader in quick and len(quick) > 1:
-        quickest = min(quick, key=quick.get)
+        quickest = min(quick, key=lambda model: quick[model])
         if quick[leader] / quick[quickest] >= MIN_LEAD_NAMED:
             behind = metrics[leader]["macro_f1"] - metrics[quickest]["macro_f1"]
             text += (
@@ -235,7 +248,7 @@ def _cost(tied: list[str], ranking: list[str], metrics: Mapping[str, dict], name
     return text + "."
 
 
-def _basis(metrics: dict, comparisons: list[dict], part: str) -> str:
+def _basis(metrics: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]], part: str) -> str:
     n = metrics.get("n")
     text = f"Macro-F1 on the {part} images" + (f" (n = {n})" if n else "")
     interval = (metrics.get("intervals") or {}).get("macro_f1")
@@ -252,11 +265,13 @@ def _basis(metrics: dict, comparisons: list[dict], part: str) -> str:
     return text + "."
 
 
-def _comparison(comparisons: list[dict], a: str, b: str) -> dict | None:
+def _comparison(
+    comparisons: Sequence[Mapping[str, Any]], a: str, b: str
+) -> Mapping[str, Any] | None:
     return next((row for row in comparisons if {row["a"], row["b"]} == {a, b}), None)
 
 
-def _score(metrics: dict) -> str:
+def _score(metrics: Mapping[str, Any]) -> str:
     """87.1 % (95% interval 82.0 to 91.0, n = 225), as far as it is known."""
     interval = (metrics.get("intervals") or {}).get("macro_f1") or {}
     notes = []
@@ -281,7 +296,7 @@ def _p(value: float) -> str:
     return f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
-def _cost_words(cost: dict | None) -> str:
+def _cost_text(cost: Mapping[str, Any] | None) -> str:
     cost = cost or {}
     words = []
     if cost.get("latency_ms") is not None:
@@ -303,6 +318,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _start_words(init: str) -> str:
-    words = {"imagenet": "ImageNet weights", "random": "random weights"}
-    return words.get(init) or f"the weights of {init.removeprefix('file:')}"
+def _start_text(init: str) -> str:
+    texts = {"imagenet": "ImageNet weights", "random": "random weights"}
+    return texts.get(init) or f"the weights of {init.removeprefix('file:')}"

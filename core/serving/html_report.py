@@ -242,7 +242,7 @@ def _pitfalls(run: Run, checks: Sequence[Check] | None) -> dict[str, Any]:
     return {
         "scorecard": f"The run fails {len(failed)} of {len(checks)} checks for known pitfalls of "
         f"such models; {undone} {'was' if undone == 1 else 'were'} not done.",
-        "faults": [(check.title, scorecard.fault_words(run, check)) for check in failed],
+        "faults": [(check.title, scorecard.fault_text(run, check)) for check in failed],
     }
 
 

@@ -71,7 +71,7 @@ st.markdown(f"#### {escape(leaderboard_describe.headline(protocol, ranking, metr
 baselines_markdown = leaderboard_describe.baselines_text(protocol, ranking)
 if baselines_markdown:
     st.markdown(f"**Floors.** {escape(baselines_markdown)}")
-st.markdown(f":gray[{escape(leaderboard_describe.protocol_words(protocol))}. {COVERS}]")
+st.markdown(f":gray[{escape(leaderboard_describe.protocol_text(protocol))}. {COVERS}]")
 leaderboard_parts.show_caveats(protocol)
 for name, problem in found.problems.items():
     st.error(
@@ -85,7 +85,7 @@ if protocol.leaks:
 
 choose("Ranked by", METRICS, METRIC_KEY, METRICS)
 left, right = st.columns([3, 2], gap="medium")
-baselines = metric_tables.baseline_rows(zoo.floors(protocol)).dropna(subset=["value"])
+baselines = metric_tables.baseline_rows(zoo.protocol_baselines(protocol)).dropna(subset=["value"])
 with left:
     show_chart(
         leaderboard_charts.plot_ranking(ranking, metric, n_text=n_text, baselines=baselines),

@@ -13,7 +13,7 @@ import pandas as pd
 
 from core.formatting import count, join, percent, with_interval
 from core.reporting.scorecard.audit_checks import crossing, false_alarms
-from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
+from core.reporting.scorecard.external_checks import fall_text, macro_f1_fall
 from core.reporting.verdict import BASELINE_METRICS
 from dashboard.tables.metrics import Metrics, range_text
 
@@ -348,7 +348,7 @@ def external_points(
             fall = macro_f1_fall(doc, model, key) or _class_fall(doc, metrics[model], model, key)
             if fall is None:
                 continue
-            note = fall_words(fall) if fall["low"] is not None else ""
+            note = fall_text(fall) if fall["low"] is not None else ""
             home, there = _ends(fall["home"]), _ends(fall["there"])
             rows.append((row, model, fall["internal"], *home, False, False, ""))
             rows.append((row, model, fall["external"], *there, True, False, note))
@@ -375,7 +375,7 @@ def external_sentence(doc: Mapping[str, Any], metrics: Metrics, titles: Mapping[
     if not doc.get("labelled", True):
         return "The truth of these images is not known, so only the answers can be counted."
     falls = {model: macro_f1_fall(doc, model) for model in titles}
-    known = [f"{titles[m]} {fall_words(fall)}" for m, fall in falls.items() if fall]
+    known = [f"{titles[m]} {fall_text(fall)}" for m, fall in falls.items() if fall]
     if known:
         return f"Macro-F1 on these images is, against the run's own test part: {'; '.join(known)}."
     parts = []

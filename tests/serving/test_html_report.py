@@ -235,7 +235,7 @@ def test_pitfalls_that_failed_stand_in_one_line_each(run) -> None:
     text = words(Page(build_report(run, make_picture(), make_answer())).text)
     assert f"The run fails {len(failed)} of {len(checks)} checks" in text
     for check in failed:
-        assert f"{check.title}: {scorecard.fault_words(run, check)}." in text
+        assert f"{check.title}: {scorecard.fault_text(run, check)}." in text
     for check in checks:
         if check.status != scorecard.FAILED and check.fault:
             assert f"{check.title}: {check.fault}" not in text

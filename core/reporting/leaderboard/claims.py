@@ -6,7 +6,9 @@ so nothing is said to have held up or not. Each rule is stated in words beside i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,12 +82,14 @@ class ClaimResult:
     high: float | None = None
 
 
-def judge_claims(protocol: Protocol, answers: TestPredictions | None = None) -> list[ClaimResult]:
+def judge_claims(
+    protocol: Protocol, predictions: TestPredictions | None = None
+) -> list[ClaimResult]:
     """Every claim on every model it is about, those that were not trained included.
 
     Raises what core.reporting.leaderboard.ranking.load_test_predictions raises.
     """
-    answers = answers or load_test_predictions(protocol)
+    predictions = predictions or load_test_predictions(protocol)
     results = []
     for claim in CLAIMS:
         for models in claim.models:
@@ -97,7 +101,7 @@ def judge_claims(protocol: Protocol, answers: TestPredictions | None = None) -> 
                 )
             for entries in found:
                 judge = _judge_half if len(entries) == 1 else _judge_difference
-                results.append(judge(protocol, answers, claim, *entries))
+                results.append(judge(protocol, predictions, claim, *entries))
     return results
 
 
@@ -123,32 +127,39 @@ def _find(protocol: Protocol, models: tuple[str, ...]) -> list[tuple[Entry, ...]
     if whole:
         return [tuple((run.name, model) for model in models) for run in whole]
     each = [next((e for e in protocol.entries if e[1] == model), None) for model in models]
-    return [tuple(each)] if all(each) else []
+    found = [entry for entry in each if entry is not None]
+    return [tuple(found)] if len(found) == len(models) else []
 
 
 def _judge_half(
-    protocol: Protocol, answers: TestPredictions, claim: Claim, entry: Entry
+    protocol: Protocol, predictions: TestPredictions, claim: Claim, entry: Entry
 ) -> ClaimResult:
     run = protocol.run(entry[0])
     metrics = artifacts.load_metrics(run, entry[1])
-    bounds = metrics["intervals"].get("accuracy") or {}
+    bounds: Mapping[str, Any] = metrics["intervals"].get("accuracy") or {}
     low, high = bounds.get("low"), bounds.get("high")
     measured = f"accuracy {percent(metrics['accuracy'])}"
     if low is not None:
         measured += f" ({interval_text((low, high))})"
-    note = _chance_words(protocol, answers.truth)
+    note = _chance_text(protocol, predictions.truth)
     plain = (entry[0], "fnn")
-    if entry != plain and plain in answers.place:
-        change, *ends, _ = paired_difference(answers, entry, plain, "accuracy")
+    if entry != plain and plain in predictions.place:
+        change, *ends, _ = paired_difference(predictions, entry, plain, "accuracy")
         between = f"{points(ends[0])} to {points(ends[1])}"
         measured += f"; {points(change)} points ({between}) over the plain one"
     return ClaimResult(
-        claim, protocol.label(entry), measured, judge_half(low, high), note,
-        float(metrics["accuracy"]), low, high,
-    )  # fmt: skip
+        claim,
+        protocol.label(entry),
+        measured,
+        judge_half(low, high),
+        note,
+        float(metrics["accuracy"]),
+        low,
+        high,
+    )
 
 
-def _chance_words(protocol: Protocol, truth: np.ndarray) -> str:
+def _chance_text(protocol: Protocol, truth: np.ndarray) -> str:
     """What 50 % has to be held against: it means another thing of two classes than of three."""
     counts = np.bincount(truth, minlength=len(protocol.class_names))
     most = int(counts.argmax())
@@ -159,14 +170,14 @@ def _chance_words(protocol: Protocol, truth: np.ndarray) -> str:
 
 
 def _judge_difference(
-    protocol: Protocol, answers: TestPredictions, claim: Claim, without: Entry, with_it: Entry
+    protocol: Protocol, predictions: TestPredictions, claim: Claim, without: Entry, with_it: Entry
 ) -> ClaimResult:
-    change, low, high, _ = paired_difference(answers, without, with_it, "macro_f1")
+    change, low, high, _ = paired_difference(predictions, without, with_it, "macro_f1")
     each = [
-        f"{protocol.label(e)} {percent(answers.estimates['macro_f1'][answers.place[e]])}"
+        f"{protocol.label(e)} {percent(predictions.estimates['macro_f1'][predictions.place[e]])}"
         for e in (without, with_it)
     ]
-    inits = [_init_words(protocol, entry) for entry in (without, with_it)]
+    inits = [_init_text(protocol, entry) for entry in (without, with_it)]
     note = f"Both {inits[0]}" if inits[0] == inits[1] else f"{inits[0]} against {inits[1]}"
     return ClaimResult(
         claim,
@@ -174,11 +185,13 @@ def _judge_difference(
         f"macro-F1 {points(change)} points ({points(low)} to {points(high)}): {each[0]}, {each[1]}",
         judge_difference(low, high),
         f"{note}; one training each, so the chance of training is not in the interval",
-        change, low, high,
-    )  # fmt: skip
+        change,
+        low,
+        high,
+    )
 
 
-def _init_words(protocol: Protocol, entry: Entry) -> str:
+def _init_text(protocol: Protocol, entry: Entry) -> str:
     init = str(protocol.run(entry[0]).info.get("init", {}).get(entry[1], ""))
     words = {"imagenet": "from ImageNet weights", "random": "from random weights"}
     return words.get(init, f"from weights of {init.removeprefix('file:') or 'unstated origin'}")

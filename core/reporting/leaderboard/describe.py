@@ -10,7 +10,7 @@ from core.formatting import interval_text, join, percent
 from core.metrics.bootstrap import DRAWS
 from core.metrics.significance import ALPHA
 from core.reporting import verdict
-from core.reporting.leaderboard.ranking import Protocol, floors
+from core.reporting.leaderboard.ranking import Protocol, protocol_baselines
 
 # Inside a sentence; the names of core.reporting.leaderboard.ranking.METRICS begin with a capital.
 METRIC_WORDS = {
@@ -58,8 +58,8 @@ def headline(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> str:
 
 
 def baselines_text(protocol: Protocol, ranking: pd.DataFrame) -> str:
-    """Which models do not beat every shortcut floor; "" where the runs have no floors."""
-    highest = verdict.highest_baselines(floors(protocol))
+    """Which models do not beat every shortcut baseline; "" where the runs have none."""
+    highest = verdict.highest_baselines(protocol_baselines(protocol))
     if not highest:
         return ""
     lost = [row.label for row in ranking.itertuples() if row.floors_lost]
@@ -78,7 +78,7 @@ def baselines_text(protocol: Protocol, ranking: pd.DataFrame) -> str:
     return text + (f" Not above: {'; '.join(lost)}." if lost and above else "")
 
 
-def protocol_words(protocol: Protocol) -> str:
+def protocol_text(protocol: Protocol) -> str:
     """Data set, task, images of each part, split and seed, in a line."""
     n = protocol.n
     return (

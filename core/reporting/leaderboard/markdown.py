@@ -47,9 +47,9 @@ def zoo_to_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for protocol in zoo.find_protocols(runs):
         if not protocol.has_zoo:
             continue
-        answers = zoo.load_test_predictions(protocol)
-        ranking = zoo.rank(protocol, METRIC, answers)
-        claims = judge_claims(protocol, answers)
+        predictions = zoo.load_test_predictions(protocol)
+        ranking = zoo.rank(protocol, METRIC, predictions)
+        claims = judge_claims(protocol, predictions)
         documents.append(
             {
                 "dataset": protocol.first.info["dataset"]["name"],
@@ -68,14 +68,14 @@ def zoo_to_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _protocol_text(protocol: Protocol) -> str:
-    answers = zoo.load_test_predictions(protocol)
-    ranking = zoo.rank(protocol, METRIC, answers)
+    predictions = zoo.load_test_predictions(protocol)
+    ranking = zoo.rank(protocol, METRIC, predictions)
     rows = [_row(row) for row in ranking.to_dict("records")]
-    claims = [_claim_line(claim) for claim in judge_claims(protocol, answers)]
+    claims = [_claim_line(claim) for claim in judge_claims(protocol, predictions)]
     return "\n\n".join(
         [
             f"**{leaderboard_describe.headline(protocol, ranking, METRIC)}**",
-            f"{leaderboard_describe.protocol_words(protocol)}.",
+            f"{leaderboard_describe.protocol_text(protocol)}.",
             markdown_table(rows, HEAD),
             leaderboard_describe.baselines_text(protocol, ranking),
             "\n".join(claims),

@@ -209,19 +209,19 @@ def load_test_predictions(
 
 
 def paired_difference(
-    answers: TestPredictions, a: Entry, b: Entry, metric: str, level: float = 0.95
+    predictions: TestPredictions, a: Entry, b: Entry, metric: str, level: float = 0.95
 ) -> tuple[float, float, float, float]:
     """(a less b, low, high, two-sided p) of a metric over the same drawn patients.
 
     p: twice the smaller share of draws on either side of zero, the observed set counted as one
     draw on each side, so it is never 0.
     """
-    i, j = answers.place[a], answers.place[b]
-    drawn = answers.drawn[metric][i] - answers.drawn[metric][j]
+    i, j = predictions.place[a], predictions.place[b]
+    drawn = predictions.drawn[metric][i] - predictions.drawn[metric][j]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     side = min((drawn <= 0).sum(), (drawn >= 0).sum())
     p = min(1.0, 2 * (1 + int(side)) / (1 + len(drawn)))
-    estimates = answers.estimates[metric]
+    estimates = predictions.estimates[metric]
     return float(estimates[i] - estimates[j]), float(low), float(high), p
 
 
@@ -229,7 +229,7 @@ def paired_difference(
 
 
 def rank(
-    protocol: Protocol, metric: str = "macro_f1", answers: TestPredictions | None = None
+    protocol: Protocol, metric: str = "macro_f1", predictions: TestPredictions | None = None
 ) -> pd.DataFrame:
     """One row a model, the highest first; all figures are fractions.
 
@@ -243,15 +243,15 @@ def rank(
     """
     if metric not in METRICS:
         raise ZooError(f"Unknown metric {metric!r}. Known metrics: {', '.join(METRICS)}.")
-    answers = answers or load_test_predictions(protocol)
-    known_baselines = floors(protocol)
-    rows = [_row(protocol, entry, known_baselines) for entry in protocol.entries]
+    predictions = predictions or load_test_predictions(protocol)
+    baselines = protocol_baselines(protocol)
+    rows = [_row(protocol, entry, baselines) for entry in protocol.entries]
     table = pd.DataFrame(rows).sort_values(
         [metric, "label"], ascending=[False, True], ignore_index=True
     )
     table.insert(0, "rank", table[metric].rank(ascending=False, method="min").astype(int))
     entries = list(zip(table["run"], table["model"], strict=True))
-    differences = [paired_difference(answers, entries[0], other, metric) for other in entries]
+    differences = [paired_difference(predictions, entries[0], other, metric) for other in entries]
     for place, column in enumerate(("behind", "behind_low", "behind_high")):
         table[column] = [found[place] for found in differences]
     # The first against itself is no test and must not make the others' correction harsher.
@@ -260,16 +260,18 @@ def rank(
     return table
 
 
-def floors(protocol: Protocol) -> dict[str, dict]:
-    """The shortcut floors of the protocol: same images, so the first run that has one counts."""
-    found: dict[str, dict] = {}
+def protocol_baselines(protocol: Protocol) -> dict[str, Mapping[str, Any]]:
+    """The shortcut baselines of the protocol: same images, so the first run that has one counts."""
+    found: dict[str, Mapping[str, Any]] = {}
     for run in protocol.runs:
-        for key, floor in run.info.get("floors", {}).items():
-            found.setdefault(key, floor)
+        for key, baseline in run.info.get("floors", {}).items():
+            found.setdefault(key, baseline)
     return found
 
 
-def _row(protocol: Protocol, entry: Entry, known_baselines: dict[str, dict]) -> dict[str, Any]:
+def _row(
+    protocol: Protocol, entry: Entry, baselines: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     name, model = entry
     run = protocol.run(name)
     metrics: Mapping[str, Any] = artifacts.load_metrics(run, model)
@@ -294,7 +296,7 @@ def _row(protocol: Protocol, entry: Entry, known_baselines: dict[str, dict]) -> 
         row["train_s"] = float(history["seconds"].sum())
     row["epochs"] = len(history) or None
     row["weights"] = KEPT if model in run.usable_models else NOT_KEPT
-    row["floors_lost"] = verdict.unbeaten_baselines(metrics, known_baselines)
+    row["floors_lost"] = verdict.unbeaten_baselines(metrics, baselines)
     numbers = [*(f"{key}{end}" for key in SHOWN for end in ("", "_low", "_high")), *COSTS, "epochs"]
     return row | {key: np.nan if row[key] is None else float(row[key]) for key in numbers}
 

@@ -40,11 +40,13 @@ def _not_audited(
 
 
 def check_leakage(evidence: Evidence) -> Check:
-    title, rule = "Leakage", (
+    """Whether test images, copies of them or their patients were trained on."""
+    title = "Leakage"
+    rule = (
         "Passes when the audit compared every image of the run and found no copy, exact or near, "
         "and no patient in more than one of train, validation and test. A patient or an equal "
         "file on both sides fails also without an audit."
-    )  # fmt: skip
+    )
     section, split = evidence.section("leakage"), evidence.split
     trained = leak_sentence(evidence.run.info.get("leakage"))
     fault = "test images, or copies of them, were trained on"
@@ -54,8 +56,8 @@ def check_leakage(evidence: Evidence) -> Check:
     elif section is None:
         return _not_audited(evidence, "leakage", title, rule)
     elif section["status"] != "clean":
-        status, sentence = FAILED, section.get("sentence") or _crossing_words(section)
-    elif not evidence.audit["n_test"] and "near_duplicates" not in evidence.run.info:
+        status, sentence = FAILED, section.get("sentence") or _crossing_text(section)
+    elif not evidence.n_test and "near_duplicates" not in evidence.run.info:
         status, command = NOT_DONE, audit_command(evidence.run)
         sentence = "The images were not there to be compared, so near copies were not looked for."
     elif sum(section["checked"].values()) < len(evidence.manifest):
@@ -81,7 +83,7 @@ def crossing(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [pair for pair in pairs if pair["split_a"] != pair["split_b"]]
 
 
-def _crossing_words(section: Mapping[str, Any]) -> str:
+def _crossing_text(section: Mapping[str, Any]) -> str:
     parts = [
         f"{count(len(crossing(section[kind])), 'pair')} of {kind} copies across parts"
         for kind in ("exact", "near")
@@ -100,11 +102,13 @@ def _crossing_words(section: Mapping[str, Any]) -> str:
 
 
 def check_blackout(evidence: Evidence) -> Check:
-    title, rule = "Blackout test", (
+    """Whether models still tell the classes apart with the lungs hidden."""
+    title = "Blackout test"
+    rule = (
         "Passes when, with the lungs hidden, a model keeps less than half of its gain above "
         "always naming the most frequent class, with each kind of fill, the upper end of the "
         "95\u202f% interval counted."
-    )  # fmt: skip
+    )
     section = evidence.section("blackout")
     if section is None and evidence.run.modality == "ct":
         return _not_audited(evidence, "blackout", title, rule, f" {NO_BOX}", masks=True)
@@ -136,13 +140,15 @@ def check_blackout(evidence: Evidence) -> Check:
 
 
 def check_probe(evidence: Evidence) -> Check:
+    """Whether other diseases from the target's own collection are called so."""
     target = evidence.target
-    title, rule = "Source probe", (
+    title = "Source probe"
+    rule = (
         f"Images of other diseases from the {target} images' own collection are shown. Passes "
         f"when at most half of them are called {target}, the upper end of the 95\u202f% interval "
         "counted, and its lower end is no higher than the share of the run's own test images of "
         f"other diseases that are called so; not done with fewer than {PROBE_PATIENTS} patients."
-    )  # fmt: skip
+    )
     section = evidence.section("probe")
     if section is None:
         check = _not_audited(evidence, "probe", title, rule)
@@ -194,12 +200,14 @@ def false_alarms(
 
 
 def check_perturbation(evidence: Evidence) -> Check:
-    title, rule = "Stability", (
+    """Whether mild changes of an image change what models predict."""
+    title = "Stability"
+    rule = (
         "Passes when the mildest change of every kind (brightness, contrast, noise, blur, JPEG, "
         f"rotation, shift; on each side of the unaltered image) costs at most {POINTS} of "
         "accuracy, the lower end of the 95\u202f% interval counted. Stronger changes are shown, "
         "not judged."
-    )  # fmt: skip
+    )
     section = evidence.section("perturbation")
     if section is None:
         return _not_audited(evidence, "perturbation", title, rule)
@@ -221,7 +229,7 @@ def check_perturbation(evidence: Evidence) -> Check:
             f"({kinds[kind]['title'].lower()} {worst['strength']:g})"
         )
         found[model] = (shown(value_or(worst["low"], -1) >= base - TOLERANCE), words)
-    lead = f"Accuracy under the mild change that is worst (n = {evidence.audit['n_test']})"
+    lead = f"Accuracy under the mild change that is worst (n = {evidence.n_test})"
     return Check(
         "perturbation",
         title,
@@ -244,14 +252,16 @@ def mildest(points: list[dict[str, Any]], neutral: float) -> list[dict[str, Any]
 
 
 def check_subgroups(evidence: Evidence) -> Check:
+    """Whether some group of patients fares worse than all together."""
     section = evidence.section("subgroups")
     fewest = section["min_n"] if section else 0
-    title, rule = "Subgroups", (
+    title = "Subgroups"
+    rule = (
         "Passes when no group of images that is large enough lies, with its whole 95\u202f% "
         "interval, below the model's figure over all test images: accuracy, or the sensitivity "
         "for each class where the column gives the class away. Of many groups one may do so by "
         "chance."
-    )  # fmt: skip
+    )
     if section is None:
         return _not_audited(evidence, "subgroups", title, rule)
     asked = _large_groups(section)

@@ -1,4 +1,4 @@
-"""What the checks of a run's scorecard share: the evidence, one answer, and words for figures.
+"""What the checks of a run's scorecard share: the evidence, and one status over all models.
 
 One principle holds for all of them: a check passes only where the figures show it. A figure whose
 interval reaches over the bound has not shown it and fails; where there are no figures, or too few
@@ -87,6 +87,11 @@ class Evidence:
         names = self.run.class_names
         return COVID if COVID in names else next((n for n in names if n != NORMAL), names[0])
 
+    @property
+    def n_test(self) -> int:
+        """How many test images the audit looked at."""
+        return int(self.audit["n_test"]) if self.audit else 0
+
     def section(self, name: str) -> dict[str, Any] | None:
         """A section of the audit; None where there is no audit or it leaves the section out."""
         return (self.audit or {}).get(name)
@@ -120,11 +125,13 @@ def _check_shape(run: Run, file: str, document: dict[str, Any]) -> None:
 
 
 def audit_command(run: Run, *, probe: bool = False, masks: bool = False) -> str:
+    """The command that audits the run, with what it needs besides."""
     more = (" --probe FOLDER" if probe else "") + (" --masks FOLDER" if masks else "")
     return f"python -m core audit --run {run.name}{more}"
 
 
 def external_command(run: Run) -> str:
+    """The command that scores images from elsewhere."""
     return f"python -m core evaluate --run {run.name} --data FOLDER"
 
 
@@ -196,6 +203,7 @@ def _names(run: Run, models: Iterable[str]) -> str:
 
 
 def shown(passes: bool) -> str:
+    """The status of a figure that is there."""
     return PASSED if passes else FAILED
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.formatting import interval_text, join, percent, with_interval
@@ -24,13 +24,15 @@ CLASS_IMAGES = 10  # fewer images of a class than these say nothing either way
 
 
 def check_external(evidence: Evidence) -> Check:
-    title, rule = "External validation", (
+    """Whether figures hold on images from elsewhere."""
+    title = "External validation"
+    rule = (
         "Passes when images from elsewhere, with every class of the run and at least "
         f"{CLASS_IMAGES} of each, were scored, and macro-F1 there is at most {POINTS} lower than "
         "at home, the worse end of the 95\u202f% interval counted. With some classes only it is "
         "not done; it fails also then, where a sensitivity is lower than at home and the "
         "interval of the difference leaves out 0."
-    )  # fmt: skip
+    )
     command = external_command(evidence.run)
     if not evidence.external:
         sentence = "No images from elsewhere were scored."
@@ -60,7 +62,9 @@ def check_external(evidence: Evidence) -> Check:
     )
 
 
-def _sets_sentence(sets: list[Mapping[str, Any]], judged: list[dict[str, Any]], status: str) -> str:
+def _sets_sentence(
+    sets: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]], status: str
+) -> str:
     """The sets that decide speak, the others are named."""
     speaking = [one["sentence"] for one in judged if one["status"] == status]
     others = [
@@ -82,8 +86,8 @@ def _judge_set(evidence: Evidence, doc: Mapping[str, Any]) -> dict[str, Any]:
     """status, sentence and models for one set from elsewhere."""
     name = f"{doc['title']}, n = {doc['n']}"
     if not doc.get("labelled", True):
-        answer = (NOT_DONE, "answers, but no truth to hold them against")
-        return judge_models(evidence, dict.fromkeys(doc["models"], answer), name)
+        unlabelled = (NOT_DONE, "answers, but no truth to hold them against")
+        return judge_models(evidence, dict.fromkeys(doc["models"], unlabelled), name)
     found = {}
     for model, far in doc["models"].items():
         fall = macro_f1_fall(doc, model)
@@ -93,7 +97,7 @@ def _judge_set(evidence: Evidence, doc: Mapping[str, Any]) -> dict[str, Any]:
         few = [c for c, row in far.get("per_class", {}).items() if _few(row)]
         words = (
             f"macro-F1 {percent(fall['external'])} after {percent(fall['internal'])}, "
-            f"{fall_words(fall)}"
+            f"{fall_text(fall)}"
         )
         if few:
             found[model] = (NOT_DONE, f"{words}, with fewer than {CLASS_IMAGES} of {join(few)}")
@@ -147,12 +151,16 @@ def macro_f1_fall(doc: Mapping[str, Any], model: str, key: str = "macro_f1") -> 
         for name, side in (("home", "internal"), ("there", "external"))
     }
     return {
-        "internal": row["internal"], "external": row["external"], "fall": fall, "low": low,
-        "high": high, **sides,
-    }  # fmt: skip
+        "internal": row["internal"],
+        "external": row["external"],
+        "fall": fall,
+        "low": low,
+        "high": high,
+        **sides,
+    }
 
 
-def fall_words(fall: Mapping[str, Any]) -> str:
+def fall_text(fall: Mapping[str, Any]) -> str:
     """ "12.3 points lower (4.1 to 20.0)"."""
     low, high, word = fall["low"], fall["high"], "lower"
     if fall["fall"] < 0:

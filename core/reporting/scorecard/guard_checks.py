@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from core.formatting import count, join, percent, with_interval
 from core.reporting.scorecard.base import NOT_DONE, Check, Evidence, shown
 from core.runs.additions import guard_command
+from core.runs.schema.guard import Acceptance, Guard, Refusal
 
-KEPT = 0.95  # of the test images, shown by the lower end
-KEPT_OF_CLASS = 0.90  # no class may be shown to lie below
+ACCEPTED = 0.95  # of the test images, shown by the lower end
+ACCEPTED_OF_CLASS = 0.90  # no class may be shown to lie below
 REFUSED = 0.90  # of a kind of other pictures, shown by the lower end
 FEWEST_KINDS = 5
 TITLES = {
@@ -19,23 +20,25 @@ TITLES = {
 
 
 def check_guard(evidence: Evidence) -> Check:
+    """Whether the guard accepts what it must and refuses what it must."""
     guard = evidence.guard
-    status, sentence, fault, command = NOT_DONE, _without(evidence), "", ""
-    if guard is None or not guard["acceptance"] or len(guard["refusal"]) < FEWEST_KINDS:
-        command = guard_command(evidence.run)
-    if guard is not None and command:
+    status, fault, command = NOT_DONE, "", guard_command(evidence.run)
+    if guard is None:
+        sentence = _without(evidence)
+    elif guard["acceptance"] and len(guard["refusal"]) >= FEWEST_KINDS:
+        status, sentence, fault = _check_measured(guard["acceptance"], guard["refusal"])
+        command = ""
+    else:
         sentence = _too_little(guard)
-    elif guard is not None:
-        status, sentence, fault = _judge(guard)
     return Check(
         "guard",
         TITLES.get(evidence.run.modality, "Refuses what is no chest X-ray"),
         status,
         sentence,
-        f"Passes when the guard is shown to keep at least {percent(KEPT)} of the test images (the "
-        "lower end of the 95\u202f% interval over patients) and no class is shown to be kept below "
-        f"{percent(KEPT_OF_CLASS)} (the upper end), and when at least {FEWEST_KINDS} kinds of "
-        f"other pictures are shown to be refused at {percent(REFUSED)} or more (the lower end) and "
+        f"Passes when the guard is shown to keep at least {percent(ACCEPTED)} of the test images "
+        "(the lower end of the 95\u202f% interval over patients) and no class is shown to be kept "
+        f"below {percent(ACCEPTED_OF_CLASS)} (the upper end), and when at least {FEWEST_KINDS} "
+        f"kinds of other pictures are shown to be refused at {percent(REFUSED)} or more (the lower end) and "
         "none is shown to be refused less often; not done without such figures.",
         "predict",
         fault,
@@ -43,16 +46,16 @@ def check_guard(evidence: Evidence) -> Check:
     )
 
 
-def _judge(guard: dict[str, Any]) -> tuple[str, str, str]:
+def _check_measured(acceptance: Acceptance, refusal: Mapping[str, Refusal]) -> tuple[str, str, str]:
     """(status, sentence, fault) of a guard that was measured."""
-    test = guard["acceptance"]["test"]
+    test = acceptance["test"]
     whole, classes = test["all"], test["classes"]
-    rare = {name: row for name, row in classes.items() if row["high"] < KEPT_OF_CLASS}
-    kinds = list(guard["refusal"].values())
+    rare = {name: row for name, row in classes.items() if row["high"] < ACCEPTED_OF_CLASS}
+    kinds = list(refusal.values())
     shown_kinds = [row for row in kinds if row["low"] >= REFUSED]
     weak = [row for row in kinds if row["high"] < REFUSED]
     faults = []
-    if whole["low"] < KEPT or rare:
+    if whole["low"] < ACCEPTED or rare:
         faults.append("real images may be refused")
     if len(shown_kinds) < FEWEST_KINDS or weak:
         faults.append("pictures of other things may pass")
@@ -74,12 +77,12 @@ def _judge(guard: dict[str, Any]) -> tuple[str, str, str]:
     if rare:
         sentence += f". Kept too rarely: {join(rare)}"
     # Not judged: it may be right to refuse them, but nobody should have to look for it.
-    for far in guard["acceptance"].get("elsewhere", {}).values():
-        classes = join(f"{name} {percent(row['share'])}" for name, row in far["classes"].items())
+    for far in acceptance.get("elsewhere", {}).values():
+        by_class = join(f"{name} {percent(row['share'])}" for name, row in far["classes"].items())
         sentence += (
             f". From elsewhere ({far['title']}) it keeps "
             f"{with_interval(far['all']['share'], far['all'])} of {count(far['all']['n'], 'image')}"
-            f" ({classes})"
+            f" ({by_class})"
         )
     return shown(not faults), sentence + ".", " and ".join(faults)
 
@@ -89,7 +92,7 @@ def _without(evidence: Evidence) -> str:
     return f"The run has no such guard: its models give a class to any picture, {cat}."
 
 
-def _too_little(guard: dict[str, Any]) -> str:
+def _too_little(guard: Guard) -> str:
     found = count(len(guard["refusal"]), "kind")
     on_test = "on the test images" if guard["acceptance"] else "on no test image"
     return (

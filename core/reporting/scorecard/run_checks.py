@@ -36,6 +36,7 @@ FEWEST_ILL = 30  # patients with the disease that a threshold is chosen on
 
 
 def check_patient_split(evidence: Evidence) -> Check:
+    """Whether a patient has images in test and in train or validation."""
     split, n = evidence.split, len(evidence.manifest)
     shared, unknown = split["by_patient"], split["unknown_patients"]
     patients = evidence.manifest.groupby("split")["patient_id"].nunique()
@@ -75,6 +76,7 @@ def check_patient_split(evidence: Evidence) -> Check:
 
 
 def check_intervals(evidence: Evidence) -> Check:
+    """Whether every figure has an interval over patients."""
     found = {}
     for model, metrics in evidence.metrics.items():
         values = {k: v for k, v in flatten_metrics(metrics).items() if v is not None}
@@ -104,6 +106,7 @@ def check_intervals(evidence: Evidence) -> Check:
 
 
 def check_calibration(evidence: Evidence) -> Check:
+    """Whether calibrated probabilities are right on test."""
     found = {}
     for model, metrics in evidence.metrics.items():
         done = metrics.get("calibrated") or {}
@@ -113,8 +116,9 @@ def check_calibration(evidence: Evidence) -> Check:
             raw = with_interval(metrics["ece"], metrics["intervals"].get("ece"))
             found[model] = (NOT_DONE, f"{raw}, as trained")
             continue
-        part = {"inner": "out-of-fold", "val": "validation"}.get(done.get("part"), done.get("part"))
-        words = f"{with_interval(after['ece'], bounds)}, fitted on {done.get('n')} {part} images"
+        split = str(done.get("part"))
+        split = {"inner": "out-of-fold", "val": "validation"}.get(split, split)
+        words = f"{with_interval(after['ece'], bounds)}, fitted on {done.get('n')} {split} images"
         found[model] = (shown(bounds["high"] <= TOLERANCE), words)
     judged = judge_models(evidence, found, _calibration_lead(evidence))
     missing = any(status == NOT_DONE for status in judged["models"].values())
@@ -137,31 +141,39 @@ def _calibration_lead(evidence: Evidence) -> str:
 
 
 def check_baselines(evidence: Evidence) -> Check:
-    floors: Mapping[str, Any] = evidence.run.info.get("floors") or {}
+    """Whether models are above every shortcut baseline."""
+    baselines: Mapping[str, Any] = evidence.run.info.get("floors") or {}
     found = {}
     for model, metrics in evidence.metrics.items():
         above = [
-            _lower_end(metrics, key) > floor[key]
+            _lower_end(metrics, key) > baseline[key]
             for key in verdict.BASELINE_METRICS
-            for floor in floors.values()
-            if floor.get(key) is not None
+            for baseline in baselines.values()
+            if baseline.get(key) is not None
         ]
         words = ", ".join(
             f"{word} {with_interval(metrics[key], metrics['intervals'].get(key))}"
             for key, word in verdict.BASELINE_METRICS.items()
         )
         found[model] = (shown(all(above)), words)
-    title, rule = "Shortcut floors", (
+    title = "Shortcut floors"
+    rule = (
         "Passes when the lower end of a model's 95\u202f% interval lies above what every shortcut "
         "reaches (file properties, grey levels, a thumbnail, the border ...), on accuracy and on "
         "macro-F1 alike."
-    )  # fmt: skip
-    if not floors:
+    )
+    if not baselines:
         return Check(
-            "floors", title, NOT_DONE, "No shortcut was measured on this run's split.", rule,
-            "trust", "", command=folds_command(evidence),
-        )  # fmt: skip
-    lead = f"The best shortcuts reach {verdict.highest_baselines(floors)}"
+            "floors",
+            title,
+            NOT_DONE,
+            "No shortcut was measured on this run's split.",
+            rule,
+            "trust",
+            "",
+            command=folds_command(evidence),
+        )
+    lead = f"The best shortcuts reach {verdict.highest_baselines(baselines)}"
     return Check(
         "floors",
         title,
@@ -178,6 +190,7 @@ def _lower_end(metrics: Mapping[str, Any], key: str) -> float:
 
 
 def check_operating(evidence: Evidence) -> Check:
+    """Whether a threshold finds on test what it was chosen to find."""
     target = evidence.target
     found = {}
     for model in evidence.run.models:
@@ -200,14 +213,14 @@ def check_operating(evidence: Evidence) -> Check:
 
 def _threshold_on_test(evidence: Evidence, model: str, target: str) -> tuple[str, str]:
     run = evidence.run
-    part = artifacts.calibration_split(run, model)
-    if part is None:
+    split = artifacts.calibration_split(run, model)
+    if split is None:
         return NOT_DONE, "no images but those on test to choose on"
-    chosen = _scores(evidence, model, part, target)
+    chosen = _scores(evidence, model, split, target)
     ill = len(np.unique(chosen["groups"][chosen["is_positive"]]))
-    if ill < FEWEST_ILL:
+    threshold = choose_threshold(chosen["is_positive"], chosen["score"], FOUND) if ill else None
+    if ill < FEWEST_ILL or threshold is None:
         return NOT_DONE, f"{count(ill, 'patient')} with {target} to choose on, too few"
-    threshold = choose_threshold(chosen["is_positive"], chosen["score"], FOUND)
     test = _scores(evidence, model, "test", target)
     if not test["is_positive"].any():
         return NOT_DONE, f"no {target} on test"
@@ -222,10 +235,10 @@ def _threshold_on_test(evidence: Evidence, model: str, target: str) -> tuple[str
     return shown((sensitivity["low"] or 0.0) >= FOUND - TOLERANCE), words
 
 
-def _scores(evidence: Evidence, model: str, part: str, target: str) -> dict[str, Any]:
-    """is_positive, score (calibrated probability) and groups of one part, as rates_at asks."""
+def _scores(evidence: Evidence, model: str, split: str, target: str) -> dict[str, Any]:
+    """is_positive, score (calibrated probability) and groups of one split, as rates_at asks."""
     run = evidence.run
-    table = artifacts.load_predictions(run, model, part)
+    table = artifacts.load_predictions(run, model, split)
     y_true, y_prob = arrays_from_predictions(table, run.class_names)
     fitted = (run.info.get("calibration") or {}).get(model)
     k = run.class_names.index(target)
@@ -238,7 +251,9 @@ def _scores(evidence: Evidence, model: str, part: str, target: str) -> dict[str,
 
 
 def check_cross_validation(evidence: Evidence) -> Check:
-    run, plan = evidence.run, evidence.run.info.get("folds") or {}
+    """Whether figures hold over folds that each leave patients out."""
+    run = evidence.run
+    plan: Mapping[str, Any] = run.info.get("folds") or {}
     found = {}
     for model in run.models:
         figures = artifacts.load_fold_metrics(run, model)
@@ -246,7 +261,8 @@ def check_cross_validation(evidence: Evidence) -> Check:
             reason = folds_not_done(run).get(model) if plan else ""
             found[model] = (NOT_DONE, reason or "trained on one split only")
             continue
-        folds, spread = figures["folds"], figures["spread"].get("accuracy") or {}
+        folds = figures["folds"]
+        spread: Mapping[str, Any] = figures["spread"].get("accuracy") or {}
         inside = _holds(evidence.metrics[model], figures)
         words = with_interval(figures["accuracy"], figures["intervals"].get("accuracy"))
         words += f", n = {figures['n']} in {len(folds)} folds"
@@ -275,7 +291,7 @@ def check_cross_validation(evidence: Evidence) -> Check:
 
 
 def _holds(metrics: Mapping[str, Any], figures: Mapping[str, Any]) -> bool:
-    """Is the pooled accuracy what the test part's interval lets one expect?"""
+    """Is the pooled accuracy what the test split's interval lets one expect?"""
     bounds = metrics["intervals"].get("accuracy") or {}
     if bounds.get("low") is None:
         return False

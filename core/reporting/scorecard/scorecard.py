@@ -59,9 +59,18 @@ CHECKS = {
 NAMED_FAULTS = 2
 
 __all__ = [
-    "CHECKS", "FAILED", "NOT_DONE", "PASSED", "Check", "Evidence", "build_scorecard", "fault_words",
-    "judge_evidence", "load_evidence", "scorecard_sentence",
-]  # fmt: skip
+    "CHECKS",
+    "FAILED",
+    "NOT_DONE",
+    "PASSED",
+    "Check",
+    "Evidence",
+    "build_scorecard",
+    "fault_text",
+    "judge_evidence",
+    "load_evidence",
+    "scorecard_sentence",
+]
 
 
 def build_scorecard(run: Run) -> list[Check]:
@@ -86,7 +95,7 @@ def scorecard_sentence(run: Run, checks: Sequence[Check]) -> str:
         text += f"{', and' if n[FAILED] else ';'} {n[NOT_DONE]} {were} not done"
     failed = [check for check in checks if check.status == FAILED]
     if failed:
-        text += f". Most serious: {'; '.join(fault_words(run, c) for c in failed[:NAMED_FAULTS])}"
+        text += f". Most serious: {'; '.join(fault_text(run, c) for c in failed[:NAMED_FAULTS])}"
     elif n[NOT_DONE]:
         missing = [check.title.lower() for check in checks if check.status == NOT_DONE]
         text += f". Nothing that was checked failed; not done: {join(missing)}"
@@ -101,7 +110,7 @@ def sort_checks(checks: Sequence[Check]) -> list[Check]:
     return sorted(checks, key=lambda check: STATUSES.index(check.status))
 
 
-def fault_words(run: Run, check: Check) -> str:
+def fault_text(run: Run, check: Check) -> str:
     """The fault, with the models that have it where not all do (controls do not count)."""
     asked = run.headline_models
     failing = [model for model in asked if check.models.get(model) == FAILED]

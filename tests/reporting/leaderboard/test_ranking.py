@@ -192,7 +192,7 @@ def test_ranking_is_sorted_and_holds_the_figures_of_metrics_json(zoo_root, metri
 def test_holm_is_over_all_models_held_against_the_first(zoo_root):
     protocol = only_protocol(zoo_root)
     answers = zoo.load_test_predictions(protocol)
-    table = zoo.rank(protocol, answers=answers)
+    table = zoo.rank(protocol, predictions=answers)
     first, *others = zip(table["run"], table["model"], strict=True)
     p = [zoo.paired_difference(answers, first, other, "macro_f1")[3] for other in others]
     assert table["p_holm"].to_list() == pytest.approx([1, *holm(p)])
@@ -317,7 +317,7 @@ def test_floors_words(zoo_root, lost, words):
 
 
 def test_protocol_words(zoo_root):
-    said = leaderboard_describe.protocol_words(only_protocol(zoo_root))
+    said = leaderboard_describe.protocol_text(only_protocol(zoo_root))
     assert "84 training, 12 validation and 24 test images (12 test patients)" in said
     assert said.endswith("split policy group, seed 0; runs release and zoo-phantom")
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.audit_checks import mildest
 from core.reporting.scorecard.base import overall
-from core.reporting.scorecard.external_checks import fall_words, macro_f1_fall
+from core.reporting.scorecard.external_checks import fall_text, macro_f1_fall
 from core.reporting.scorecard.scorecard import (
     FAILED,
     NOT_DONE,
@@ -627,10 +627,10 @@ def test_a_drop_is_the_same_whichever_way_it_was_subtracted(home, there, down, u
 
 def test_falls_in_words() -> None:
     lower = {"fall": 0.12, "low": 0.04, "high": 0.2}
-    assert fall_words(lower) == "12.0 points lower (4.0 to 20.0)"
+    assert fall_text(lower) == "12.0 points lower (4.0 to 20.0)"
     higher = {"fall": -0.03, "low": -0.05, "high": 0.01}
-    assert fall_words(higher) == "3.0 points higher (-1.0 to 5.0)"
-    assert fall_words({"fall": 0.1, "low": None, "high": None}).endswith("(no interval)")
+    assert fall_text(higher) == "3.0 points higher (-1.0 to 5.0)"
+    assert fall_text({"fall": 0.1, "low": None, "high": None}).endswith("(no interval)")
 
 
 def test_one_class_elsewhere_is_not_done_unless_it_shows_a_fall(run_dir: Path) -> None:
