@@ -38,8 +38,8 @@ def check_guard(evidence: Evidence) -> Check:
         f"Passes when the guard is shown to keep at least {percent(ACCEPTED)} of the test images "
         "(the lower end of the 95\u202f% interval over patients) and no class is shown to be kept "
         f"below {percent(ACCEPTED_OF_CLASS)} (the upper end), and when at least {FEWEST_KINDS} "
-        f"kinds of other pictures are shown to be refused at {percent(REFUSED)} or more (the lower end) and "
-        "none is shown to be refused less often; not done without such figures.",
+        f"kinds of other pictures are shown to be refused at {percent(REFUSED)} or more (the lower "
+        "end) and none is shown to be refused less often; not done without such figures.",
         "predict",
         fault,
         command=command,
