@@ -65,16 +65,17 @@ demo: $(FULL) ## no data needed: train all three on drawn phantoms (minutes), th
 test: $(DEV) ## run the tests (ARGS="-k metrics"); browser tests want chromium
 	@$(PY) -m pytest $(or $(ARGS),-n 2 --dist loadfile)
 
-lint: $(DEV) ## check style and format
+lint: $(DEV) ## check style, format and layers
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-logo
 
 format: $(DEV) ## mend style and format
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
 clean: ## remove .venv and caches; data and runs stay
-	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 DASHBOARD = $(PY) -m dashboard $(if $(PORT),--port "$(PORT)") $(if $(ADDRESS),--address "$(ADDRESS)")
 

@@ -1,4 +1,4 @@
-"""Import Keras or OpenVINO without their chatter and without telemetry."""
+"""Import Keras without its chatter: for models, training and bench, never for pages."""
 
 from __future__ import annotations
 
@@ -7,18 +7,7 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 
-# What OpenVINO may compute at on a CPU.
-PRECISIONS = ("f32", "bf16", "f16")
-
-
-def prepare_environment() -> None:
-    """Settings that only count before the first import."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    # `import openvino` reports itself to a usage-statistics server; without this package it
-    # falls back to a stub that sends nothing.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+from core.engine import prepare_environment
 
 
 @contextmanager
@@ -58,11 +47,3 @@ def _load_tensorflow() -> None:
         import tensorflow
 
         tensorflow.config.set_visible_devices([], "GPU")
-
-
-def import_openvino():
-    """OpenVINO with its usage statistics off."""
-    prepare_environment()
-    import openvino
-
-    return openvino

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.backend import PRECISIONS
 from core.cli.arguments import add_data_argument, add_json_argument, add_run_argument, open_named
 from core.config import data_root
 from core.console import print_json, say
+from core.engine import PRECISIONS
 from core.errors import UserError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.backend import PRECISIONS, import_openvino
+from core.engine import PRECISIONS, import_openvino
 from core.errors import UserError
 from core.inference.receptive_field import Places, align_maps, find_places
 from core.runs.artifacts import ArtifactError, model_files

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from core.backend import import_openvino
+from core.engine import import_openvino
 from core.inference.served_model import InferenceError, compile_model
 from core.models.architectures import build_serving_model
 from core.runs.artifacts import MODEL_FILES

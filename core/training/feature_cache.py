@@ -14,9 +14,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from core.backend import import_openvino
 from core.config import cache_root
 from core.console import progress
+from core.engine import import_openvino
 from core.files import write_bytes
 from core.imageio.pixel_cache import forget_array
 from core.models.recipes import Recipe, Stage

@@ -21,7 +21,7 @@ TIMEOUT_S = 120
 def time_pages() -> dict[str, float]:
     """Page -> median seconds of a warm drawing; a page that raises ends the measurement."""
     seconds = {}
-    for file in sorted(APP.with_name("app_pages").glob("*.py")):
+    for file in sorted(APP.with_name("app_pages").glob("[!_]*.py")):
         # The whole app with this page in front: pages link to each other.
         page = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S).run()
         page.switch_page(f"app_pages/{file.name}").run()

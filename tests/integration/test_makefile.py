@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ import tomllib
 from itertools import pairwise
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,9 +21,6 @@ TARGETS = [
 ]  # fmt: skip
 REQUIREMENTS = ("requirements-dashboard.txt", "requirements.txt", "requirements-dev.txt")
 TRAINING_ONLY = {"keras", "tensorflow", "jax", "kagglehub"}
-# The one module with a function for each engine; nobody here may take the other function.
-DOOR, TRAINING_DOOR = "core.backend", "core.backend.import_keras"
-DASHBOARD_ONLY = {"dashboard", "streamlit", "plotly"}
 
 # Stands in for .venv/bin/python: writes down how it was called, and "trains" by making run.json.
 STAND_IN = """#!/bin/bash
@@ -243,73 +240,18 @@ def test_ci_runs_the_command_that_the_readme_gives():
 # ------------------------------------------------------------------------------ imports
 
 
-def module_files() -> dict[str, Path]:
-    """Dotted name -> file of every module of the two packages."""
-    found = {}
-    for package in ("core", "dashboard"):
-        for file in (ROOT / package).rglob("*.py"):
-            parts = file.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts).removesuffix(".__init__")] = file
-    return found
-
-
-def imports_of(name: str, file: Path) -> set[str]:
-    """Dotted names that a module imports, inside functions too."""
-    names: set[str] = set()
-    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - (node.level - 1)]
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            base = base if node.level else node.module
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return names
-
-
-MODULES = module_files()
-IMPORTS = {name: imports_of(name, file) for name, file in MODULES.items()}
-
-
-def reached_from_dashboard() -> set[str]:
-    """Every module of the project that the dashboard imports, directly or through others."""
-    reached = {name for name in MODULES if name.split(".")[0] == "dashboard"}
-    waiting = list(reached)
-    while waiting:
-        for name in IMPORTS[waiting.pop()] & set(MODULES):
-            if name not in reached:
-                reached.add(name)
-                waiting.append(name)
-    return reached
-
-
-def tops(name: str) -> set[str]:
-    return {imported.split(".")[0] for imported in IMPORTS[name]}
-
-
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("core")))
-def test_core_never_imports_the_dashboard(name: str):
-    assert not tops(name) & DASHBOARD_ONLY
-
-
-def test_charts_never_import_streamlit():
-    for name in MODULES:
-        if name.startswith("dashboard.charts"):
-            assert "streamlit" not in tops(name)
-
-
-def test_nothing_that_the_dashboard_reaches_imports_keras():
-    reached = reached_from_dashboard()
-    assert {"core.runs.artifacts", "core.inference.served_model", "core.imageio.decode"} <= reached
-    for name in reached - {DOOR}:
-        assert not tops(name) & TRAINING_ONLY, name
-        assert TRAINING_DOOR not in IMPORTS[name], name
+def test_the_layers_of_pyproject_hold():
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_predicting_loads_no_keras(demo_root: Path):
     """Everything of core that the dashboard reaches, imported and used."""
-    names = sorted(name for name in reached_from_dashboard() if name.startswith("core"))
+    graph = grimp.build_graph("core", "dashboard", cache_dir=None)
+    reached = graph.find_upstream_modules("dashboard", as_package=True)
+    assert {"core.runs.artifacts", "core.inference.served_model", "core.imageio.decode"} <= reached
+    names = sorted(name for name in reached if name.startswith("core"))
     code = f"""
 import importlib, pathlib, sys
 import numpy as np
@@ -330,12 +272,6 @@ print(sorted({TRAINING_ONLY!r} & set(sys.modules)))
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
-
-
-def test_finds_an_import_inside_a_function(tmp_path: Path):
-    file = tmp_path / "lazy.py"
-    file.write_text("def f():\n    from keras import ops\n    import core.training.pipeline as t\n")
-    assert imports_of("core.lazy", file) == {"keras", "keras.ops", "core.training.pipeline"}
 
 
 def test_train_zoo_trains_all_on_the_data_set_into_a_run_of_its_name(checkout: Checkout):

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from core.backend import import_openvino
 from core.config import ConfigError
 from core.datasets.phantom.generate import class_names, make_phantom
+from core.engine import import_openvino
 from core.inference.served_model import InferenceError, compile_model
 from core.models import pretrained
 from core.models.architectures import build_model, build_serving_model, split_model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.backend import import_openvino
+from core.engine import import_openvino
 from core.inference.served_model import ServedModel, compile_model
 
 SIZE_PX = 64

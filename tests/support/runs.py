@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.backend import import_openvino
 from core.config import Config
 from core.datasets.phantom.generate import write_phantoms
+from core.engine import import_openvino
 from core.evaluation.scoring import score_run
 from core.runs import artifacts, writing
 from core.runs.run import NOT_KEPT

@@ -9,8 +9,8 @@ import pytest
 from scipy.ndimage import sobel
 from scipy.stats import rankdata
 
-from core.backend import import_openvino
 from core.datasets.phantom.generate import make_phantom
+from core.engine import import_openvino
 from core.evaluation.heatmaps.sanity_checks import (
     KINDS,
     LIMIT,
