@@ -96,7 +96,7 @@ for step in guard maps; do [ -d "$(RUNS)/$(1)/$$step" ] || $(PY) -m core $$step 
 endef
 
 $(VENV):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "Python 3.11, 3.12 or 3.13 is needed (for 3.14, TensorFlow, h5py and pyjpegls have no wheels yet): make PYTHON=/path/to/python3.13 …" >&2; exit 2; }
 	@$(PYTHON) -m venv .venv || { echo "The virtual environment could not be made; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@touch $@
 

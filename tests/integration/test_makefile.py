@@ -126,6 +126,26 @@ def test_a_failed_install_is_tried_again(checkout: Checkout):
     assert checkout.done.returncode == 0
 
 
+@pytest.mark.parametrize("minor", [10, 11, 13, 14])
+def test_pythons_without_wheels_are_refused_in_one_sentence(checkout: Checkout, minor: int):
+    asked = f'exec {sys.executable} -c "import sys; sys.version_info = (3, {minor}, 1); ${{2#*; }}"'
+    checkout.python.write_text(f'{STAND_IN}if [[ "$1" == -c ]]; then {asked}; fi\n')
+    calls = checkout.make("dashboard")
+    if minor in (11, 13):
+        assert checkout.done.returncode == 0 and "-m venv .venv" in calls
+        return
+    assert checkout.done.returncode != 0 and "-m venv .venv" not in calls
+    first, *_ = checkout.done.stderr.splitlines()
+    assert first.startswith("Python 3.11, 3.12 or 3.13 is needed") and "TensorFlow" in first
+
+
+def test_the_pythons_are_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    assert "(3, 11) <= sys.version_info[:2] <= (3, 13)" in (ROOT / "Makefile").read_text()
+    assert "Python 3.11, 3.12 or 3.13" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_report_is_of_the_release_unless_told_and_needs_a_picture(checkout: Checkout):
     call = "-m core predict --run {} --report {} my picture.png"
     calls = checkout.make("report", "PICTURE=my picture.png")
