@@ -24,15 +24,14 @@ from core.metrics.classification import (
 from core.metrics.confidence import as_matrices, bootstrap_intervals, patient_confusion
 from core.runs.artifacts import has_predictions, load_fold_metrics, load_manifest, load_predictions
 from core.runs.run import Run
+from core.runs.schema.run import Trial
 
 DRAWS = 2000
 POOLED = "pooled"
 FOLD_METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1"}
 FOLD_COLUMNS = ["model", "fold", "metric", "value", "low", "high", "n", "n_patients"]
-TRIAL_COLUMNS = [
-    "model", "change", "images", "n", "accuracy", "low", "high", "log_loss", "gain",
-    "log_loss_gain", "kept",
-]  # fmt: skip
+TRIAL_COLUMNS = ["model", "change", "images", "n", "accuracy", "low", "high"]
+TRIAL_COLUMNS += ["log_loss", "gain", "log_loss_gain", "kept"]
 # Images that the hold-out figures or the target are judged on: no recipe should be read on them.
 _JUDGED_ON = re.compile(r"\b(outer|test)\b", re.IGNORECASE)
 
@@ -55,7 +54,7 @@ class Estimate:
 
 def fold_count(run: Run) -> int:
     """K; 0 where the run was trained on its hold-out alone."""
-    folds = run.info.get("folds") or {}
+    folds: Mapping[str, Any] = run.info.get("folds") or {}
     return int(folds.get("k") or (run.info.get("config") or {}).get("folds") or 0)
 
 
@@ -73,7 +72,8 @@ def load_pooled(run: Run) -> dict[str, Mapping[str, Any]]:
 
 def folds_not_done(run: Run) -> dict[str, str]:
     """Model -> why it has no out-of-fold predictions."""
-    said = (run.info.get("folds") or {}).get("models", {})
+    folds: Mapping[str, Any] = run.info.get("folds") or {}
+    said = folds.get("models", {})
     default = "no reason is recorded" if fold_count(run) else "trained without `--folds`"
     missing = [m for m in run.models if not has_predictions(run, m, "folds")]
     reasons = {model: str(said.get(model, {}).get("reason") or default) for model in missing}
@@ -95,10 +95,10 @@ def fold_table(run: Run) -> pd.DataFrame:
     rows = []
     for model, metrics in load_pooled(run).items():
         for metric in FOLD_METRICS:
-            own = make_estimate(metrics[metric], metrics["intervals"].get(metric))
+            bounds = metrics["intervals"].get(metric) or {}
             n_patients = metrics.get("n_patients")
-            bounds = (own.value, own.low, own.high, metrics["n"], n_patients)
-            rows.append((model, POOLED, metric, *bounds))
+            figures = (metrics[metric], bounds.get("low"), bounds.get("high"))
+            rows.append((model, POOLED, metric, *figures, metrics["n"], n_patients))
         table, groups = fold_predictions(run, model)
         for fold in sorted(table["fold"].unique(), key=_fold_order):
             mask = (table["fold"] == fold).to_numpy()
@@ -156,7 +156,8 @@ def trial_table(run: Run) -> pd.DataFrame:
     and high: Wilson's interval with every image for itself, since no trial's predictions are kept;
     over patients it is wider.
     """
-    rows, kept = [], {}
+    rows: list[tuple] = []
+    kept: dict[tuple, Mapping[str, Any]] = {}
     for trial in run.info.get("trials") or []:
         accuracy, n = trial.get("accuracy"), int(trial["n"])
         bounds = wilson_interval(accuracy * n, n) if accuracy is not None else (None, None)
@@ -164,10 +165,8 @@ def trial_table(run: Run) -> pd.DataFrame:
         before = kept.get(key, {})
         gain = _less(accuracy, before.get("accuracy"))
         loss_gain = _less(before.get("log_loss"), trial.get("log_loss"))
-        rows.append(
-            (*(trial["model"], trial["change"], key[1], n, accuracy, *bounds),
-             *(trial.get("log_loss"), gain, loss_gain, bool(trial.get("kept"))))
-        )  # fmt: skip
+        head = (trial["model"], trial["change"], key[1], n, accuracy, *bounds)
+        rows.append((*head, trial.get("log_loss"), gain, loss_gain, bool(trial.get("kept"))))
         if trial.get("kept") or not before:
             kept[key] = trial
     table = pd.DataFrame(rows, columns=TRIAL_COLUMNS)
@@ -176,7 +175,7 @@ def trial_table(run: Run) -> pd.DataFrame:
     return table
 
 
-def trials_on_judged_images(run: Run) -> list[dict[str, Any]]:
+def trials_on_judged_images(run: Run) -> list[Trial]:
     """Trials that were read on outer folds or test images, as their `images` say."""
     return [t for t in run.info.get("trials") or [] if _JUDGED_ON.search(str(t.get("images")))]
 
@@ -192,4 +191,5 @@ def make_estimate(value: float | None, interval: Mapping[str, Any] | None) -> Es
 
 
 def run_seed(run: Run) -> int:
+    """The seed that every draw about the run starts from."""
     return int(run.info["seed"])

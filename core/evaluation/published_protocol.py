@@ -115,10 +115,11 @@ def _own_rows(run: Run, model: str, metrics: Mapping[str, Any]) -> list[Protocol
     """Our row of one model in each task that its classes allow."""
 
     def row(task: PublishedTask, n: int, figures: Mapping[str, Estimate | None]) -> ProtocolRow:
-        known = {key: figures[key] for key in FIGURES if figures.get(key) is not None}
+        found = {key: figures.get(key) for key in FIGURES}
+        known = {key: figure for key, figure in found.items() if figure is not None}
         return ProtocolRow(
             run.title(model), model, task, known, n, is_grouped(run), protocol_words(run)
-        )  # fmt: skip
+        )
 
     intervals = metrics["intervals"]
     if set(run.class_names) == set(TWO.class_names):
@@ -259,7 +260,8 @@ def _status(run: Run, rows: list[ProtocolRow], tasks: tuple[TaskVerdict, ...]) -
     missing = join(one.task.title for one in tasks if one.best is None)
     if missing:
         return "not judged", f"The target was not judged as a whole: no pooled figure in {missing}."
-    above = {row.model: [r for r in rows if r.model == row.model and _is_above(r)] for row in rows}
+    ours = dict.fromkeys(row.model for row in rows if row.model is not None)
+    above = {model: [r for r in rows if r.model == model and _is_above(r)] for model in ours}
     winners = {model: own for model, own in above.items() if len(own) == len(TASKS)}
     if winners:
         verb = "is" if len(winners) == 1 else "are"

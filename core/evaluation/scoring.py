@@ -156,14 +156,15 @@ def score_run(
     prior = {name: float(shares.get(name, 0.0)) for name in run.class_names}
     class_names, seed = run.class_names, int(info["seed"])
     new: dict[str, Any] = {"temperature": {}, "calibration": {}, "conformal": {}}
-    probabilities, y_true, groups = {}, None, None
+    probabilities: dict[str, np.ndarray] = {}
+    y_true = groups = np.empty(0)
     for model in run.models:
         _write_ensemble(run, model)
         predictions = artifacts.load_predictions(run, model).sort_values("image_id")
+        cost = _cost(run, model, costs)
         metrics = score_predictions(
-            predictions, patients, class_names, seed=seed, cost=_cost(run, model, costs),
-            draws=draws,
-        )  # fmt: skip
+            predictions, patients, class_names, seed=seed, cost=cost, draws=draws
+        )
         y_true, probabilities[model] = arrays_from_predictions(predictions, class_names)
         groups = patients.loc[predictions["image_id"]].to_numpy()
         calibration, conformal = _calibrate(run, model, patients, prior, seed, draws)
@@ -205,7 +206,8 @@ def _calibrate(
     table = artifacts.load_predictions(run, model, part)
     y_true, y_prob = arrays_from_predictions(table, run.class_names)
     groups = patients.loc[table["image_id"]].to_numpy()
-    recipe = run.info.get("recipes", {}).get(model, {})
+    recipes: Mapping[str, Any] = run.info.get("recipes") or {}
+    recipe = recipes.get(model, {})
     effect = 0.0  # of class weights that were not there; an average's may have had some
     if recipe.get("class_weights", True):
         effect = measure_weights_effect(y_true, y_prob, prior, run.class_names)

@@ -6,7 +6,7 @@ else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,8 +141,8 @@ def _compare_model(grouped: Run, random: Run, model: str) -> Optimism:
 
 def _both_rates(cells: np.ndarray, n_classes: int) -> tuple[dict, dict]:
     """Rates of the grouped and of the random run from their stacked confusion sums."""
-    first, second = np.split(cells, 2)
-    return tuple(rates_from_confusion(as_matrices(part, n_classes)) for part in (first, second))
+    first, second = (as_matrices(half, n_classes) for half in np.split(cells, 2))
+    return rates_from_confusion(first), rates_from_confusion(second)
 
 
 def recipe_differences(a: Run, b: Run, model: str) -> list[str]:
@@ -152,12 +152,14 @@ def recipe_differences(a: Run, b: Run, model: str) -> list[str]:
         if members != b.members(model):
             return ["other members"]
         return sorted({text for name in members for text in recipe_differences(a, b, name)})
+    infos: list[Mapping[str, Any]] = [a.info, b.info]
     found = []
     for key, word in (("precision", "precision"), ("tta", "test-time copies"), ("seed", "seed")):
-        if a.info.get(key) != b.info.get(key):
+        if infos[0].get(key) != infos[1].get(key):
             found.append(word)
     for key, word in (("init", "first weights"), ("model_input_size_px", "input size")):
-        if (a.info.get(key) or {}).get(model) != (b.info.get(key) or {}).get(model):
+        own, theirs = ((info.get(key) or {}).get(model) for info in infos)
+        if own != theirs:
             found.append(word)
     recipes = [_recipe(run, model) for run in (a, b)]
     changed = [

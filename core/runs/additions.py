@@ -36,7 +36,7 @@ ADDITION_VERSION = 1
 EXTERNAL_COLUMNS = ["image_id", "path", "label", "original_label", "patient_id", "sha256"]
 SCORE_COLUMNS = ["model", "map", "label", "patient", "called", "hit", "hit_exact", "mass"]
 # What every reader takes for granted; the sections are described in docs/artifacts.md.
-_AUDIT_SECTIONS = ("leakage", "blackout", "probe", "perturbation", "subgroups")
+AUDIT_SECTIONS = ("leakage", "blackout", "probe", "perturbation", "subgroups")
 
 
 def write_audit(run: Run, document: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> Path:
@@ -56,7 +56,7 @@ def load_audit(run: Run) -> dict[str, Any] | None:
     if not (run.path / AUDIT_FOLDER / AUDIT_FILE).is_file():
         return None
     document = load_document(run, f"{AUDIT_FOLDER}/{AUDIT_FILE}")
-    for section in _AUDIT_SECTIONS:
+    for section in AUDIT_SECTIONS:
         if not isinstance(document.setdefault(section, None), dict | None):
             name = f"{AUDIT_FOLDER}/{AUDIT_FILE}"
             raise damaged(run.path, name, f"`{section}` must be an object or null")

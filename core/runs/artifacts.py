@@ -274,10 +274,8 @@ def verify_run(path: Path) -> list[str]:
             problems.append(f"{name} is missing.")
         elif sha256_file(file) != digest:
             problems.append(f"{name} has changed since the run was written.")
-    for name in run_file_names(path):
-        if name not in listed:
-            problems.append(f"{name} is not listed in {RUN_FILE}.")
-    return problems
+    unlisted = [name for name in run_file_names(path) if name not in listed]
+    return problems + [f"{name} is not listed in {RUN_FILE}." for name in unlisted]
 
 
 def prediction_columns(class_names: Iterable[str]) -> list[str]:

@@ -25,6 +25,7 @@ def damaged(folder: Path, name: str, problem: str) -> ArtifactError:
 
 
 def read_text(folder: Path, name: str) -> str:
+    """A text file below `folder`. Raises ArtifactError."""
     try:
         return (folder / name).read_text(encoding="utf-8")
     except OSError as error:
@@ -34,6 +35,7 @@ def read_text(folder: Path, name: str) -> str:
 
 
 def read_json(folder: Path, name: str) -> Any:
+    """A JSON document below `folder`, of any kind. Raises ArtifactError."""
     text = read_text(folder, name)
     try:
         return json.loads(text)

@@ -201,7 +201,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
     ranked = [model for model in ranking["model"].drop_duplicates() if model in matrices]
     models = ranked + [model for model in matrices if model not in ranked]
     away = {
-        m: sum(cell.measured and not cell.home for cell in matrices[m].cells.values())
+        m: sum(cell.measured and not cell.in_domain for cell in matrices[m].cells.values())
         for m in models
     }
     if st.session_state.get("zoo_crossed") not in models:
@@ -247,9 +247,9 @@ def crossing_words(matrix: Matrix, metric: str) -> str:
     for (row, column), cell in matrix.cells.items():
         drop = cell.drop.get(metric) or {}
         home, there = drop.get("internal"), _value(cell, metric)
-        if not cell.home and home is not None and not math.isnan(there):
+        if not cell.in_domain and home is not None and not math.isnan(there):
             falls.append((there - home, row, column, home, there))
-    away = [cell for cell in matrix.cells.values() if not cell.home]
+    away = [cell for cell in matrix.cells.values() if not cell.in_domain]
     measured = sum(cell.measured for cell in away)
     if not falls:
         return (
@@ -302,7 +302,7 @@ def _cell_row(cell: Cell, metric: str) -> dict[str, str]:
         figure = ", ".join(f"{n} found {percent(s)}" for n, s in cell.sensitivity.items()) or "–"
     return {
         "Trained on": f"**{escape(cell.train)}**",
-        "Tested on": escape(cell.test) + (" (own test part)" if cell.home else ""),
+        "Tested on": escape(cell.test) + (" (own test part)" if cell.in_domain else ""),
         METRICS[metric]: figure,
         "Images": f"{cell.n:,} of {cell.n_patients:,} patients" if cell.measured else "–",
         "Remarks": f":gray[{escape(' '.join(remarks))}]",

@@ -9,7 +9,9 @@ detection selects shortcuts over signal").
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,9 +52,9 @@ RULE = (
     "rate, with either fill. The interval of the share kept draws the same patients for both "
     "accuracies."
 )
-# The forests of core.evaluation.shortcut_baselines that are trained on the masked images: where
+# The baselines of core.evaluation.shortcut_baselines that are trained on the masked images: where
 # they too know the classes, the rest of the picture (or the masking) gives them away to anyone.
-FLOORS = {
+BASELINES = {
     "histogram": ("Grey-level histogram only", grey_histograms),
     "thumbnail": (
         f"{THUMBNAIL_PX}×{THUMBNAIL_PX} thumbnail",
@@ -72,7 +74,7 @@ NO_BOX = (
 
 @dataclass(frozen=True)
 class BaselineImages:
-    """What the floors are trained and scored on: all n images of the split, small.
+    """What the baselines are trained and scored on: all n images of the run, small.
 
     pixels uint8 (n, s, s); manifest: n rows with label, split, patient_id; lungs bool (n, s, s)
     where masks were given.
@@ -81,6 +83,26 @@ class BaselineImages:
     pixels: np.ndarray
     manifest: pd.DataFrame
     lungs: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How lungs are hidden, or all else.
+
+    mean_grey of the training images; seed of the grain; lungs: input size -> bool (n, s, s) where
+    masks were given, else LUNG_BOX.
+    """
+
+    mean_grey: float
+    seed: int
+    lungs: Mapping[int, np.ndarray] | None = None
+
+    def hide(self, images: np.ndarray, rows: np.ndarray, part: str, fill: str) -> np.ndarray:
+        """Images uint8 (n, s, s), which are the numbers `rows` (n,), without a part of PARTS."""
+        size_px = images.shape[1]
+        inside = lung_box(size_px) if self.lungs is None else self.lungs[size_px][rows]
+        hidden = inside if part == "without_lungs" else ~inside
+        return fill_hidden(images, hidden, fill, self.mean_grey, self.seed, rows)
 
 
 def lung_box(size_px: int) -> np.ndarray:
@@ -121,19 +143,17 @@ def measure_blackout(
     model_group: ModelGroup,
     pixels: Mapping[int, np.ndarray],
     sample: Sample,
+    masking: Masking,
     *,
     majority: int,
-    mean_grey: float,
-    lungs: Mapping[int, np.ndarray] | None = None,
-    floors: BaselineImages | None = None,
-    tick: Callable[[], None] = lambda: None,
-) -> dict:
+    baselines: BaselineImages | None = None,
+    tick: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
     """The audit's section `blackout`.
 
-    pixels: input size -> uint8 (n, s, s) of the images of `sample`, for every size of the panel;
-    majority: the most frequent class of train and val; mean_grey of the training images; lungs:
-    input size -> bool (n, s, s) where masks were given, else LUNG_BOX; floors: the images to train
-    floors on (none are trained without). tick is called after each question and each floor.
+    pixels: input size -> uint8 (n, s, s) of the images of `sample`, for every size of the models;
+    majority: the most frequent class of train and val; baselines: the images to train baselines on
+    (none are trained without). tick is called after each question and each baseline.
 
     Returns {region, majority_rate, n, fills, parts, models{model: {full, without_lungs{fill},
     lungs_only{fill}, flagged, sentence}}, floors{fill: {part: {floor}}}, rule}; a part's fill is
@@ -142,40 +162,36 @@ def measure_blackout(
     always = np.full(len(sample.y_true), majority) == sample.y_true
     full = model_group.ask(pixels)
     tick()
-    result = {name: {"full": sample.estimate(full[name])} for name in model_group.names}
+    result: dict[str, dict[str, Any]] = {
+        name: {"full": sample.estimate(full[name])} | {part: {} for part in PARTS}
+        for name in model_group.names
+    }
     for part in PARTS:
-        for name in model_group.names:
-            result[name][part] = {}
         for fill in FILLS:
-
-            def hide(images, rows, part=part, fill=fill):
-                hidden = _hidden(images.shape[1], part, lungs, rows)
-                return fill_hidden(images, hidden, fill, mean_grey, sample.seed, rows)
-
-            answers = model_group.ask(pixels, hide)
+            answers = model_group.ask(pixels, partial(masking.hide, part=part, fill=fill))
             for name in model_group.names:
                 called = np.bincount(
                     predicted_index(answers[name]), minlength=len(sample.class_names)
                 )
-                result[name][part][fill] = sample.estimate(answers[name]) | {
+                result[name][part][fill] = {
+                    **sample.estimate(answers[name]),
                     "kept": retained_share(sample, answers[name], full[name], always),
                     "called": dict(zip(sample.class_names, called.tolist(), strict=True)),
                 }
             tick()
     for name, row in result.items():
-        row |= _judge(row, model_group.title(name))
-    boxes = [] if lungs else [list(LUNG_BOX)]
+        row.update(_judge(row, model_group.title(name)))
     return {
         "region": {
-            "rule": MASKS_RULE if lungs else BOX_RULE,
-            "kind": "masks" if lungs else "box",
-            "boxes": boxes,
+            "rule": MASKS_RULE if masking.lungs else BOX_RULE,
+            "kind": "masks" if masking.lungs else "box",
+            "boxes": [] if masking.lungs else [list(LUNG_BOX)],
         },
         "majority_rate": float(always.mean()),
         "n": len(sample.y_true),
         "fills": FILLS,
         "models": result,
-        "floors": _masked_baselines(floors, sample, mean_grey, tick) if floors else {},
+        "floors": _masked_baselines(baselines, sample, masking, tick) if baselines else {},
         "rule": RULE,
     }
 
@@ -207,13 +223,6 @@ def retained_share(
         width = wilson_interval(0, patients)[1] / gain
         low, high = share - width, min(share + width, (1 - always.mean()) / gain)
     return {"share": share, "low": float(low), "high": float(high)}
-
-
-def _hidden(
-    size_px: int, part: str, lungs: Mapping[int, np.ndarray] | None, rows: np.ndarray
-) -> np.ndarray:
-    inside = lung_box(size_px) if lungs is None else lungs[size_px][rows]
-    return inside if part == "without_lungs" else ~inside
 
 
 def _go_on(image: np.ndarray, hidden: np.ndarray, mean_grey: float) -> np.ndarray:
@@ -254,26 +263,27 @@ def _grain(image: np.ndarray, hidden: np.ndarray) -> float:
 
 
 def _masked_baselines(
-    images: BaselineImages, sample: Sample, mean_grey: float, tick: Callable[[], None]
-) -> dict:
-    """Each fill and part -> floor -> {title} and its figures on the equally masked test part."""
-    size = images.pixels.shape[1]
-    lungs = None if images.lungs is None else {size: images.lungs}
-    rows = np.arange(len(images.pixels))
+    images: BaselineImages, sample: Sample, masking: Masking, tick: Callable[[], object]
+) -> dict[str, dict]:
+    """Each fill and part -> baseline -> {title} and its figures on equally masked test images."""
+    lungs = None if images.lungs is None else {images.pixels.shape[1]: images.lungs}
+    masking, rows = replace(masking, lungs=lungs), np.arange(len(images.pixels))
     result: dict[str, dict] = {}
     for fill in FILLS:
         result[fill] = {}
         for part in PARTS:
-            hidden = _hidden(size, part, lungs, rows)
-            masked = fill_hidden(images.pixels, hidden, fill, mean_grey, sample.seed)
+            masked = masking.hide(images.pixels, rows, part, fill)
             result[fill][part] = {}
-            for name, (title, features) in FLOORS.items():
+            for name, (title, features) in BASELINES.items():
                 figures = score_baseline(
-                    features(masked), images.manifest, sample.class_names, sample.seed,
+                    features(masked),
+                    images.manifest,
+                    sample.class_names,
+                    sample.seed,
                     sample.draws,
-                )  # fmt: skip
-                row = {"title": title} | as_estimate(figures, figures["intervals"])
-                result[fill][part][name] = row
+                )
+                estimate = as_estimate(figures, figures["intervals"])
+                result[fill][part][name] = {"title": title, **estimate}
             tick()
     return result
 

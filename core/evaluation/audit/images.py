@@ -17,7 +17,7 @@ from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.inference.ensemble import AuditError
 from core.runs.run import Run
 
-# Copies and floors need no more; models may want more (or less).
+# Copies and baselines need no more; models may want more (or less).
 MIN_SMALL_PX = 64
 
 
@@ -56,8 +56,9 @@ def read_images(
     sizes_px: list[int],
 ) -> RunImages:
     """All images small and the test images at every input size. Raises ImageError."""
-    here = manifest[[found[image_id] is not None for image_id in manifest["image_id"]]]
-    here = here.assign(path=[found[i].relative_to(root).as_posix() for i in here["image_id"]])
+    paths = {i: file.relative_to(root).as_posix() for i, file in found.items() if file is not None}
+    here = manifest[manifest["image_id"].isin(paths)]
+    here = here.assign(path=[paths[image_id] for image_id in here["image_id"]])
     excluded = [
         {"image_id": image_id, "reason": "The image is not in the folder."}
         for image_id, file in found.items()
@@ -94,17 +95,20 @@ def read_images(
 def _decode(rows: pd.DataFrame, root: Path, sizes_px: list[int]) -> PixelCache:
     with progress(len(rows), "Decoding images", "image") as bar:
         return build_pixel_cache(
-            rows, root, cache_root() / "pixels", sizes_px,
+            rows,
+            root,
+            cache_root() / "pixels",
+            sizes_px,
             progress=lambda done, _total: bar.update(done - bar.n),
-        )  # fmt: skip
+        )
 
 
 def find_masks(folder: Path, manifest: pd.DataFrame) -> dict[str, Path]:
     """image_id -> mask file, of all that the folder holds. Raises AuditError."""
     if not folder.is_dir():
         raise AuditError(f"--masks names no folder. Received: {folder}.")
-    found = {image_id: find_image(folder, image_id) for image_id in manifest["image_id"]}
-    found = {image_id: file for image_id, file in found.items() if file is not None}
+    files = {image_id: find_image(folder, image_id) for image_id in manifest["image_id"]}
+    found = {image_id: file for image_id, file in files.items() if file is not None}
     test = manifest.loc[manifest["split"] == "test", "image_id"]
     if not test.isin(found).any():
         raise AuditError(

@@ -1,4 +1,4 @@
-"""Perturbation test: how the models bear brightness, contrast, noise, blur, JPEG, turns and shifts.
+"""Perturbation test: models under brightness, contrast, noise, blur, JPEG, rotation and shifts.
 
 Every strength is stated in grey levels or as a share of the side, so that it means the same at
 each input size (Hendrycks & Dietterich 2019, "Benchmarking neural network robustness to common
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -42,18 +43,20 @@ class Perturbation:
 
 
 def brighten(image: np.ndarray, levels: float, _rng=None) -> np.ndarray:
+    """Grey levels added to every pixel."""
     return _as_grey(image + np.float32(levels))
 
 
 def change_contrast(image: np.ndarray, factor: float, _rng=None) -> np.ndarray:
+    """Every grey moved away from the image's mean, or towards it, by that factor."""
     mean = np.float32(image.mean())
     return _as_grey(mean + np.float32(factor) * (image - mean))
 
 
 def add_noise(image: np.ndarray, levels: float, rng: np.random.Generator) -> np.ndarray:
     """Normal grain with that standard deviation; the same rng gives the same pattern."""
-    grain = Image.fromarray(rng.standard_normal((GRAIN_PX, GRAIN_PX), dtype=np.float32))
-    grain = np.asarray(grain.resize(image.shape[::-1], Image.Resampling.BICUBIC))
+    coarse = Image.fromarray(rng.standard_normal((GRAIN_PX, GRAIN_PX), dtype=np.float32))
+    grain = np.asarray(coarse.resize(image.shape[::-1], Image.Resampling.BICUBIC))
     return _as_grey(image + np.float32(levels) * (grain - grain.mean()) / grain.std())
 
 
@@ -65,11 +68,11 @@ def blur(image: np.ndarray, share: float, _rng=None) -> np.ndarray:
 
 def compress(image: np.ndarray, quality: float, _rng=None) -> np.ndarray:
     """There and back through JPEG of that quality."""
-    picture, size = Image.fromarray(image), image.shape[::-1]
+    whole, size = Image.fromarray(image), image.shape[::-1]
     if image.shape[0] < JPEG_PX:
-        picture = picture.resize((JPEG_PX, JPEG_PX), Image.Resampling.BICUBIC)
+        whole = whole.resize((JPEG_PX, JPEG_PX), Image.Resampling.BICUBIC)
     file = io.BytesIO()
-    picture.save(file, format="JPEG", quality=int(quality))
+    whole.save(file, format="JPEG", quality=int(quality))
     with Image.open(file) as saved:
         return np.array(saved.resize(size, Image.Resampling.BOX))
 
@@ -95,28 +98,40 @@ KINDS: dict[str, Perturbation] = {
         "Brightness", "grey levels of 255 added", (-60, -40, -20, 20, 40, 60), 0, brighten
     ),
     "contrast": Perturbation(
-        "Contrast", "times, about the picture's own mean", (0.4, 0.6, 0.8, 1.25, 1.7, 2.5), 1,
+        "Contrast",
+        "times, about the picture's own mean",
+        (0.4, 0.6, 0.8, 1.25, 1.7, 2.5),
+        1,
         change_contrast,
     ),
     "noise": Perturbation(
-        "Noise", f"grey levels of standard deviation, grain of 1/{GRAIN_PX} of the side",
-        (5, 10, 20, 40), 0, add_noise,
+        "Noise",
+        f"grey levels of standard deviation, grain of 1/{GRAIN_PX} of the side",
+        (5, 10, 20, 40),
+        0,
+        add_noise,
     ),
     "blur": Perturbation(
         "Blur", "standard deviation as a share of the side", (0.005, 0.01, 0.015, 0.02), 0, blur
     ),
     "jpeg": Perturbation(
-        "JPEG", f"quality, saved at {JPEG_PX} px or more (100: as it is)", (10, 25, 50, 75), 100,
+        "JPEG",
+        f"quality, saved at {JPEG_PX} px or more (100: as it is)",
+        (10, 25, 50, 75),
+        100,
         compress,
     ),
     "rotation": Perturbation(
         "Rotation", "degrees counterclockwise", (-20, -10, -5, 5, 10, 20), 0, rotate
     ),
     "shift": Perturbation(
-        "Shift", "share of the side, right and down", (-0.1, -0.05, -0.025, 0.025, 0.05, 0.1), 0,
+        "Shift",
+        "share of the side, right and down",
+        (-0.1, -0.05, -0.025, 0.025, 0.05, 0.1),
+        0,
         shift,
     ),
-}  # fmt: skip
+}
 
 
 def count_questions() -> int:
@@ -139,32 +154,34 @@ def alter_images(
     return out
 
 
+def _alter(
+    images: np.ndarray, rows: np.ndarray, *, kind: str, strength: float, seed: int
+) -> np.ndarray:
+    return alter_images(images, kind, strength, seed, rows)
+
+
 def measure_perturbations(
     model_group: ModelGroup,
     pixels: Mapping[int, np.ndarray],
     sample: Sample,
     *,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[], object] = lambda: None,
 ) -> dict:
     """The audit's section `perturbation`.
 
-    pixels: input size -> uint8 (n, s, s) of the images of `sample`, for every size of the panel.
+    pixels: input size -> uint8 (n, s, s) of the images of `sample`, for every size of the models.
     tick is called after each question (count_questions of them).
     Returns {kinds{kind: {title, unit, strengths, neutral}}, models{model: {baseline, curves{kind:
     [{strength} + estimate]}, steepest}}}.
     """
     baseline = model_group.ask(pixels)
     tick()
-    right = {name: {} for name in model_group.names}
+    right: dict[str, dict[tuple[str, float], np.ndarray]] = {name: {} for name in model_group.names}
     curves: dict[str, dict[str, list]] = {name: {} for name in model_group.names}
     for kind, how in KINDS.items():
         for strength in how.strengths:
-            answers = model_group.ask(
-                pixels,
-                lambda images, rows, kind=kind, strength=strength: alter_images(
-                    images, kind, strength, sample.seed, rows
-                ),
-            )
+            alter = partial(_alter, kind=kind, strength=strength, seed=sample.seed)
+            answers = model_group.ask(pixels, alter)
             for name, y_prob in answers.items():
                 row = {"strength": strength} | sample.estimate(y_prob)
                 curves[name].setdefault(kind, []).append(row)
@@ -180,11 +197,13 @@ def measure_perturbations(
         }
     kinds = {
         kind: {
-            "title": how.title, "unit": how.unit, "strengths": list(how.strengths),
+            "title": how.title,
+            "unit": how.unit,
+            "strengths": list(how.strengths),
             "neutral": how.neutral,
         }
         for kind, how in KINDS.items()
-    }  # fmt: skip
+    }
     return {"kinds": kinds, "models": models}
 
 
@@ -234,9 +253,14 @@ def _steepest(
     if low <= 0:
         sentence += " The interval holds 0, so this may be chance."
     return {
-        "kind": name, "from": milder, "to": stronger, "drop": float(drops[best]),
-        "low": float(low), "high": float(high), "sentence": sentence,
-    }  # fmt: skip
+        "kind": name,
+        "from": milder,
+        "to": stronger,
+        "drop": float(drops[best]),
+        "low": float(low),
+        "high": float(high),
+        "sentence": sentence,
+    }
 
 
 def _strength(kind: Perturbation, value: float) -> str:

@@ -6,7 +6,7 @@ than the disease; one that reads the disease calls them something else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +110,7 @@ def predict_probe(
     }
 
 
-def share_on_patients(marks: np.ndarray, groups: Sequence) -> dict[str, float | int]:
+def share_on_patients(marks: np.ndarray, groups: Iterable) -> dict[str, float | int]:
     """{n (marked), share, low, high}: Wilson on the number of patients behind marks (n,) bool."""
     share, patients = float(np.mean(marks)), len(set(groups))
     low, high = wilson_interval(share * patients, patients)
@@ -181,19 +181,23 @@ def _copies(pixels: np.ndarray, known: Known) -> dict[int, str]:
             first[b] = a
     same = {first[k]: k for k in reversed(range(2 * n, total))}
     alike: dict[int, int] = {}
-    for a, b, kind in pairs:
-        if kind == "near":
-            for one, other in ((a, b), (b, a)):
-                if other in same:
-                    alike.setdefault(one, same[other])
+    near = [(a, b) for a, b, kind in pairs if kind == "near"]
+    for one, other in [pair for a, b in near for pair in ((a, b), (b, a))]:
+        if other in same:
+            alike.setdefault(one, same[other])
     copies: dict[int, str] = {}
     for i in range(n):
-        for words, learned in (("a copy", same), ("nearly a copy", alike)):
-            for k in (learned.get(first[i]), learned.get(first[n + i])):
-                if k is not None and i not in copies:
-                    name = known.image_ids[k - 2 * n]
-                    copies[i] = f"{words} of {name}, which the models learned from"
-        if i not in copies and first[i] != i:
+        # As it is or mirrored, the same before the merely alike.
+        learned = [
+            (words, matches[one])
+            for words, matches in (("a copy", same), ("nearly a copy", alike))
+            for one in (first[i], first[n + i])
+            if one in matches
+        ]
+        if learned:
+            words, k = learned[0]
+            copies[i] = f"{words} of {known.image_ids[k - 2 * n]}, which the models learned from"
+        elif first[i] != i:
             copies[i] = "a copy of another image of the probe"
     return copies
 

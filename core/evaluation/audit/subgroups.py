@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from core.datasets.subgroup_columns import UNKNOWN, list_columns
 from core.errors import UserError
@@ -101,7 +102,7 @@ def compute_subgroups(
 
 
 def separate_classes(
-    values: Sequence, labels: Sequence, patients: Sequence, class_names: Sequence[str]
+    values: ArrayLike, labels: ArrayLike, patients: ArrayLike, class_names: Sequence[str]
 ) -> dict[str, float]:
     """How well a column alone tells each class from the others: class -> balanced accuracy.
 
@@ -138,20 +139,24 @@ def _aligned(
     predictions: Mapping[str, pd.DataFrame], class_names: list[str]
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """image_id (n,), true class (n,) and each model's predicted class (n,), in one order."""
-    ids, y_true, predicted = None, None, {}
-    for model, rows in predictions.items():
-        rows = rows.sort_values("image_id")
+    first: tuple[np.ndarray, np.ndarray] | None = None
+    predicted = {}
+    for model, table in predictions.items():
+        rows = table.sort_values("image_id")
         labels, y_prob = arrays_from_predictions(rows, class_names)
-        theirs = rows["image_id"].to_numpy()
-        if ids is not None and not (np.array_equal(ids, theirs) and np.array_equal(y_true, labels)):
+        images = rows["image_id"].to_numpy(), labels
+        first = first or images
+        if not all(
+            np.array_equal(ours, theirs) for ours, theirs in zip(first, images, strict=True)
+        ):
             raise SubgroupsError(
                 f"The predictions of {model} are not of the same images as the other models'; "
                 "evaluate the run anew."
             )
-        ids, y_true, predicted[model] = theirs, labels, predicted_index(y_prob)
-    if ids is None:
+        predicted[model] = predicted_index(y_prob)
+    if first is None:
         raise SubgroupsError("Subgroups need the predictions of at least one model.")
-    return ids, y_true, predicted
+    return *first, predicted
 
 
 def _group(

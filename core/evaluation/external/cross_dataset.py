@@ -61,7 +61,7 @@ class Cell:
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     drop: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    home: bool = False
+    in_domain: bool = False
     reason: str = ""
     note: str = ""
 
@@ -134,13 +134,13 @@ def _build(runs: Sequence[Run], model: str, documents: Mapping[str, Mapping[str,
 def _in_domain_cell(run: Run, model: str, row: str) -> Cell:
     """A run's own test part."""
     try:
-        metrics: Mapping[str, Any] = artifacts.load_metrics(run, model)
+        metrics = artifacts.load_metrics(run, model)
         n_patients = metrics.get("n_patients")
         if not isinstance(n_patients, int):
             test = artifacts.load_manifest(run).query("split == 'test'")
             n_patients = int(test["patient_id"].nunique())
     except ArtifactError as error:
-        return Cell(row, data_name(run), home=True, reason=str(error))
+        return Cell(row, data_name(run), in_domain=True, reason=str(error))
     called = [sum(column) for column in zip(*metrics["confusion_matrix"], strict=True)]
     return Cell(
         row,
@@ -148,11 +148,13 @@ def _in_domain_cell(run: Run, model: str, row: str) -> Cell:
         n=metrics["n"],
         n_patients=n_patients,
         classes=tuple(run.class_names),
-        **{figure: metrics[figure] for figure in FIGURES},
+        accuracy=metrics["accuracy"],
+        balanced_accuracy=metrics["balanced_accuracy"],
+        macro_f1=metrics["macro_f1"],
         intervals=_intervals(metrics, run.class_names),
         called=dict(zip(run.class_names, called, strict=True)),
         sensitivity={name: metrics["per_class"][name]["recall"] for name in run.class_names},
-        home=True,
+        in_domain=True,
     )
 
 
@@ -165,16 +167,18 @@ def _out_of_domain_cell(
     if modality != run.modality:
         theirs, ours = (MODALITY_WORDS.get(m, m) for m in (modality, run.modality))
         return Cell(
-            row, column,
+            row,
+            column,
             reason=f"{_capital(theirs)} are no {ours}: what a model that learned from {ours} says "
             "about them means nothing.",
-        )  # fmt: skip
+        )
     if document is None or not _holds(document, model):
         return Cell(row, column, reason=_why_missing(run, model, column))
     far, present = document["models"][model], tuple(document["classes_present"])
     kinds = Counter(entry.get("kind", "other") for entry in document["excluded"])
     per_class = far.get("per_class") or {}
     whole = len(present) > 1
+    accuracy, balanced, macro_f1 = (far.get(key) if whole else None for key in FIGURES)
     return Cell(
         row,
         column,
@@ -182,7 +186,9 @@ def _out_of_domain_cell(
         n_patients=far.get("n_patients", document["n_patients"]),
         n_left_out=len(document["excluded"]),
         classes=present,
-        **{figure: far.get(figure) if whole else None for figure in FIGURES},
+        accuracy=accuracy,
+        balanced_accuracy=balanced,
+        macro_f1=macro_f1,
         intervals=_intervals(far, present),
         called=far.get("called") or {},
         sensitivity={

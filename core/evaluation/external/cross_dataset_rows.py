@@ -51,16 +51,14 @@ def choose_runs(
     for name, several in _apart(rows).items():
         best = max(several, key=lambda run: (n_external[run.name], str(run.info["created"])))
         chosen[name] = best
-        for run in several:
-            if run is not best:
-                notes.append(_gives_way(run, best, name, n_external))
+        notes += [_gives_way(run, best, name, n_external) for run in several if run is not best]
     notes += _other_members(chosen, model)
     return chosen, notes
 
 
 def _why_never(run: Run) -> str:
-    leakage = run.info.get("leakage") or {}
-    if leakage.get("images"):
+    leakage = run.info.get("leakage")
+    if leakage and leakage["images"]:
         return (
             f"{percent(leakage['share'], 0)} of its test images share a patient or a picture "
             "with training, so its figures at home are too high"

@@ -174,6 +174,9 @@ def entry(
 ) -> dict[str, Any]:
     """One item of external.json's `excluded`."""
     return {
-        "image_id": image_id, "reason": reason, "kind": kind, "other": other,
+        "image_id": image_id,
+        "reason": reason,
+        "kind": kind,
+        "other": other,
         "correlation": correlation,
-    }  # fmt: skip
+    }

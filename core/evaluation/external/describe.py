@@ -183,7 +183,7 @@ def excluded_lines(excluded: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines + ([f"left out: {more} more (--json names them all)"] if more > 0 else [])
 
 
-def _row_words(row: Mapping[str, float | None]) -> str:
+def _row_words(row: Mapping[str, Any]) -> str:
     there = _share(row["external"], row["external_low"], row["external_high"])
     here = _share(row["internal"], row["internal_low"], row["internal_high"])
     text = f"{there}, at home {here}, difference {100 * row['difference']:+.1f}"

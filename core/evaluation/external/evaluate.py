@@ -1,4 +1,4 @@
-"""External validation: the models of a run on images from elsewhere.
+"""External validation: the models of a run on an external data set.
 
 Every image of the set is used, also where the set has a train and a test part of its own: that
 split is for those who train on it, and nothing here is trained. Left out, and listed: classes that
@@ -38,6 +38,7 @@ from core.evaluation.external.overlap import (
     find_overlap,
 )
 from core.evaluation.external.scoring import (
+    ScoredImages,
     accuracy_with_overlap,
     compare_with_test_split,
     count_findings,
@@ -64,6 +65,21 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class ExternalSet:
+    """What the models are asked about, and where.
+
+    root: the folder of the data set; own_root: where the run's own images would lie; cache_dir: for
+    decoded pixels; name: the result's, where it may not replace one of other images.
+    """
+
+    dataset: Dataset
+    root: Path
+    own_root: Path
+    cache_dir: Path
+    name: str | None = None
+
+
+@dataclass(frozen=True)
 class _ReadImages:
     """A set that was read and held against the run.
 
@@ -79,40 +95,30 @@ class _ReadImages:
     facts: dict[str, Any]
 
 
-def evaluate_external(
-    run: Run,
-    model_group: ModelGroup,
-    dataset: Dataset,
-    root: Path,
-    *,
-    own_root: Path,
-    cache_dir: Path,
-    name: str | None = None,
-) -> Evaluation:
-    """Score the models of the panel on the images below root; nothing is written.
+def evaluate_external(run: Run, model_group: ModelGroup, asked: ExternalSet) -> Evaluation:
+    """Score the models on an external set; nothing is written.
 
-    panel: the run's models as they are served, those whose weights were kept; own_root: where the
-    run's own images would lie; name: the result's, where it may not replace one of other images.
-    Raises ExternalError where no image is left to score, and what reading the set raises.
+    model_group: the run's models as they are served, those whose weights were kept. Raises
+    ExternalError where no image is left to score, and what reading the set raises.
     """
-    manifest = artifacts.load_manifest(run)
-    images = _sort_out(run, manifest, model_group, dataset, root, own_root, cache_dir, name)
+    manifest, dataset = artifacts.load_manifest(run), asked.dataset
+    images = _sort_out(run, manifest, model_group, asked)
     usable = images.cache.table
-    everything = _ask(run, model_group, images.cache)
+    everything = _predict(run, model_group, images.cache)
     rows = usable[images.kept].reset_index(drop=True)
     predictions = {
         model: table[images.kept].reset_index(drop=True) for model, table in everything.items()
     }
     names, seed, patients = run.class_names, int(run.info["seed"]), rows["patient_id"].tolist()
     present = [label for label in names if label in set(rows["label"])]
-    at_home = manifest.set_index("image_id")["patient_id"].to_dict()
+    own_patients = manifest.set_index("image_id")["patient_id"]
     models, drop = {}, {}
     for model, table in predictions.items():
         models[model] = score_external(table, patients, names, present, seed=seed)
-        home = artifacts.load_predictions(run, model)
-        drop[model] = compare_with_test_split(
-            home, at_home, table, patients, names, present, seed=seed
-        )
+        own = artifacts.load_predictions(run, model)
+        internal = ScoredImages(own, own_patients.loc[own["image_id"]].tolist())
+        external = ScoredImages(table, patients)
+        drop[model] = compare_with_test_split(internal, external, names, present, seed=seed)
     with_overlap = {}
     if len(present) > 1 and images.learned:
         who = usable["patient_id"][images.once].tolist()
@@ -149,17 +155,11 @@ def evaluate_external(
 
 
 def _sort_out(
-    run: Run,
-    manifest: pd.DataFrame,
-    model_group: ModelGroup,
-    dataset: Dataset,
-    root: Path,
-    own_root: Path,
-    cache_dir: Path,
-    name: str | None,
+    run: Run, manifest: pd.DataFrame, model_group: ModelGroup, asked: ExternalSet
 ) -> _ReadImages:
     """Read the set and tell what of it is scored."""
-    table = external_set.read_set(run, dataset, root)
+    root, cache_dir = asked.root, asked.cache_dir
+    table = external_set.read_set(run, asked.dataset, root)
     attrs, n_found = table.attrs, len(table)
     labelled = bool((table["label"] != "").any())
     excluded: list[dict[str, Any]] = []
@@ -178,10 +178,10 @@ def _sort_out(
             f"None of the {len(table)} images in {root} can be used (first: "
             f"{unreadable[0]['image_id']}: {unreadable[0]['reason']})"
         )
-    if name is not None:
-        external_set.check_name(run, name, usable)
+    if asked.name is not None:
+        external_set.check_name(run, asked.name, usable)
     second = external_set.duplicate_files(usable)
-    matches, compared = _check_overlap(manifest, cache, own_root, cache_dir)
+    matches, compared = _check_overlap(manifest, cache, asked.own_root, cache_dir)
     twice = {entry["image_id"] for entry in second}
     learned = [m for m in matches if m.part == LEARNED and m.image_id not in twice]
     once = ~usable["image_id"].isin(twice).to_numpy()
@@ -240,11 +240,11 @@ def _check_overlap(
     ours = None
     if len(here):
         own = _read_pixels(here, own_root, cache_dir, [SIDE_PX], "Reading the run's own images")
-        ours = _pictures(own)
+        ours = _image_set(own)
     n_ours, n_theirs = len(ours.image_ids) if ours else 0, len(cache.table)
     by_features = compares_features(n_theirs, n_ours)
     with progress(feature_steps(n_theirs, n_ours), "Looking for copies", "step") as bar:
-        matches = find_overlap(manifest, cache.table, _pictures(cache), ours, bar.update)
+        matches = find_overlap(manifest, cache.table, _image_set(cache), ours, bar.update)
     words = METHOD_FILES + (f" {METHOD_IMAGES}" if n_ours else "")
     if n_ours and not by_features:
         words += " These are too many images for local features: whole frames only."
@@ -252,7 +252,7 @@ def _check_overlap(
     return matches, known | {"method": words}
 
 
-def _pictures(cache: PixelCache) -> ImageSet:
+def _image_set(cache: PixelCache) -> ImageSet:
     table = cache.table
     return ImageSet(
         table["image_id"].tolist(),
@@ -262,8 +262,8 @@ def _pictures(cache: PixelCache) -> ImageSet:
     )
 
 
-def _ask(run: Run, model_group: ModelGroup, cache: PixelCache) -> dict[str, pd.DataFrame]:
-    """Predictions of every model of the panel, in the run's order, for every image of the cache."""
+def _predict(run: Run, model_group: ModelGroup, cache: PixelCache) -> dict[str, pd.DataFrame]:
+    """Predictions of every model, in the run's order, for every image of the cache."""
     rows = cache.table.assign(split=SPLIT, fold="")
     parts = []
     with progress(len(rows), "Asking the models", "image") as bar:

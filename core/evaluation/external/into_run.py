@@ -9,7 +9,7 @@ from core.config import cache_root, data_root
 from core.console import say
 from core.datasets.registry import Dataset, dataset_folder
 from core.evaluation.external.describe import external_lines
-from core.evaluation.external.evaluate import evaluate_external
+from core.evaluation.external.evaluate import ExternalSet, evaluate_external
 from core.inference.ensemble import open_models
 from core.runs import additions
 from core.runs.missing_weights import check_no_loss, need_weights
@@ -29,15 +29,9 @@ def evaluate_into_run(
     if name in additions.list_external(run):
         earlier = additions.load_external(run, name)
         check_no_loss(run, f"a result named {name}", earlier["models"])
-    result = evaluate_external(
-        run,
-        open_models(run),
-        dataset,
-        root,
-        own_root=dataset_folder(run.info["dataset"]["name"], data_root()),
-        cache_dir=cache_root(),
-        name=None if replace else name,
-    )
+    own_root = dataset_folder(run.info["dataset"]["name"], data_root())
+    asked = ExternalSet(dataset, root, own_root, cache_root(), None if replace else name)
+    result = evaluate_external(run, open_models(run), asked)
     for line in external_lines(run, result.document):
         say(line)
     additions.write_external(run, name, result.document, result.manifest, result.predictions)

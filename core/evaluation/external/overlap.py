@@ -1,4 +1,4 @@
-"""Do images from elsewhere show what a run already knows: the same pictures, the same patients?
+"""Do external images show what a run already knows: the same images, the same patients?
 
 Images that overlap with train or val are no external validation. Those that overlap with test
 are: no model learned from them. They are listed apart, because internal and external figures then
@@ -7,7 +7,7 @@ share something.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +47,10 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Match:
-    """One image from elsewhere that overlaps with a part of the run.
+    """One external image that overlaps with a part of the run.
 
     part: LEARNED or TEST; other: the run's image, or the patient's id; correlation of the
-    pictures, None for patients.
+    images, None for patients.
     """
 
     image_id: str
@@ -85,6 +85,18 @@ def find_overlap(
     def note(match: Match) -> None:
         found.setdefault((match.image_id, match.part), match)
 
+    for match in _same_files(manifest, table, part_of):
+        note(match)
+    for image_id, other, correlation in _same_images(theirs, ours, progress):
+        note(Match(image_id, part_of[other], DUPLICATE, other, correlation))
+    for match in _same_patients(manifest, table, part_of):
+        note(match)
+    return list(found.values())
+
+
+def _same_files(
+    manifest: pd.DataFrame, table: pd.DataFrame, part_of: Mapping[str, str]
+) -> Iterator[Match]:
     by_hash: dict[tuple[str, str], str] = {}
     for row in manifest.itertuples():
         by_hash.setdefault((row.sha256, part_of[row.image_id]), row.image_id)
@@ -92,17 +104,19 @@ def find_overlap(
         for part in (LEARNED, TEST):
             other = by_hash.get((row.sha256, part))
             if row.sha256 and other:
-                note(Match(row.image_id, part, DUPLICATE, other, 1.0))
-    for image_id, other, correlation in _same_images(theirs, ours, progress):
-        note(Match(image_id, part_of[other], DUPLICATE, other, correlation))
+                yield Match(row.image_id, part, DUPLICATE, other, 1.0)
+
+
+def _same_patients(
+    manifest: pd.DataFrame, table: pd.DataFrame, part_of: Mapping[str, str]
+) -> Iterator[Match]:
     patients: dict[str, set[str]] = {LEARNED: set(), TEST: set()}
     for row in manifest.itertuples():
         patients[part_of[row.image_id]].add(row.patient_id)
     for row in table.itertuples():
         for part, known in patients.items():
             if not row.patient_id.startswith(_UNKNOWN_PATIENT) and row.patient_id in known:
-                note(Match(row.image_id, part, SAME_PATIENT, row.patient_id, None))
-    return list(found.values())
+                yield Match(row.image_id, part, SAME_PATIENT, row.patient_id, None)
 
 
 def _same_images(
@@ -125,26 +139,26 @@ def _same_images(
         )
     ]
     if compares_features(len(theirs.image_ids), n):
-        pictures = [_describe(side, progress) for side in (theirs, ours)]
+        described = _describe(theirs, progress), _describe(ours, progress)
         found += [
             (theirs.image_ids[copy.a], ours.image_ids[copy.b], copy.correlation)
-            for copy in find_matching_images(*pictures, progress)
+            for copy in find_matching_images(*described, progress)
         ]
     return sorted(found, key=lambda match: -match[2])
 
 
 def _describe(side: ImageSet, progress: Callable[[int], None] | None) -> list[MatchableImage]:
-    """The patches of every picture."""
-    pictures = []
+    """The patches of every image."""
+    described = []
     for row in zip(side.pixels, side.widths, side.heights, strict=True):
-        pictures.append(describe_image(*row))
+        described.append(describe_image(*row))
         if progress is not None:
             progress(1)
-    return pictures
+    return described
 
 
 def compares_features(n_theirs: int, n_ours: int) -> bool:
-    """Whether so many pictures are few enough for local features."""
+    """Whether so many images are few enough for local features."""
     return 0 < n_theirs * n_ours <= MOST_PAIRS
 
 

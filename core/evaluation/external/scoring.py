@@ -1,12 +1,13 @@
-"""Figures on images from elsewhere, and what became of those measured at home.
+"""Figures on an external set, and how the run's own test figures changed.
 
-A set may lack classes that the run has: then its means are over the classes it has, and the figures
-at home beside them are computed anew on the test images of these classes.
+A set may lack classes that the run has: then its means are over the classes it has, and the
+in-domain figures beside them are computed anew on the test images of these classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -103,34 +104,46 @@ def _mean_interval(
     return {**whole, "low": low, "high": high, "method": "percentile", "draws": used}
 
 
+@dataclass(frozen=True)
+class ScoredImages:
+    """Predictions of one model, and the patient of each row."""
+
+    predictions: pd.DataFrame
+    groups: Sequence[str]
+
+    def of_classes(self, present: Sequence[str]) -> ScoredImages:
+        """The images of these classes alone."""
+        chosen = self.predictions["label"].isin(list(present)).to_numpy()
+        return ScoredImages(self.predictions[chosen], np.asarray(self.groups)[chosen].tolist())
+
+
 def compare_with_test_split(
-    home: pd.DataFrame,
-    home_groups: Mapping[str, str],
-    away: pd.DataFrame,
-    away_groups: Sequence[str],
+    internal: ScoredImages,
+    external: ScoredImages,
     class_names: Sequence[str],
     present: Sequence[str],
     *,
     draws: int = DRAWS,
     seed: int = 0,
-) -> dict[str, dict[str, float]]:
-    """What changed from the run's test images to those from elsewhere, one model's row of `drop`.
+) -> dict[str, dict[str, float | None]]:
+    """What changed from the run's test images to external ones, one model's row of `drop`.
 
-    home: the model's predictions.csv, home_groups: image_id -> patient. Only its images of the
-    classes present count. Returns {accuracy, balanced_accuracy, macro_f1, recall.<class>}, each
+    internal: the model's predictions.csv, of which only images of the classes present count.
+    Returns {accuracy, balanced_accuracy, macro_f1, recall.<class>}, each
     {internal, external, difference (external less internal), low, high} and the two sides' own
     intervals {internal_low, internal_high, external_low, external_high}; of one class its
     recall.<class> alone; {} without labels, or where the test part has none of these classes.
     Patients of the two sides are drawn independently of each other.
     """
-    home = home[home["label"].isin(list(present))]
-    if not present or set(home["label"]) != set(present):
+    internal = internal.of_classes(present)
+    if not present or set(internal.predictions["label"]) != set(present):
         return {}
-    groups = [home_groups[image_id] for image_id in home["image_id"]]
     keys = [f"recall.{name}" for name in present]
     keys = keys if len(present) == 1 else [*COMPARED, *keys]
     sides = []
-    for number, (table, who) in enumerate(((home, groups), (away, away_groups))):
+    for number, (table, who) in enumerate(
+        (side.predictions, side.groups) for side in (internal, external)
+    ):
         figures = score_external(table, who, class_names, present, draws=draws, seed=seed)
         arrays = arrays_from_predictions(table, class_names)
         # A seed of its own: with the same one, sets of one size would be drawn in step.
@@ -138,21 +151,22 @@ def compare_with_test_split(
         for key, rate in MEANS.items():
             drawn[key] = np.mean([drawn[f"{rate}.{name}"] for name in present], axis=0)
         sides.append((figures, drawn))
-    rows = {key: _compare(key, *sides) for key in keys}
-    return {key: row for key, row in rows.items() if row is not None}
+    return {key: _compare(key, *sides) for key in keys}
 
 
 def _compare(
     key: str,
-    home: tuple[Mapping[str, Any], Mapping[str, np.ndarray]],
-    away: tuple[Mapping[str, Any], Mapping[str, np.ndarray]],
-) -> dict[str, float | None] | None:
-    """One figure at home and elsewhere, and their difference with its interval."""
+    internal: tuple[Mapping[str, Any], Mapping[str, np.ndarray]],
+    external: tuple[Mapping[str, Any], Mapping[str, np.ndarray]],
+) -> dict[str, float | None]:
+    """One figure on both sides, and their difference with its interval."""
     (inner, low_in, high_in), (outer, low_out, high_out) = (
-        _value_and_bounds(figures, key) for figures, _ in (home, away)
+        _value_and_bounds(figures, key) for figures, _ in (internal, external)
     )
     difference = outer - inner
-    if None in (low_in, high_in, low_out, high_out):
+    low: float | None
+    high: float | None
+    if low_in is None or high_in is None or low_out is None or high_out is None:
         low = high = None
     elif {inner, outer} & {0.0, 1.0}:
         # All draws of a side at 0 or 1 are alike, so the two intervals are put together instead
@@ -161,12 +175,13 @@ def _compare(
         low = difference - float(np.hypot(outer - low_out, high_in - inner))
         high = difference + float(np.hypot(high_out - outer, inner - low_in))
     else:
-        low, high, _ = percentile_interval(away[1][key] - home[1][key])
+        low, high, _ = percentile_interval(external[1][key] - internal[1][key])
     return {
-        "internal": inner, "external": outer, "difference": difference, "low": low, "high": high,
-        "internal_low": low_in, "internal_high": high_in,
-        "external_low": low_out, "external_high": high_out,
-    }  # fmt: skip
+        **{"internal": inner, "external": outer, "difference": difference},
+        **{"low": low, "high": high},
+        **{"internal_low": low_in, "internal_high": high_in},
+        **{"external_low": low_out, "external_high": high_out},
+    }
 
 
 def _value_and_bounds(
@@ -189,20 +204,19 @@ def count_findings(
     {finding: {n, labels{label: n}, called{model: {class: n}}}}, the most frequent first; images
     without a record are left out.
     """
-    findings, labels = np.asarray(findings, dtype=object), np.asarray(labels, dtype=object)
-    known = pd.Series(findings[findings != ""]).value_counts()
-    return {
-        str(finding): {
+    recorded, label_of = np.asarray(findings, dtype=object), pd.Series(list(labels), dtype=object)
+    counted = {}
+    for finding, n in pd.Series(recorded[recorded != ""]).value_counts().items():
+        here = recorded == finding
+        counted[str(finding)] = {
             "n": int(n),
-            "labels": {k: int(v) for k, v in pd.Series(labels[findings == finding])
-                       .value_counts().items()},
+            "labels": {k: int(v) for k, v in label_of[here].value_counts().items()},
             "called": {
-                model: count_predicted(table[findings == finding], class_names)
+                model: count_predicted(table[here], class_names)
                 for model, table in predictions.items()
             },
         }
-        for finding, n in known.items()
-    }  # fmt: skip
+    return counted
 
 
 def accuracy_with_overlap(

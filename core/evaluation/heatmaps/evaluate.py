@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,7 +87,7 @@ def measure_maps(
         ArtifactError, InferenceError, MapsError: wrong use or damaged files, one sentence each.
     """
     started = time.perf_counter()
-    head = {
+    head: dict[str, Any] = {
         "created": writing.utc_now(),
         "precision": run.info.get("precision", "f32"),
         "tta": run.info.get("tta", "none"),
@@ -173,6 +174,7 @@ def _score_all(run: Run, asked: dict[str, Asked], drawn: Drawn) -> pd.DataFrame:
 def _score_phantom(run: Run, name: str, asked: Asked, drawn: Drawn, i: int) -> list[dict]:
     """Rows of TABLE_COLUMNS: the map of the phantom's own class, and of the one that is called."""
     target, label = drawn.targets[i], drawn.labels[i]
+    assert target is not None, "only phantoms with a lesion are scored"
     called = run.class_names[int(predicted_index(asked.probabilities[i]))]
     scored = {}
     for k in {run.class_names.index(label), run.class_names.index(called)}:
@@ -263,6 +265,9 @@ def check_sanity(
             tick(1)
         kinds[kind] = compare_maps(before, shuffled)
     return {
-        "n": len(rows), "shuffles": SHUFFLES, "passed": judge(kinds),
-        "between": float(np.mean(between)) if between else None, **kinds,
-    }  # fmt: skip
+        "n": len(rows),
+        "shuffles": SHUFFLES,
+        "passed": judge(kinds),
+        "between": float(np.mean(between)) if between else None,
+        **kinds,
+    }

@@ -38,17 +38,21 @@ class Drawn:
     targets: list[LesionTarget | None]
 
 
+def _no_evidence(_i: int, _k: int) -> np.ndarray:
+    raise TypeError("a mean of models has no evidence of its own")
+
+
 @dataclass(frozen=True)
 class Asked:
     """One model's answers: probabilities (n, C), heat(i, k) of phantom i and class k (h, w).
 
-    evidence(i, k): the same with what speaks against the class; None for a mean of models.
+    evidence(i, k): the same with what speaks against the class; not for a mean of models.
     """
 
     probabilities: np.ndarray
     heat: Callable[[int, int], np.ndarray]
     method: str
-    evidence: Callable[[int, int], np.ndarray] | None = None
+    evidence: Callable[[int, int], np.ndarray] = _no_evidence
 
 
 def draw_phantoms(labels: Sequence[str], per_class: int, size_px: int, sizes_px: set[int]) -> Drawn:
@@ -70,6 +74,7 @@ def draw_phantoms(labels: Sequence[str], per_class: int, size_px: int, sizes_px:
 
 
 def predict_all(run: Run, models: dict[str, ServedModel], drawn: Drawn) -> dict[str, Asked]:
+    """Every model of the run asked about the phantoms, ensembles as means of their members."""
     rows = np.arange(len(drawn.labels))
     with progress(len(models) * len(rows), "Asking the models", "phantom") as bar:
         asked = {
@@ -98,9 +103,11 @@ def predict_with_model(
             method = maps.method
         tick(len(pixels))
     return Asked(
-        np.concatenate(shares), lambda i, k: class_heat(values[i], k), method,
+        np.concatenate(shares),
+        lambda i, k: class_heat(values[i], k),
+        method,
         lambda i, k: class_evidence(values[i], k),
-    )  # fmt: skip
+    )
 
 
 def _mean_of(members: list[Asked]) -> Asked:

@@ -67,13 +67,16 @@ def score_baselines(
     return {
         "random": {"hit": near.mean(), "hit_exact": mask.mean(), "mass": mask.mean()},
         "lungs": {
-            "hit": near[lungs].mean(), "hit_exact": mask[lungs].mean(), "mass": mask[lungs].mean(),
+            "hit": near[lungs].mean(),
+            "hit_exact": mask[lungs].mean(),
+            "mass": mask[lungs].mean(),
         },
         "centre": {
-            "hit": float(near[middle]), "hit_exact": float(mask[middle]),
+            "hit": float(near[middle]),
+            "hit_exact": float(mask[middle]),
             "mass": bump[mask].sum() / bump.sum(),
         },
-    }  # fmt: skip
+    }
 
 
 def score_map(surface: np.ndarray, target: LesionTarget) -> dict[str, float]:
@@ -86,8 +89,10 @@ def score_map(surface: np.ndarray, target: LesionTarget) -> dict[str, float]:
         return dict.fromkeys(SCORES, 0.0)
     mass = float(surface[target.mask].sum(dtype=np.float64) / surface.sum(dtype=np.float64))
     return {
-        "hit": float(target.near[peak]), "hit_exact": float(target.mask[peak]), "mass": mass,
-    }  # fmt: skip
+        "hit": float(target.near[peak]),
+        "hit_exact": float(target.mask[peak]),
+        "mass": mass,
+    }
 
 
 def find_peak(surface: np.ndarray) -> tuple[int, int] | None:
@@ -156,6 +161,9 @@ def _compare(
     if low is not None:
         verdict = BETTER if low > 0 else WORSE if high < 0 else SAME
     return {
-        "value": float(baseline.mean()), "difference": float(gap.mean()),
-        "low": low, "high": high, "verdict": verdict,
-    }  # fmt: skip
+        "value": float(baseline.mean()),
+        "difference": float(gap.mean()),
+        "low": low,
+        "high": high,
+        "verdict": verdict,
+    }

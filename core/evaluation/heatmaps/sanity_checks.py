@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -104,12 +105,9 @@ def _similarity(before: np.ndarray, after: np.ndarray) -> float:
     from skimage.metrics import structural_similarity
 
     # The settings of Wang et al. 2004.
-    return float(
-        structural_similarity(
-            stretch_heat(before, SIDE_PX, SIDE_PX), stretch_heat(after, SIDE_PX, SIDE_PX),
-            data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-        )
-    )  # fmt: skip
+    maps = (stretch_heat(heat, SIDE_PX, SIDE_PX) for heat in (before, after))
+    settings = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5}
+    return float(structural_similarity(*maps, use_sample_covariance=False, **settings))
 
 
 # ------------------------------------------------------------------------ weights of a graph
@@ -120,7 +118,8 @@ def _all_layers(graph) -> list:
 
     What comes before the first layer prepares the picture (scales, means) and was not learned.
     """
-    found, begun = {}, False
+    found: dict[str, Any] = {}
+    begun = False
     for node in graph.get_ordered_ops():
         kind = node.get_type_name()
         if kind in _LAYERS or (begun and kind in _AFTER_LAYERS):
@@ -132,7 +131,7 @@ def _all_layers(graph) -> list:
 
 def _last_layer(graph) -> list:
     """Constants of the layers right before the probabilities and the class activation maps."""
-    found = {}
+    found: dict[str, Any] = {}
     for result in graph.get_results():
         names = result.input_value(0).get_names()
         if not names & {"probabilities", "class_maps"}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from core.runs.schema.figures import Interval, NoBounds
 
@@ -39,6 +39,7 @@ class Metrics(TypedDict):
     """metrics.json of a model."""
 
     n: int
+    n_patients: NotRequired[Any]
     accuracy: float
     balanced_accuracy: float
     macro_f1: float

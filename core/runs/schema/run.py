@@ -10,7 +10,11 @@ from core.runs.schema.figures import Bounds, NoBounds
 class DatasetInfo(TypedDict):
     name: str
     title: NotRequired[str]
+    n: NotRequired[Any]
     caveats: NotRequired[list[str]]
+    licence: NotRequired[Any]
+    attribution: NotRequired[Any]
+    homepage: NotRequired[Any]
 
 
 class Task(TypedDict):
@@ -82,6 +86,8 @@ class Trial(TypedDict):
     images: str
     n: int
     log_loss: float
+    accuracy: NotRequired[Any]
+    kept: NotRequired[Any]
 
 
 class Comparison(TypedDict):

@@ -14,6 +14,7 @@ from core.evaluation.audit.blackout import (
     FILLS,
     PARTS,
     BaselineImages,
+    Masking,
     fill_hidden,
     lung_box,
     measure_blackout,
@@ -65,8 +66,10 @@ def reads_lungs(pixels):
 
 def blackout(model_group, pixels, y_true, groups, **options):
     sample = Sample(y_true, groups, CLASSES, seed=0, draws=400)
-    options = {"majority": NORMAL, "mean_grey": 125.0} | options
-    return measure_blackout(model_group, {SIZE: pixels}, sample, **options)
+    masking = Masking(125.0, sample.seed, options.pop("lungs", None))
+    return measure_blackout(
+        model_group, {SIZE: pixels}, sample, masking, majority=NORMAL, **options
+    )
 
 
 def test_a_marker_in_the_corner_is_flagged_and_a_lesion_in_the_lungs_is_not():
@@ -109,7 +112,7 @@ def test_floors_on_the_masked_images_know_of_the_marker_too():
     test = np.arange(80, 120)
     result = blackout(
         panel_of(corner=Rule(reads_corner)), pixels[test], y_true[test], groups[test],
-        floors=BaselineImages(pixels, manifest),
+        baselines=BaselineImages(pixels, manifest),
     )  # fmt: skip
     assert set(result["floors"]) == set(FILLS)
     for fill in FILLS:

@@ -117,7 +117,7 @@ def test_an_audit_that_breaks_off_leaves_the_earlier_one(audit, root, monkeypatc
     def breaks(*_args, **_options):
         raise OSError("No space left")
 
-    monkeypatch.setattr("core.evaluation.audit.run.measure_perturbations", breaks)
+    monkeypatch.setattr("core.evaluation.audit.sections.measure_perturbations", breaks)
     status, _, said = audit()
     assert status == 2 and "No space left" in said
     assert load_audit(run_of(root)) == before

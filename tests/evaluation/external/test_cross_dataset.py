@@ -14,7 +14,11 @@ from core.__main__ import main
 from core.evaluation.external import cross_dataset_tasks
 from core.evaluation.external.cross_dataset import build_matrices, build_matrix
 from core.evaluation.external.cross_dataset_rows import choose_runs, row_name
-from core.evaluation.external.scoring import compare_with_test_split, score_external
+from core.evaluation.external.scoring import (
+    ScoredImages,
+    compare_with_test_split,
+    score_external,
+)
 from core.reporting.cross_dataset import cell_text
 from core.runs import additions, artifacts, writing
 from core.runs.artifacts import open_run
@@ -155,7 +159,8 @@ def keep_external(run: Run, name: str, answers: list[tuple[str, str]], excluded=
         "models": {"cnn": score_external(table, patients, CLASS_NAMES, present, draws=50)},
         "drop": {
             "cnn": compare_with_test_split(
-                own, home, table, patients, CLASS_NAMES, present, draws=50
+                ScoredImages(own, [home[image_id] for image_id in own["image_id"]]),
+                ScoredImages(table, patients), CLASS_NAMES, present, draws=50,
             )
         },
         "with_overlap": {}, "findings": {},
@@ -179,7 +184,7 @@ def test_the_diagonal_is_the_runs_own_test_part(runs):
     assert matrix.runs == {"left": "one", "right": "two"} and matrix.notes == ()
     for run, name in zip(runs, matrix.names, strict=True):
         own, cell = artifacts.load_predictions(run, "cnn"), matrix.cells[name, name]
-        assert cell.home and cell.n == len(own) and cell.n_patients == len(own) // 2
+        assert cell.in_domain and cell.n == len(own) and cell.n_patients == len(own) // 2
         expected = balanced_accuracy_score(own["label"], own["predicted"])
         assert cell.balanced_accuracy == pytest.approx(expected)
         assert cell.accuracy == pytest.approx((own["label"] == own["predicted"]).mean())
@@ -201,7 +206,7 @@ def test_a_cell_off_the_diagonal_is_counted_by_hand(runs):
     keep_external(runs[0], "right", FIVE, ["duplicate", "duplicate", "class"], {"effusion": 1})
     cell = build_matrix(runs, "cnn").cells["left", "right"]
     assert (cell.n, cell.n_patients, cell.n_left_out) == (5, 5, 3)
-    assert cell.left_out == {"duplicate": 2, "class": 1} and not cell.home
+    assert cell.left_out == {"duplicate": 2, "class": 1} and not cell.in_domain
     assert cell.classes == ("covid", "normal")
     assert cell.accuracy == pytest.approx(4 / 5)
     assert cell.balanced_accuracy == pytest.approx((2 / 3 + 1) / 2)

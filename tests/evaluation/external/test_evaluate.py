@@ -20,18 +20,19 @@ from core.datasets.image_matching import SIDE_PX
 from core.datasets.phantom.generate import make_phantom
 from core.datasets.registry import Dataset, DatasetError, describe_folder
 from core.evaluation.external.dataset import ExternalError, name_external
-from core.evaluation.external.evaluate import evaluate_external
+from core.evaluation.external.evaluate import ExternalSet, evaluate_external
 from core.evaluation.external.overlap import (
     DUPLICATE,
     LEARNED,
     SAME_PATIENT,
     TEST,
+    ImageSet,
     Match,
-    Pictures,
     feature_steps,
     find_overlap,
 )
 from core.evaluation.external.scoring import (
+    ScoredImages,
     accuracy_with_overlap,
     compare_with_test_split,
     count_findings,
@@ -105,10 +106,9 @@ def train_image(root: Path, label: str = "covid", split: str = "train") -> Path:
 def evaluate(root: Path, folder: Path, **more) -> dict:
     """external.json of that folder, computed and not written."""
     run = the_run(root)
-    return evaluate_external(
-        run, open_models(run), describe_folder(folder), folder,
-        own_root=root / "data" / "phantom", cache_dir=root / "cache", **more,
-    ).document  # fmt: skip
+    own_root = root / "data" / "phantom"
+    asked = ExternalSet(describe_folder(folder), folder, own_root, root / "cache", **more)
+    return evaluate_external(run, open_models(run), asked).document
 
 
 def left_out(document: dict) -> dict[str, tuple[str, str | None]]:
@@ -255,6 +255,11 @@ def test_order_of_images_does_not_matter(seed, present):
 # ---------------------------------------------------------------- at home and elsewhere
 
 
+def compare(home, at_home, away, groups, names, present):
+    internal = ScoredImages(home, [at_home[image_id] for image_id in home["image_id"]])
+    return compare_with_test_split(internal, ScoredImages(away, list(groups)), names, present)
+
+
 def home_and_away(seed=0, skill_away=0.2):
     y_true, y_prob, groups = sample(90, 40, seed=seed, skill=2.0)
     home, at_home = table_of(y_true, y_prob, split="test"), groups
@@ -264,7 +269,7 @@ def home_and_away(seed=0, skill_away=0.2):
 
 def test_difference_is_elsewhere_less_home_with_both_sides_drawn():
     home, at_home, away, groups = home_and_away()
-    rows = compare_with_test_split(home, at_home, away, groups, NAMES, NAMES)
+    rows = compare(home, at_home, away, groups, NAMES, NAMES)
     assert list(rows) == [
         "accuracy", "balanced_accuracy", "macro_f1",
         "recall.covid", "recall.normal", "recall.pneumonia",
@@ -300,7 +305,7 @@ def test_the_two_sides_are_drawn_independently():
     """The same images on both sides: drawn in step, every difference would be 0."""
     home, at_home, _, _ = home_and_away()
     groups = list(at_home.values())
-    row = compare_with_test_split(home, at_home, home, groups, NAMES, NAMES)["accuracy"]
+    row = compare(home, at_home, home, groups, NAMES, NAMES)["accuracy"]
     assert row["difference"] == 0
     assert row["low"] < -0.03 and row["high"] > 0.03
 
@@ -309,7 +314,7 @@ def test_home_counts_the_classes_that_are_there():
     home, at_home, _, _ = home_and_away()
     away, groups = two_of_three()
     present = ["covid", "pneumonia"]
-    row = compare_with_test_split(home, at_home, away, groups, NAMES, present)["accuracy"]
+    row = compare(home, at_home, away, groups, NAMES, present)["accuracy"]
     part = home[home["label"].isin(present)]
     assert row["internal"] == pytest.approx((part["label"] == part["predicted"]).mean())
 
@@ -317,15 +322,15 @@ def test_home_counts_the_classes_that_are_there():
 def test_of_one_class_only_its_sensitivity_is_compared():
     home, at_home, away, groups = home_and_away()
     kept = (away["label"] == "covid").to_numpy()
-    rows = compare_with_test_split(home, at_home, away[kept], groups[kept], NAMES, ["covid"])
+    rows = compare(home, at_home, away[kept], groups[kept], NAMES, ["covid"])
     assert list(rows) == ["recall.covid"]
 
 
 def test_nothing_to_compare_with():
     home, at_home, away, groups = home_and_away()
-    assert compare_with_test_split(home, at_home, away, groups, NAMES, []) == {}
+    assert compare(home, at_home, away, groups, NAMES, []) == {}
     home = home[home["label"] != "covid"]
-    assert compare_with_test_split(home, at_home, away, groups, NAMES, NAMES) == {}
+    assert compare(home, at_home, away, groups, NAMES, NAMES) == {}
 
 
 def test_difference_from_a_perfect_score_is_newcombes():
@@ -334,13 +339,13 @@ def test_difference_from_a_perfect_score_is_newcombes():
     home = table_of([0] * 20, np.array([right] * 20))
     away = table_of([0] * 24, np.array([right] * 24))
     at_home = {name: name for name in home["image_id"]}
-    row = compare_with_test_split(home, at_home, away, away["image_id"], NAMES, ["covid"])
+    row = compare(home, at_home, away, away["image_id"], NAMES, ["covid"])
     row = row["recall.covid"]
     low, high = confint_proportions_2indep(24, 24, 20, 20, method="newcomb", compare="diff")
     assert row["difference"] == 0
     assert (row["low"], row["high"]) == pytest.approx((low, high))
     away = table_of([0] * 24, np.array([right] * 15 + [wrong] * 9))
-    row = compare_with_test_split(home, at_home, away, away["image_id"], NAMES, ["covid"])
+    row = compare(home, at_home, away, away["image_id"], NAMES, ["covid"])
     row = row["recall.covid"]
     low, high = confint_proportions_2indep(15, 24, 20, 20, method="newcomb", compare="diff")
     # Elsewhere the bootstrap stands in for Wilson, which is near for single images.
@@ -395,8 +400,8 @@ def overlap_tables():
     return manifest, table
 
 
-def no_pictures() -> Pictures:
-    return Pictures([], np.zeros((0, 64, 64), np.uint8), [], [])
+def no_pictures() -> ImageSet:
+    return ImageSet([], np.zeros((0, 64, 64), np.uint8), [], [])
 
 
 def test_overlap_by_files_and_patients():
@@ -416,10 +421,10 @@ def test_overlap_by_pictures_and_never_by_names():
     drawn = [make_phantom("normal", seed=k, patient=k).pixels for k in range(8)]
     squares = [resize_square(p, SIDE_PX) for p in drawn]
     part = resize_square(drawn[2][20:190, 30:210], SIDE_PX)
-    ours = Pictures(["a", "b", "c", "d"], np.stack(squares[:4]), [224] * 4, [224] * 4)
+    ours = ImageSet(["a", "b", "c", "d"], np.stack(squares[:4]), [224] * 4, [224] * 4)
     pixels = np.stack([*squares[4:7], part, squares[7]])
     widths, heights = [224, 224, 224, 180, 224], [224, 224, 224, 170, 224]
-    theirs = Pictures(table["image_id"].tolist(), pixels, widths, heights)
+    theirs = ImageSet(table["image_id"].tolist(), pixels, widths, heights)
     steps: list[int] = []
     found = find_overlap(manifest, table, theirs, ours, steps.append)
     by_picture = [match for match in found if match.image_id == "b"]
@@ -435,9 +440,9 @@ def test_too_many_pairs_are_compared_as_whole_frames(monkeypatch):
     manifest, table = overlap_tables()
     drawn = [make_phantom("normal", seed=k, patient=k).pixels for k in range(9)]
     squares = np.stack([resize_square(p, SIDE_PX) for p in drawn])
-    ours = Pictures(["a", "b", "c", "d"], squares[:4], [224] * 4, [224] * 4)
+    ours = ImageSet(["a", "b", "c", "d"], squares[:4], [224] * 4, [224] * 4)
     pixels = np.concatenate([squares[:1] // 2, squares[5:]])  # a darker copy of the run's `a`
-    theirs = Pictures(table["image_id"].tolist(), pixels, [224] * 5, [224] * 5)
+    theirs = ImageSet(table["image_id"].tolist(), pixels, [224] * 5, [224] * 5)
     monkeypatch.setattr("core.evaluation.external.overlap.MOST_PAIRS", 19)
     monkeypatch.setattr(
         "core.evaluation.external.overlap.find_matching_images", None
@@ -468,10 +473,9 @@ def test_answers_are_those_of_the_served_models(root):
     """One picture through predict, and the ensemble is the mean of its members."""
     folder = draw_set(root / "far", "covid", "normal")
     run = the_run(root)
-    result = evaluate_external(
-        run, open_models(run), describe_folder(folder), folder,
-        own_root=root / "data" / "phantom", cache_dir=root / "cache",
-    )  # fmt: skip
+    own_root = root / "data" / "phantom"
+    asked = ExternalSet(describe_folder(folder), folder, own_root, root / "cache")
+    result = evaluate_external(run, open_models(run), asked)
     columns = [f"p_{name}" for name in NAMES]
     one, other, mean = (result.predictions[m][columns] for m in ("cnn", "resnet50", "ensemble"))
     assert np.allclose(mean, (one + other) / 2, atol=1e-8)
