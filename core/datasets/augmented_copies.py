@@ -1,12 +1,12 @@
 """Which images of a data set are augmented copies of one original, so that they stay together.
 
-Some published collections were enlarged with turned, mirrored, shifted, zoomed, sheared, brighter
+Some published collections were enlarged with rotated, mirrored, shifted, zoomed, sheared, brighter
 or darker copies. A copy in train of an image in test makes every figure better than it is.
 
 Candidates come from patches (`core.datasets.image_matching_rotated`): each votes for the images
 that hold its likeliest partners, looked for in cells of alike patches (an inverted file, as in
 Sivic & Zisserman 2003, "Video Google") so that not every image is compared with every other. File
-names give further ones. The pictures decide, but for names that say outright what was done to which
+names give further ones. The images decide, but for names that say outright what was done to which
 file: those join without a look, because joining too much costs a little data and joining too little
 makes figures wrong.
 """
@@ -42,7 +42,7 @@ METHOD = (
 PAIR_COLUMNS = ["image_id_a", "image_id_b", "kind", "correlation"]
 _ALIKE = 0.93  # correlation of two patches, for a vote
 _PARTNERS = 4  # likeliest ones of a patch; copies beyond that share the votes and are chained
-# Measured among 1,124 pictures: copies have 19 votes and more (99 of 100; a crop to a third of the
+# Measured among 1,124 images: copies have 19 votes and more (99 of 100; a crop to a third of the
 # area at least 14), others 2 in the middle, and one in a thousand more than 19.
 _MIN_VOTES = 6
 _REFUSALS = 3  # of an image, then it is compared no more
@@ -70,7 +70,7 @@ def find_augmented(
 
     pixels: uint8 (n, s, s), a size of the pixel cache (224 px and more tell copies best); table:
     n rows with image_id, path, width and height (px, upright). Returns image_id_a, image_id_b, kind
-    "augmented" and correlation (of the pictures, 0 where their names alone join them), at most
+    "augmented" and correlation (of the images, 0 where their names alone join them), at most
     n - 1 pairs: enough to join every set, not all that could be named. progress is called with
     the number of steps just done, of `count_steps(n)`. Memory is about 40 KB an image.
     Raises ManifestError.
@@ -92,10 +92,10 @@ def find_augmented(
 
     certain, likely = name_pairs(list(table["path"]))
     sizes = [upright_size(*size) for size in zip(table["width"], table["height"], strict=True)]
-    pictures = _describe_all(pixels, table, tick)
+    images = _describe_all(pixels, table, tick)
 
     def compare(a: int, b: int) -> float:
-        to_b = match_rotated(pictures[a], pictures[b])
+        to_b = match_rotated(images[a], images[b])
         if to_b is None:
             return 0.0
         return compare_laid(_grey(pixels[a], sizes[a]), _grey(pixels[b], sizes[b]), to_b)
@@ -103,7 +103,7 @@ def find_augmented(
     for a, b in certain:
         join(a, b, compare(a, b))
     refused = np.zeros(n, dtype=np.int64)
-    for a, b in [*likely, *vote(pictures, tick)]:
+    for a, b in [*likely, *vote(images, tick)]:
         if _root(parent, a) == _root(parent, b) or min(refused[a], refused[b]) >= _REFUSALS:
             continue
         correlation = compare(a, b)
@@ -164,15 +164,15 @@ def name_pairs(paths: Sequence[str]) -> tuple[list[tuple[int, int]], list[tuple[
 
 
 def vote(
-    pictures: Sequence[RotatedMatch], tick: Callable[[int], None] = lambda _steps: None
+    images: Sequence[RotatedMatch], tick: Callable[[int], None] = lambda _steps: None
 ) -> list[tuple[int, int]]:
-    """Pairs (a, b), a < b, of pictures that many patches say are one, the most votes first."""
-    n = len(pictures)
-    counts = np.array([len(picture.patches) for picture in pictures], dtype=np.int64)
+    """Pairs (a, b), a < b, of images that many patches say are one, the most votes first."""
+    n = len(images)
+    counts = np.array([len(image.patches) for image in images], dtype=np.int64)
     if n < 2 or counts.sum() < 2:
         tick(n)
         return []
-    patches = np.concatenate([picture.patches for picture in pictures])
+    patches = np.concatenate([image.patches for image in images])
     owner = np.repeat(np.arange(n, dtype=np.int32), counts)
     keys: list[np.ndarray] = []
     done = 0
@@ -194,7 +194,7 @@ def vote(
 def _partners(
     patches: np.ndarray, owner: np.ndarray, asking: np.ndarray, members: np.ndarray, n: int
 ) -> np.ndarray:
-    """Keys a * n + b (a < b) of the pictures that each asking patch votes for, one vote each."""
+    """Keys a * n + b (a < b) of the images that each asking patch votes for, one vote each."""
     alike = _floats(patches[asking]) @ _floats(patches[members]).T
     alike[owner[asking][:, None] == owner[members][None]] = -1
     if len(members) > _PARTNERS:
@@ -205,7 +205,7 @@ def _partners(
     mine = owner[asking[row]].astype(np.int64)
     theirs = owner[members[best[row, column]]].astype(np.int64)
     keys = np.minimum(mine, theirs) * n + np.maximum(mine, theirs)
-    # A patch that finds three levels of one picture has one vote for it.
+    # A patch that finds three levels of one image has one vote for it.
     once = np.unique(row * n**2 + keys) % n**2
     return once.astype(np.uint32 if n < 2**16 else np.int64)
 
@@ -243,13 +243,13 @@ def _describe_all(
     def describe(row: int) -> RotatedMatch:
         return describe_rotated(pixels[row], *shapes[row])
 
-    pictures: list[RotatedMatch] = []
+    images: list[RotatedMatch] = []
     with ThreadPoolExecutor(max_workers=2) as pool:  # mostly SciPy, which lets go of the lock
         for start in range(0, len(table), _CHUNK):
             rows = range(start, min(start + _CHUNK, len(table)))
-            pictures += pool.map(describe, rows)
+            images += pool.map(describe, rows)
             tick(len(rows))
-    return pictures
+    return images
 
 
 def _grey(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

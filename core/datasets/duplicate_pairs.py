@@ -1,4 +1,4 @@
-"""Pictures that are copies of each other, spelled out pair by pair across the parts of a split."""
+"""Images that are copies of each other, spelled out pair by pair across the splits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scipy.sparse.csgraph import connected_components
 from core.datasets.near_duplicates import find_duplicates
 from core.imageio.decode import resize_square
 
-# Mirrored copies are looked for among twice as many pictures, so four times as many pairs.
+# Mirrored copies are looked for among twice as many images, so four times as many pairs.
 MIRROR_LIMIT = 10_000
 MIRROR_PX = 64
 PAIR_COLUMNS = ["image_id_a", "image_id_b", "kind", "correlation", "mirrored"]
 
 
 class DuplicatePair(NamedTuple):
-    """Rows a and b of a manifest show the same picture; the earlier split stands first."""
+    """Rows a and b of a manifest show the same image; the earlier split stands first."""
 
     a: int
     b: int
@@ -30,21 +30,21 @@ class DuplicatePair(NamedTuple):
 
 
 def find_pairs(pixels: np.ndarray, image_ids: Sequence[str]) -> tuple[pd.DataFrame, bool]:
-    """find_duplicates' pairs and those of which one is the other seen in a mirror.
+    """find_duplicates' pairs and those of which one is the other mirrored.
 
     pixels: uint8 (n, s, s), s at least 16. Returns PAIR_COLUMNS and whether mirrored copies were
-    looked for, which above MIRROR_LIMIT pictures they are not. Raises ManifestError.
+    looked for, which above MIRROR_LIMIT images they are not. Raises ManifestError.
     """
     ids = [str(image_id) for image_id in image_ids]
     found = find_duplicates(pixels, ids).assign(mirrored=False)
     if not 2 <= len(ids) <= MIRROR_LIMIT:
         return found, len(ids) <= MIRROR_LIMIT
     small = np.stack([resize_square(image, MIRROR_PX) for image in pixels])
-    # Numbers in place of ids: 2k is picture k, 2k + 1 its mirror image.
+    # Numbers in place of ids: 2k is image k, 2k + 1 its mirror image.
     numbers = [*range(0, 2 * len(ids), 2), *range(1, 2 * len(ids), 2)]
     mirrored = find_duplicates(np.concatenate([small, small[:, :, ::-1]]), numbers)
     a, b = (mirrored[side].astype(int) for side in ("image_id_a", "image_id_b"))
-    # A symmetric picture is its own mirror image, which says nothing.
+    # A symmetric image is its own mirror image, which says nothing.
     kept = ((a + b) % 2 == 1) & (a // 2 != b // 2)
     rows = [
         (ids[i // 2], ids[j // 2], "near", correlation, True)
@@ -57,15 +57,15 @@ def find_pairs(pixels: np.ndarray, image_ids: Sequence[str]) -> tuple[pd.DataFra
 def spell_out(
     image_ids: Sequence[str],
     sha256: Sequence[str],
-    part: np.ndarray,
+    split: np.ndarray,
     pairs: pd.DataFrame | None,
 ) -> list[DuplicatePair]:
-    """Every image beside the first of its copies in each part: exact ones, then the most alike.
+    """Every image beside the first of its copies in each split: exact ones, then the most alike.
 
-    sha256: "" where unknown; part: int (n,), the order of the parts; pairs: PAIR_COLUMNS
+    sha256: "" where unknown; split: int (n,), the order of the splits; pairs: PAIR_COLUMNS
     (`mirrored` may be absent), names that image_ids lacks are passed over. find_duplicates names
-    one picture of each kind only; here no image with a copy in another part goes without a pair
-    of two parts. An image that is near to a copy of another is near to that other too.
+    one image of each kind only; here no image with a copy in another split goes without a
+    pair of two splits. An image that is near to a copy of another is near to that other too.
     """
     exact, near = _exact_and_near(image_ids, sha256, pairs)
     kind = linked_sets(len(image_ids), exact)
@@ -74,10 +74,10 @@ def spell_out(
         members.setdefault(number, []).append(i)
     found: dict[tuple[int, int], DuplicatePair] = {}
     for same in members.values():
-        for pair in _beside_the_first(same, same, part):
+        for pair in _beside_the_first(same, same, split):
             found.setdefault(pair, DuplicatePair(*pair, True, 1.0, False))
     for mirrored, negated, a, b in sorted(near):
-        for pair in _beside_the_first(members[kind[a]], members[kind[b]], part):
+        for pair in _beside_the_first(members[kind[a]], members[kind[b]], split):
             found.setdefault(pair, DuplicatePair(*pair, False, -negated, mirrored))
     return sorted(found.values(), key=lambda copy: (not copy.exact, -copy.correlation, copy))
 
@@ -105,20 +105,20 @@ def _exact_and_near(
 
 
 def _beside_the_first(
-    left: list[int], right: list[int], part: np.ndarray
+    left: list[int], right: list[int], split: np.ndarray
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of each image on one side with the first of every part on the other side.
+    """Pairs of each image on one side with the first of every split on the other side.
 
-    All pairs of a thousand blank pictures would be half a million; these are three thousand.
+    All pairs of a thousand blank images would be half a million; these are three thousand.
     """
     for these, those in ((left, right), (right, left)):
         firsts: dict[int, int] = {}
         for i in those:
-            firsts.setdefault(int(part[i]), i)
+            firsts.setdefault(int(split[i]), i)
         for i in these:
             for other in firsts.values():
                 if i != other:
-                    a, b = sorted((i, other), key=lambda k: (part[k], k))
+                    a, b = sorted((i, other), key=lambda k: (split[k], k))
                     yield a, b
 
 

@@ -1,11 +1,11 @@
-"""Copies of pictures between two collections, cropped, shifted, scaled and mirrored ones included.
+"""Copies of images between two collections, cropped, shifted, scaled and mirrored ones included.
 
-Published collections hold the same pictures with other edges:
+Published collections hold the same images with other edges:
 `near_duplicates.find_duplicates` compares whole frames and finds none of those. Here small
 patches around corners are matched (multi-scale patches as in Brown, Szeliski & Winder 2005,
 "Multi-image matching using multi-scale oriented patches", upright), the patches that agree about
 one affine map are kept (Fischler & Bolles 1981, with every match as a hypothesis), and the two
-pictures, laid over each other by that map, must correlate in their detail.
+images, laid over each other by that map, must correlate in their detail.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from scipy.ndimage import (
     uniform_filter,
 )
 
-# Measured on 188 pictures held against 1,124, of which 69 pairs have the same file name (27 whole,
-# 42 cropped to 63 to 95% of the area): those correlate 0.997 and more, pictures of different
+# Measured on 188 images held against 1,124, of which 69 pairs have the same file name (27 whole,
+# 42 cropped to 63 to 95% of the area): those correlate 0.997 and more, images of different
 # patients at most 0.76 (also among the 1,124). Follow-ups of one patient reach 0.95, and belong
 # together anyway. Copies spoilt on purpose (noise of 15 grey levels, a grey curve, 64 px, a turn of
 # 10 degrees) stay above 0.93; of crops to a quarter of the area 84% are found.
 SAME_IMAGE = 0.92
 MIN_AGREEING = 8  # patches on one map; more can come by chance, so they are no proof
-MIN_SHARE = 0.2  # of the smaller picture's area that must lie in both
+MIN_SHARE = 0.2  # of the smaller image's area that must lie in both
 
-SIDE_PX = 256  # longest side of a picture when its patches are taken
+SIDE_PX = 256  # longest side of an image when its patches are taken
 _STEP = 2 ** (1 / 3)  # between two levels of the pyramid
 _LEVELS = 5
 _CORNERS = 40  # on the largest level, fewer on the smaller ones
@@ -48,7 +48,7 @@ _BLOCK = 65_536
 
 @dataclass(frozen=True)
 class MatchableImage:
-    """A small upright picture and its patches.
+    """A small upright image and its patches.
 
     grey uint8 (h, w), longest side SIDE_PX; patches (k, 64) float32 of mean 0 and length up to 1;
     places (k, 2) x and y in px of `grey`; levels (k,) of the pyramid, 0 the finest.
@@ -62,9 +62,9 @@ class MatchableImage:
 
 @dataclass(frozen=True)
 class ImageMatch:
-    """Picture number `a` of one collection and `b` of the other show the same.
+    """Image number `a` of one collection and `b` of the other show the same.
 
-    correlation: of their detail where they overlap; share: of the smaller picture that does.
+    correlation: of their detail where they overlap; share: of the smaller image that does.
     """
 
     a: int
@@ -77,7 +77,7 @@ class ImageMatch:
 def describe_image(pixels: np.ndarray, width: int, height: int) -> MatchableImage:
     """The patches of uint8 (h, w) pixels, first brought to the shape width : height.
 
-    Pixels may be a picture stretched to a square, as the pixel cache holds it.
+    Pixels may be an image stretched to a square, as the pixel cache holds it.
     """
     scale = SIDE_PX / max(width, height)
     least = 2 * _MARGIN_PX + 2
@@ -104,19 +104,19 @@ def find_matching_images(
     b: Sequence[MatchableImage],
     progress: Callable[[int], None] | None = None,
 ) -> list[ImageMatch]:
-    """Every picture of `a` that is also in `b`, the most alike first.
+    """Every image of `a` that is also in `b`, the most alike first.
 
     Brightness, contrast, scale, a crop, a small turn and a mirror do not matter. progress is
-    called with the number of pictures of `a` just done. Time grows with len(a) times len(b).
+    called with the number of images of `a` just done. Time grows with len(a) times len(b).
     """
     if not a or not b:
         return []
-    patches = np.concatenate([picture.patches for picture in b])
-    first = np.cumsum([0] + [len(picture.patches) for picture in b])
+    patches = np.concatenate([image.patches for image in b])
+    first = np.cumsum([0] + [len(image.patches) for image in b])
     found = []
-    for number, picture in enumerate(a):
+    for number, image in enumerate(a):
         for mirrored in (False, True):
-            asked = _mirror(picture) if mirrored else picture
+            asked = _mirror(image) if mirrored else image
             for other, mine, theirs in _candidates(asked, patches, first):
                 copy = _confirm(asked, b[other], mine, theirs)
                 if copy is not None:
@@ -152,28 +152,28 @@ def _cut_patches(grey: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (patches / np.maximum(length, len(_PATCH))).astype(np.float32)
 
 
-def _mirror(picture: MatchableImage) -> MatchableImage:
-    """The picture seen from behind, its patches with it (they are not cut anew)."""
+def _mirror(image: MatchableImage) -> MatchableImage:
+    """The image mirrored horizontally, its patches with it (they are not cut anew)."""
     side = len(_PATCH)
-    patches = picture.patches.reshape(-1, side, side)[:, :, ::-1].reshape(-1, side * side)
-    places = picture.places.copy()
+    patches = image.patches.reshape(-1, side, side)[:, :, ::-1].reshape(-1, side * side)
+    places = image.places.copy()
     # The samples lie from -10 to 11 about a corner, so the mirrored ones are about its next pixel.
-    places[:, 0] = picture.grey.shape[1] - 1 - places[:, 0] - _STEP**picture.levels
-    return MatchableImage(picture.grey[:, ::-1], patches, places, picture.levels)
+    places[:, 0] = image.grey.shape[1] - 1 - places[:, 0] - _STEP**image.levels
+    return MatchableImage(image.grey[:, ::-1], patches, places, image.levels)
 
 
 def _candidates(
-    picture: MatchableImage, patches: np.ndarray, first: np.ndarray
+    image: MatchableImage, patches: np.ndarray, first: np.ndarray
 ) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Pictures that hold the likeliest partner of at least MIN_AGREEING patches, most first.
+    """Images that hold the likeliest partner of at least MIN_AGREEING patches, most first.
 
-    (number, the asked picture's matched patches, their partners in that picture); at most five.
-    patches: of all pictures, those of picture i in rows first[i] to first[i + 1].
+    (number, the asked image's matched patches, their partners in that image); at most five.
+    patches: of all images, those of image i in rows first[i] to first[i + 1].
     """
-    n = len(picture.patches)
+    n = len(image.patches)
     best, partner = np.full(n, -1.0, np.float32), np.zeros(n, np.int64)
     for start in range(0, len(patches), _BLOCK):
-        alike = picture.patches @ patches[start : start + _BLOCK].T
+        alike = image.patches @ patches[start : start + _BLOCK].T
         where = alike.argmax(axis=1)
         value = alike[np.arange(n), where]
         better = value > best
@@ -193,9 +193,9 @@ def _candidates(
 def _confirm(
     a: MatchableImage, b: MatchableImage, mine: np.ndarray, theirs: np.ndarray
 ) -> tuple[float, float] | None:
-    """Correlation and shared area of two pictures; None where they are not the same."""
+    """Correlation and shared area of two images; None where they are not the same."""
     scale = _STEP ** (b.levels[theirs] - a.levels[mine]).astype(float)
-    # The finer the level of a patch, the larger it is in the picture's own pixels.
+    # The finer the level of a patch, the larger it is in the image's own pixels.
     to_b = _fit_map(a.places[mine], b.places[theirs], scale)
     if to_b is None:
         return None
@@ -238,9 +238,9 @@ def refine_map(p: np.ndarray, q: np.ndarray, good: np.ndarray) -> np.ndarray | N
 
 @dataclass(frozen=True)
 class Laid:
-    """One picture and another brought onto it, both float32 (h, w), compared where `inside` is.
+    """One image and another brought onto it, both float32 (h, w), compared where `inside` is.
 
-    share: of the smaller picture that lies in both.
+    share: of the smaller image that lies in both.
     """
 
     first: np.ndarray
@@ -273,7 +273,7 @@ class Laid:
 
 
 def lay_over(a: np.ndarray, b: np.ndarray, to_b: np.ndarray) -> Laid:
-    """Picture b (h, w) brought onto picture a by the map (3, 2) from places in a to places in b."""
+    """Image b (h, w) brought onto image a by the map (3, 2) from places in a to places in b."""
     matrix, offset = to_b[:2, ::-1].T[:, ::-1], to_b[2, ::-1]
     laid = affine_transform(
         b.astype(np.float32), matrix, offset, output_shape=a.shape, order=1, cval=np.nan
@@ -281,7 +281,7 @@ def lay_over(a: np.ndarray, b: np.ndarray, to_b: np.ndarray) -> Laid:
     both = ~np.isnan(laid)
     # b in the pixels of a is its area over the map's change of area.
     smaller = min(a.size, b.size / abs(np.linalg.det(to_b[:2])))
-    # What lies outside one picture must not bleed into the comparison.
+    # What lies outside one image must not bleed into the comparison.
     inner = binary_erosion(both, iterations=_EDGE_PX)
     share = min(float(both.sum() / smaller), 1.0)
     return Laid(a.astype(np.float32), np.where(both, laid, 0), inner, share)

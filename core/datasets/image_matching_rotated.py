@@ -1,10 +1,10 @@
-"""Do two pictures show the same, although one is turned, mirrored, shifted, zoomed or sheared?
+"""Do two images show the same, although one is rotated, mirrored, shifted, zoomed or sheared?
 
-`core.datasets.image_matching` compares collections whose pictures are upright. Augmented copies are
-not: here the patches around corners are turned by the direction in which the picture brightens
+`core.datasets.image_matching` compares collections whose images are upright. Augmented copies are
+not: here the patches around corners are rotated by the direction in which the image brightens
 (Brown, Szeliski & Winder 2005, "Multi-image matching using multi-scale oriented patches", section
-3) and seen from the side that makes them heavier on one half, so that a turned or mirrored picture
-has the same patches. Every two patches that are alike propose how one picture lies on the other;
+3) and seen from the side that makes them heavier on one half, so that a rotated or mirrored image
+has the same patches. Every two patches that are alike propose how one image lies on the other;
 what most of them agree about is fitted, and the details of both, laid over each other, have to
 correlate.
 """
@@ -29,7 +29,7 @@ from core.datasets.image_matching import (
 N_VALUES = 64  # of a patch
 SCALE = 127.0  # a patch has length 1 and is kept as whole numbers of 1 / SCALE
 _SAMPLES = np.arange(-10.5, 11, 3)  # 8 × 8 samples around a corner, 3 px apart
-_REACH_PX = 15  # a patch turned by 45 degrees reaches that far
+_REACH_PX = 15  # a patch rotated by 45 degrees reaches that far
 _STEP = 2 ** (1 / 3)  # between two levels of the pyramid
 _LEVELS = 4
 _CORNERS = 40  # on the largest level, fewer on the smaller ones
@@ -48,11 +48,11 @@ _MIN_TILES = 12
 
 @dataclass(frozen=True)
 class RotatedMatch:
-    """The patches of a picture, whichever way up it is.
+    """The patches of an image, whichever way up it is.
 
     patches int8 (k, 64), 127 times values of mean 0 and length up to 1; places (k, 2) x and y in
-    px of the picture at SIDE_PX; angles (k,) radians by which each was turned; levels (k,) of the
-    pyramid, 0 the finest; flipped (k,) which were seen from behind.
+    px of the image at SIDE_PX; angles (k,) radians by which each was rotated; levels (k,) of the
+    pyramid, 0 the finest; flipped (k,) which were mirrored.
     """
 
     patches: np.ndarray
@@ -63,7 +63,7 @@ class RotatedMatch:
 
 
 def upright_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height in px of a picture of that shape whose longest side is SIDE_PX."""
+    """Width and height in px of an image of that shape whose longest side is SIDE_PX."""
     scale = SIDE_PX / max(width, height)
     return max(2 * _REACH_PX + 2, round(width * scale)), max(
         2 * _REACH_PX + 2, round(height * scale)
@@ -73,7 +73,7 @@ def upright_size(width: int, height: int) -> tuple[int, int]:
 def describe_rotated(pixels: np.ndarray, width: int, height: int) -> RotatedMatch:
     """The patches of uint8 (h, w) pixels, first brought to the shape width : height.
 
-    Pixels may be a picture stretched to a square, as the pixel cache holds it.
+    Pixels may be an image stretched to a square, as the pixel cache holds it.
     """
     size = upright_size(width, height)
     image = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BILINEAR)
@@ -116,9 +116,9 @@ def match_rotated(a: RotatedMatch, b: RotatedMatch) -> np.ndarray | None:
 
 
 def compare_laid(grey_a: np.ndarray, grey_b: np.ndarray, to_b: np.ndarray) -> float:
-    """Correlation of two pictures laid over each other by that map; 0 where they differ.
+    """Correlation of two images laid over each other by that map; 0 where they differ.
 
-    grey_a, grey_b: uint8 (h, w), the pictures at `upright_size`.
+    grey_a, grey_b: uint8 (h, w), the images at `upright_size`.
     """
     laid = lay_over(grey_a, grey_b, to_b)
     if laid.share <= MIN_SHARE:
@@ -135,12 +135,12 @@ def _proposed_maps(
     a: RotatedMatch, b: RotatedMatch, mine: np.ndarray, theirs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How each pair of patches would lay a on b: (m, 2, 2), its scale (m,), side -1 mirrored."""
-    # The finer the level of a patch, the larger it is in the picture's own pixels.
+    # The finer the level of a patch, the larger it is in the image's own pixels.
     scale = _STEP ** (b.levels[theirs].astype(float) - a.levels[mine])
     side = np.where(a.flipped[mine] != b.flipped[theirs], -1.0, 1.0)
     cos_a, sin_a = np.cos(a.angles[mine]), np.sin(a.angles[mine])
     cos_b, sin_b = np.cos(b.angles[theirs]), np.sin(b.angles[theirs])
-    # Turned back by a's angle, mirrored or not, turned by b's.
+    # Rotated back by a's angle, mirrored or not, rotated by b's.
     maps = np.array(
         [
             [cos_b * cos_a + side * sin_b * sin_a, cos_b * sin_a - side * sin_b * cos_a],
@@ -153,7 +153,7 @@ def _proposed_maps(
 def _cut_rotated(
     grey: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int8 patches (k, 64) around corners, the angle of each, and which were seen from behind."""
+    """int8 patches (k, 64) around corners, the angle of each, and which were mirrored."""
     down, right = np.gradient(gaussian_filter(grey, _WIDE_PX, truncate=3))
     angles = np.arctan2(down[y, x], right[y, x]).astype(np.float32)
     u, v = _SAMPLES[None, None, :], _SAMPLES[None, :, None]

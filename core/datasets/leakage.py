@@ -1,6 +1,6 @@
 """What test shares with train and val: patients, exact copies, near copies.
 
-A score on images whose patient (or whose very picture) was trained on says little about new
+A score on images whose patient (or whose very image) was trained on says little about new
 patients, so this is measured from the manifest and the pixels, however the split was made.
 """
 
@@ -41,20 +41,20 @@ class LeakageError(UserError):
 def find_leaks(
     manifest: pd.DataFrame, pixels: np.ndarray | None, near_pairs: pd.DataFrame | None = None
 ) -> dict[str, Any]:
-    """Copies and patients that stand in two parts of a split: the audit's section `leakage`.
+    """Copies and patients that stand in two splits: the audit's section `leakage`.
 
     manifest: n rows with image_id, patient_id, split (train, val or test) and, where known,
     group_id and sha256. pixels: uint8 (n, s, s) in the same order, s at least 16. near_pairs:
     what find_duplicates found among these images (image_id_a, image_id_b, kind, correlation, and
     `mirrored` where that was looked for); given, pixels are not looked at and may be None.
 
-    Returns {status: "leaks" (anything stands in two parts) | "clean", sentence, caveats[], summary
+    Returns {status: "leaks" (anything stands in two splits) | "clean", sentence, caveats[], summary
     (as measure_split has it), checked{split: n}, method, thresholds, counts{exact, near,
     exact_crossing, near_crossing}, exact[], near[], shared_patients{"train/test", "train/val",
     "val/test"}}. A pair is {image_id_a, split_a, image_id_b, split_b, correlation, same_group,
     crosses, same_file, mirrored}, those that cross first; of each kind LISTED_PAIRS are listed and
     `counts` has all. Of many copies each is paired with the first of them in every split.
-    shared_patients speaks of the later part: {patients, images, share (of that part's images),
+    shared_patients speaks of the later split: {patients, images, share (of its images),
     examples[{patient_id, image_ids{split: []}}]}, those with the most images first. Raises
     LeakageError or ManifestError.
     """
@@ -95,7 +95,7 @@ def find_leaks(
 
 
 def measure_split(manifest: pd.DataFrame, pairs: pd.DataFrame | None = None) -> dict[str, Any]:
-    """How much of the test part is known from train and val: run.json's `leakage`.
+    """How much of the test split is known from train and val: run.json's `leakage`.
 
     manifest: as for find_leaks. pairs: what find_duplicates found; without it copies are told by
     sha256 alone and `near` is 0.
@@ -178,8 +178,8 @@ def _copies(manifest: pd.DataFrame, pairs: pd.DataFrame | None) -> list[Duplicat
         absent = [name for name in needed if name not in pairs]
         if absent:
             raise LeakageError(f"The pairs of copies lack the columns {', '.join(absent)}.")
-    part = manifest["split"].map(SPLITS.index).to_numpy()
-    return spell_out(manifest["image_id"], manifest["sha256"], part, pairs)
+    split = manifest["split"].map(SPLITS.index).to_numpy()
+    return spell_out(manifest["image_id"], manifest["sha256"], split, pairs)
 
 
 def _people(manifest: pd.DataFrame) -> np.ndarray:
@@ -194,7 +194,7 @@ def _people(manifest: pd.DataFrame) -> np.ndarray:
 def _shared_patients(
     manifest: pd.DataFrame, person: np.ndarray, first: str, second: str
 ) -> dict[str, Any]:
-    """The people who stand in both parts; images and share are those of the second."""
+    """The people who stand in both splits; images and share are those of the second."""
     split = manifest["split"].to_numpy()
     both = np.intersect1d(person[split == first], person[split == second])
     concerned = np.isin(person, both)

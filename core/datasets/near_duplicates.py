@@ -1,4 +1,4 @@
-"""Pictures that are the same or nearly so, told by thumbnails and by detail."""
+"""Images that are the same or nearly so, told by thumbnails and by detail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.imageio.pixel_cache import forget_array
 
 # Chest X-rays all look alike when small: on darkcovidnet 2,052 pairs correlate above 0.90 at 16 px.
 # With the shape of the chest taken out (blur of 4 px subtracted at 64 px) the two known pairs have
-# 1.00 and 0.93, and the most alike of all others 0.82 (two pictures of one patient); the threshold
+# 1.00 and 0.93, and the most alike of all others 0.82 (two images of one patient); the threshold
 # stands in the middle of that gap.
 NEAR_COARSE = 0.90
 NEAR_DETAIL = 0.88
@@ -25,14 +25,14 @@ _DETAIL_SIGMA_PX = 4
 
 
 def find_duplicates(pixels: np.ndarray, image_ids: Sequence[str]) -> pd.DataFrame:
-    """Pairs of pictures that are the same or almost the same.
+    """Pairs of images that are the same or almost the same.
 
     pixels: uint8 (n, s, s), s at least 16; image_ids: n unique names. Returns image_id_a,
     image_id_b (in the order given), kind and correlation, most alike first:
     "exact" (equal pixels; each copy is paired with the first of its kind, correlation 1) and
     "near" (one of each kind compared with all others: 16 px thumbnails that correlate above
     NEAR_COARSE are candidates, confirmed where the detail at 64 px correlates above NEAR_DETAIL).
-    Brightness and contrast do not matter; mirrored, turned or strongly cropped copies are not
+    Brightness and contrast do not matter; mirrored, rotated or strongly cropped copies are not
     found. Memory is about 20 KB an image, beside the pairs. Raises ManifestError.
     """
     ids = [str(image_id) for image_id in image_ids]
@@ -44,7 +44,7 @@ def find_duplicates(pixels: np.ndarray, image_ids: Sequence[str]) -> pd.DataFram
     pairs: list[tuple[int, int, str, float]] = []
     first: dict[bytes, int] = {}
     for i in range(len(ids)):
-        same = first.setdefault(hashlib.sha256(np.ascontiguousarray(pixels[i])).digest(), i)
+        same = first.setdefault(hashlib.sha256(np.ascontiguousarray(pixels[i]).data).digest(), i)
         if same != i:
             pairs.append((same, i, "exact", 1.0))
         if i % 512 == 511:
@@ -87,7 +87,7 @@ def _near_pairs(pixels: np.ndarray, rows: np.ndarray) -> list[tuple[int, int, fl
 
 
 def _details(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Standardised detail of each picture at _DETAIL_PX: the only thing kept of all of them."""
+    """Standardised detail of each image at _DETAIL_PX: the only thing kept of all of them."""
     detail = np.empty((len(rows), _DETAIL_PX**2), np.float32)
     sigma = (0, _DETAIL_SIGMA_PX, _DETAIL_SIGMA_PX)
     for start in range(0, len(rows), 1024):
@@ -103,7 +103,7 @@ def _thumbnails(pixels: np.ndarray, rows: np.ndarray, size_px: int) -> np.ndarra
     out = np.empty((len(rows), size_px, size_px), np.float32)
     for i, row in enumerate(rows):
         image = Image.fromarray(np.ascontiguousarray(pixels[row]))
-        out[i] = image.resize((size_px, size_px), Image.Resampling.BOX)
+        out[i] = np.asarray(image.resize((size_px, size_px), Image.Resampling.BOX))
         if i % 512 == 511:
             forget_array(pixels)
     return out

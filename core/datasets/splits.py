@@ -36,10 +36,10 @@ def build_manifest(
 
     Returns MANIFEST_COLUMNS in the order of the table's rows. `group_id` is the first patient_id
     of the images that must stay together. Test is fold 0 of five stratified group folds (~20%),
-    val about 10% of all images, cut by group from the rest. A given test part is kept (so is a
-    given val part); an image of the same group that was given as train or val moves into test,
+    val about 10% of all images, cut by group from the rest. A given test split is kept (so is a
+    given val split); an image of the same group that was given as train or val moves into test,
     because neither leaking it nor losing it would do. With `folds` = K the column `fold` is 0
-    (the test part) and 1..K-1 (the rest in stratified group folds), else missing.
+    (the test split) and 1..K-1 (the rest in stratified group folds), else missing.
     split="random" lets every image go its own way; `group_id` is recorded all the same.
     Raises ManifestError.
     """
@@ -58,24 +58,26 @@ def build_manifest(
     class_names = sorted(rows["label"].astype(str).unique())
     given = rows["split_given"].fillna("").astype(str).to_numpy() if "split_given" in rows else None
 
-    part = _split(y, units, given, class_names, seed)
-    fold = _folds(y, units, part, folds, seed)
+    split_of = _split(y, units, given, class_names, seed)
+    fold = _folds(y, units, split_of, folds, seed)
     out = rows.reindex(columns=MANIFEST_COLUMNS)
     for column in ("original_label", "path", "sha256", "format"):
         out[column] = out[column].astype(object).fillna("").astype(str)
     out["group_id"] = group_id
-    out["split"] = part
+    out["split"] = split_of
     out["fold"] = pd.array(fold, dtype="Int64") if folds else pd.array([pd.NA] * len(out), "Int64")
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
     return out.iloc[back].reset_index(drop=True)
 
 
-def fold_parts(manifest: pd.DataFrame, fold: int, inner: bool, split: str, seed: int) -> np.ndarray:
+def fold_splits(
+    manifest: pd.DataFrame, fold: int, inner: bool, split: str, seed: int
+) -> np.ndarray:
     """Who trains, validates and is predicted for one fold: "train", "val", "test" or "" (n,).
 
     manifest: with the column fold filled. "test" is the fold itself. An inner fold leaves out the
-    hold-out part (""), so that its model may calibrate for it. A tenth of the rest is "val", cut
+    hold-out split (""), so that its model may calibrate for it. A tenth of the rest is "val", cut
     by group and class (by image where split is "random") with `seed`.
     Raises ManifestError where a class has too few groups for that.
     """
@@ -83,23 +85,23 @@ def fold_parts(manifest: pd.DataFrame, fold: int, inner: bool, split: str, seed:
     folds = ordered["fold"].to_numpy(dtype=np.int64)
     unit = ordered["image_id" if split == "random" else "group_id"].astype(str).to_numpy()
     y = np.unique(ordered["label"].astype(str).to_numpy(), return_inverse=True)[1]
-    part = np.where(folds == fold, "test", "train").astype(object)
+    split_of = np.where(folds == fold, "test", "train").astype(object)
     if inner:
-        part[folds == 0] = ""
-    rest = part == "train"
+        split_of[folds == 0] = ""
+    rest = split_of == "train"
     units = np.unique(unit[rest], return_inverse=True)[1]
     n_folds = max(2, round(1 / VAL_FRACTION))
-    is_val = np.zeros(len(part), dtype=bool)
+    is_val = np.zeros(len(split_of), dtype=bool)
     is_val[rest] = _cut(y[rest], units, n_folds, seed, 1)
-    part[is_val] = "val"
+    split_of[is_val] = "val"
     for label, name in enumerate(sorted(manifest["label"].astype(str).unique())):
-        if not all(((part == who) & (y == label)).any() for who in ("train", "val")):
+        if not all(((split_of == who) & (y == label)).any() for who in ("train", "val")):
             raise ManifestError(
                 f"The class {name!r} has too few groups (patients) for fold {fold}; ask for fewer "
                 "folds, or leave the class out."
             )
-    back = np.empty(len(part), dtype=object)
-    back[ordered.index.to_numpy()] = part
+    back = np.empty(len(split_of), dtype=object)
+    back[ordered.index.to_numpy()] = split_of
     return back
 
 
@@ -116,8 +118,8 @@ def fingerprint(manifest: pd.DataFrame) -> str:
     # Lengths stand before the parts, so that no two tables can spell the same bytes.
     digest = hashlib.sha256()
     for row in rows:
-        for part in row:
-            data = part.encode()
+        for field in row:
+            data = field.encode()
             digest.update(b"%d:" % len(data) + data)
     return digest.hexdigest()
 
@@ -190,7 +192,7 @@ def _split(
 ) -> np.ndarray:
     """train, val or test for each row (object (n,)); no unit is ever in two of them."""
     n = len(y)
-    part = np.full(n, "train", dtype=object)
+    split_of = np.full(n, "train", dtype=object)
     is_test = np.zeros(n, dtype=bool)
     is_val = np.zeros(n, dtype=bool)
     if given is not None:
@@ -212,18 +214,18 @@ def _split(
         free = ~is_test
         n_folds = max(2, round(free.sum() / (VAL_FRACTION * n)))
         is_val[free] = _cut(y[free], units[free], n_folds, seed, 1)
-    part[is_val], part[is_test] = "val", "test"
-    for name_of_part in ("train", "val", "test"):
-        if given is not None and (given == name_of_part).any() and name_of_part != "train":
+    split_of[is_val], split_of[is_test] = "val", "test"
+    for split_name in ("train", "val", "test"):
+        if given is not None and (given == split_name).any() and split_name != "train":
             continue  # what was given stands as it is
         for label, name in enumerate(class_names):
-            if not ((part == name_of_part) & (y == label)).any():
+            if not ((split_of == split_name) & (y == label)).any():
                 raise ManifestError(
                     f"The class {name!r} cannot be in train, val and test at once because its "
                     "images hang together in too few groups (patients); add images of more "
                     "patients, or leave the class out."
                 )
-    return part
+    return split_of
 
 
 def _cut(y: np.ndarray, units: np.ndarray, n_folds: int, seed: int, keep: int) -> np.ndarray:
@@ -251,12 +253,12 @@ def _cut(y: np.ndarray, units: np.ndarray, n_folds: int, seed: int, keep: int) -
 
 
 def _folds(
-    y: np.ndarray, units: np.ndarray, part: np.ndarray, folds: int, seed: int
+    y: np.ndarray, units: np.ndarray, split_of: np.ndarray, folds: int, seed: int
 ) -> np.ndarray | None:
-    """Fold 0 is the test part; the rest is cut into folds 1..folds-1. None without folds."""
+    """Fold 0 is the test split; the rest is cut into folds 1..folds-1. None without folds."""
     if not folds:
         return None
-    rest = part != "test"
+    rest = split_of != "test"
     n_units = len(np.unique(units[rest]))
     if n_units < folds - 1:
         raise ManifestError(

@@ -215,7 +215,7 @@ NOTEBOOK_RECIPES: dict[str, Recipe] = {
 }
 
 
-# Recipes compared on images outside the test part, and what each brought there: darkcovidnet,
+# Recipes compared on images outside the test split, and what each brought there: darkcovidnet,
 # seed 0, log loss and accuracy with mirrored copies on validation, without them on inner folds.
 TRIALS_DATASET = "darkcovidnet"
 _VAL = {"images": "validation", "n": 113}

@@ -1,4 +1,4 @@
-"""How training images are altered: flipped, turned, zoomed, shifted, their contrast changed.
+"""How training images are altered: flipped, rotated, zoomed, shifted, their contrast changed.
 
 The four movements are one affine map, so that an image is resampled once and not three times:
 that is faster, and it blurs less.

@@ -1,8 +1,8 @@
 """Cross-validation: every image predicted by a model that saw nothing of its patient.
 
-Outer folds are the published protocol: fold 0 is the hold-out part, whose predictions are the
+Outer folds are the published protocol: fold 0 is the hold-out split, whose predictions are the
 run's own, and each other fold is predicted by a model trained on all the rest. Inner folds leave
-the hold-out part out altogether; they give the predictions that calibration is fitted on.
+the hold-out split out altogether; they give the predictions that calibration is fitted on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from core.config import Config
-from core.datasets.splits import fold_parts
+from core.datasets.splits import fold_splits
 from core.files import write_csv, write_json
 from core.models.names import is_control, model_title
 from core.models.pretrained import InitPlan
@@ -98,7 +98,7 @@ def _not_done(reason: str) -> dict[str, str]:
 
 
 def validation_rule(config: Config) -> str:
-    """How each fold's validation part is cut and what it is for, in words."""
+    """How each fold's validation split is cut and what it is for, in words."""
     unit = "group (patient)" if config.split == "group" else "image"
     return (
         f"Each fold's model is trained on the other folds, of which about a tenth of the images, "
@@ -165,7 +165,7 @@ def keep_done(planned: dict[str, dict], former: dict[str, Any]) -> dict[str, dic
 
 
 def _hold_out(run_dir: Path, name: str, materials: Materials) -> pd.DataFrame:
-    """The run's own predictions of the test part, which is fold 0."""
+    """The run's own predictions of the test split, which is fold 0."""
     file = run_dir / name / artifacts.PREDICTION_FILES["test"]
     text = {"image_id": str, "label": str, "predicted": str}
     table = pd.read_csv(file, dtype=text, keep_default_na=False)
@@ -180,7 +180,7 @@ def _one_fold(
     result, record = folder / "predictions.csv", folder / "done.json"
     if not record.exists():
         logger.info(f"{model_title(spec.name)}: {kind} fold {fold} ...")
-        split = fold_parts(
+        split = fold_splits(
             materials.manifest, fold, kind == "inner", materials.split, materials.seed
         )
         made = train_once(spec, materials, split, folder, f"{kind} fold {fold}")

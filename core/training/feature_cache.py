@@ -108,7 +108,7 @@ def augmented_views(
     """Batches (view, rows, images): first the images themselves, then views - 1 altered copies.
 
     pixels uint8 (n, size, size); wanted bool (views, n): which to give (None: all). rows (b,) ints;
-    images float32 (b, size, size, 1), whole numbers 0..255, so that a view is a picture that could
+    images float32 (b, size, size, 1), whole numbers 0..255, so that a view is an image that could
     have been decoded. How an image is altered depends on seed, view and row, not on who asks.
     """
     reader = Reader(pixels[None, ..., None])

@@ -29,7 +29,7 @@ from core.training.resume import begun_init, plan_again
 
 logger = logging.getLogger(__name__)
 
-DUPLICATES_PX = 224  # smaller pictures have too little detail to tell copies by
+DUPLICATES_PX = 224  # smaller images have too little detail to tell copies by
 LISTED_DUPLICATES = 1000
 SPLIT_ANEW = (
     "The split was made for these classes alone: an image that is in test here may be in train in "
@@ -218,10 +218,10 @@ def join_patients(table: pd.DataFrame, copies: pd.DataFrame) -> pd.DataFrame:
 
 
 def moved_sentence(table: pd.DataFrame, manifest: pd.DataFrame) -> str:
-    """How many images left the part that the data set gives them, "" where all are in it."""
+    """How many images left the split that the data set gives them, "" where all are in it."""
     given = table["split_given"].to_numpy()
     moved = (given != "") & (given != manifest["split"].to_numpy())
-    # Val is cut from the given train part, as was always meant.
+    # Val is cut from the given train split, as was always meant.
     moved &= manifest["split"].to_numpy() == "test"
     if not moved.any():
         return ""
@@ -233,7 +233,7 @@ def moved_sentence(table: pd.DataFrame, manifest: pd.DataFrame) -> str:
 
 
 def conflict_sentence(manifest: pd.DataFrame, pairs: pd.DataFrame) -> str:
-    """How many pairs of the same picture have two labels, "" where none has."""
+    """How many pairs of the same image have two labels, "" where none has."""
     label = manifest.set_index("image_id")["label"]
     both = [label.reindex(pairs[side]).to_numpy() for side in ("image_id_a", "image_id_b")]
     rows = np.flatnonzero(both[0] != both[1])
@@ -259,10 +259,10 @@ def list_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def check_leakage(manifest: pd.DataFrame, pairs: pd.DataFrame, config: Config) -> dict | None:
-    """run.json's `leakage`, None where the test part is clean.
+    """run.json's `leakage`, None where the test split is clean.
 
     Raises:
-        ConfigError: the test part leaks and nobody said that this is wanted.
+        ConfigError: the test split leaks and nobody said that this is wanted.
     """
     measured = measure_split(manifest, pairs)
     sentence = leak_sentence(measured)

@@ -72,7 +72,7 @@ def open_work_folder(run_dir: Path, config: Config, *, replace: bool) -> Path:
 
 
 def _check_more_folds(info: dict, config: Config) -> None:
-    """A run whose hold-out part is complete goes on only with folds that it does not have."""
+    """A run whose hold-out split is complete goes on only with folds that it does not have."""
     if not config.folds:
         raise ConfigError(f"Run {config.run} is complete; there is nothing to resume.")
     before = info.get("folds") or {}
@@ -99,7 +99,7 @@ def _check_more_folds(info: dict, config: Config) -> None:
 
 
 def finished_part(run_dir: Path) -> dict | None:
-    """run.json of a run whose hold-out part is complete, without what hashing adds; else None."""
+    """run.json of a run whose hold-out split is complete, without what hashing adds; else None."""
     return _run_info(run_dir) if (run_dir / artifacts.RUN_FILE).exists() else None
 
 

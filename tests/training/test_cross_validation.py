@@ -9,7 +9,7 @@ from core.datasets.folder import load_table
 from core.datasets.phantom.generate import write_phantoms
 from core.datasets.registry import describe_folder
 from core.datasets.schema import ManifestError
-from core.datasets.splits import build_manifest, fold_parts
+from core.datasets.splits import build_manifest, fold_splits
 from core.imageio.pixel_cache import build_pixel_cache
 from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, Stage
@@ -37,7 +37,7 @@ def made_up(patients=30, k=5, images=2, seed=0):
 def test_no_patient_of_a_fold_is_in_its_training_and_inner_folds_never_see_the_test_part(inner):
     manifest = made_up()
     for fold in range(1, 5):
-        part = fold_parts(manifest, fold, inner, "group", 0)
+        part = fold_splits(manifest, fold, inner, "group", 0)
         assert ((part == "test") == (manifest["fold"] == fold)).all()
         assert ((part == "") == ((manifest["split"] == "test") & inner)).all()
         groups = {who: set(manifest["group_id"][part == who]) for who in ("train", "val", "test")}
@@ -53,8 +53,8 @@ def test_parts_of_a_fold_do_not_depend_on_the_order_of_the_rows():
     manifest = made_up()
     order = np.random.default_rng(1).permutation(len(manifest))
     shuffled = manifest.iloc[order]
-    part = fold_parts(manifest, 2, True, "group", 0)
-    assert (fold_parts(shuffled, 2, True, "group", 0) == part[order]).all()
+    part = fold_splits(manifest, 2, True, "group", 0)
+    assert (fold_splits(shuffled, 2, True, "group", 0) == part[order]).all()
 
 
 def test_a_class_with_too_few_patients_for_a_validation_part_is_named():
@@ -62,7 +62,7 @@ def test_a_class_with_too_few_patients_for_a_validation_part_is_named():
     keep = (manifest["label"] != "covid") | manifest["patient_id"].isin(["covid0"])
     manifest = manifest[keep].assign(fold=lambda t: t["fold"].where(t["label"] != "covid", 1))
     with pytest.raises(ManifestError, match=r"'covid' has too few groups .* fewer folds"):
-        fold_parts(manifest, 2, False, "group", 0)
+        fold_splits(manifest, 2, False, "group", 0)
 
 
 def test_what_is_not_cross_validated_is_named_with_its_reason_and_cost():

@@ -113,7 +113,7 @@ def draw_frame(patient: Anatomy, view: View, size_px: int) -> Frame:
 
     ax = np.abs(x)
     sign = np.sign(x)
-    # A turned patient: front and back structures move apart, and one lung field narrows.
+    # A rotated patient: front and back structures move apart, and one lung field narrows.
     front, back = x - 0.05 * view.turn, x + 0.03 * view.turn
     bend = by_height(p.scoliosis * np.sin(2.2 * LUT_Y))
     back = back - bend
