@@ -17,6 +17,7 @@ from core.config import Config, config_to_json
 from core.datasets.registry import KNOWN, Dataset
 from core.datasets.splits import fingerprint
 from core.models.names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
+from core.models.pretrained import InitPlan
 from core.models.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
 from core.runs import writing
 from core.training.devices import list_gpus
@@ -37,11 +38,10 @@ def describe_split(manifest: pd.DataFrame, skipped: pd.DataFrame) -> str:
     )
 
 
-def announce_models(plans, recipes, manifest) -> None:
-    """What each model starts from and the time it is expected to take, before anything starts.
-
-    plans: model -> InitPlan; recipes: model -> Recipe.
-    """
+def announce_models(
+    plans: dict[str, InitPlan], recipes: dict[str, Recipe], manifest: pd.DataFrame
+) -> None:
+    """What each model starts from and the time it is expected to take, before anything starts."""
     n_train, total = int((manifest["split"] == "train").sum()), 0.0
     for name, plan in plans.items():
         minutes = expected_minutes(recipes[name], find_recipe(name, plan.kind), n_train)
