@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -19,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from core.bench.measurement import Measured, Measurements, last_line, run_python
-from core.console import say
 from core.imageio.pixel_cache import build_pixel_cache
+
+logger = logging.getLogger(__name__)
 
 SIZES = (1_710, 17_099)
 LIMIT_MB = 2_000  # as the demand says it: 2 GB
@@ -68,9 +70,9 @@ def _compare(job: Job, few: dict[str, float], many: dict[str, float]) -> Measure
 def measure(name: str, n: int, folder: Path) -> dict[str, float]:
     """{peak_mb, seconds, wall_s} of one of JOBS on n images, in a process of its own."""
     file = folder / f"pixels-{n}.u8"
-    say(f"  {n:,} images: writing their pixels ...")
+    logger.info(f"  {n:,} images: writing their pixels ...")
     grow_pixels(file, n, JOBS[name].size_px, folder)
-    say(f"  {n:,} images: {JOBS[name].what} ...")
+    logger.info(f"  {n:,} images: {JOBS[name].what} ...")
     try:
         done = run_python(
             *("-m", "core.bench.memory", str(file), str(n), name), TF_CPP_MIN_LOG_LEVEL="3"

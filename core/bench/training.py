@@ -10,6 +10,7 @@ more.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -22,10 +23,11 @@ import numpy as np
 
 from core.bench.measurement import BenchError, Measured, Measurements
 from core.bench.task import FROZEN, FROZEN_PX, SEED, TIMES, BenchTask, first_model, open_task
-from core.console import say
 from core.imageio.pixel_cache import build_pixel_cache
 from core.metrics.classification import compute_metrics
 from core.metrics.confidence import bootstrap_intervals
+
+logger = logging.getLogger(__name__)
 
 EPOCHS, VIEWS = 10, 2
 TURNS = 3  # of what takes seconds, since one alone can differ by a quarter; the usual way: 2
@@ -80,7 +82,7 @@ def _bench_frozen(task: BenchTask, name: str, folder: Path) -> Measurements:
         f"{name} frozen below its head ({_init(name)}), {EPOCHS} epochs, {VIEWS} views, "
         f"{FROZEN_PX} px, batch {recipe.batch_size}, {task.what}"
     )
-    say(f"  the usual way: {common} ...")
+    logger.info(f"  the usual way: {common} ...")
     usual = [train_usual(task, name, recipe, folder)]
     cold: dict[str, list[Way]] = {"f32": [], "bf16": []}
     warm: dict[str, list[Way]] = {"f32": [], "bf16": []}
@@ -111,7 +113,7 @@ def _bench_cnn(task: BenchTask, folder: Path) -> Measurements:
         f"cnn, every layer, {EPOCHS} epochs, {recipe.image_size_px} px, "
         f"batch {recipe.batch_size}, {task.what}"
     )
-    say(f"  the usual way: {common} ...")
+    logger.info(f"  the usual way: {common} ...")
     usual = train_usual(task, "cnn", recipe, folder)
     yield _score("training", f"macro-F1 the usual way, {common}", task, usual)
     for policy in ("float32", "mixed_bfloat16"):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from core.config import cache_root, data_root
-from core.console import say
 from core.datasets.registry import Dataset, dataset_folder
 from core.evaluation.external.describe import external_lines
 from core.evaluation.external.evaluate import ExternalSet, evaluate_external
@@ -14,6 +14,8 @@ from core.inference.ensemble import open_models
 from core.runs import additions
 from core.runs.missing_weights import check_no_loss, need_weights
 from core.runs.run import Run
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_into_run(
@@ -33,6 +35,6 @@ def evaluate_into_run(
     asked = ExternalSet(dataset, root, own_root, cache_root(), None if replace else name)
     result = evaluate_external(run, open_models(run), asked)
     for line in external_lines(run, result.document):
-        say(line)
+        logger.info(line)
     additions.write_external(run, name, result.document, result.manifest, result.predictions)
     return result.document
