@@ -6,10 +6,10 @@ import streamlit as st
 
 from core.runs.artifacts import ArtifactError
 from dashboard.charts.confusion import describe_confusion, plot_confusion, scale_top
-from dashboard.components import gallery, live_answers
+from dashboard.components import gallery
 from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence
-from dashboard.components.page import empty_state, page_frame
+from dashboard.components.page import empty_state, page_frame, theme
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.tables.predictions import (
@@ -77,7 +77,7 @@ for name, options in zip(CELL, (selection.models, names, names), strict=True):
 cell = tuple(st.session_state[name] for name in CELL)
 
 top = scale_top(list(counts.values()), normalise)
-theme = live_answers.theme()
+shade = theme()
 with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
     for model, matrix in counts.items():
         key = f"confusion_chart_{run.name}_{selection.part}_{model}"
@@ -90,7 +90,7 @@ with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
                 normalise=normalise,
                 top=top,
                 chosen=cell[1:] if cell[0] == model and None not in cell else None,
-                theme=theme,
+                theme=shade,
             ),
             key=key,
             on_select=lambda key=key: choose_cell(key),
@@ -99,7 +99,7 @@ with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
             alt=describe_confusion(matrix, names, selection.label(model), normalise),
         )
 end = f"{top:.0f} images" if normalise == "counts" else "100 %"
-more = "lighter" if theme == "dark" else "darker"
+more = "lighter" if shade == "dark" else "darker"
 st.caption(
     f"One colour scale for all matrices, 0 to {end}: {more} is more. Measured on "
     f"{selection.split_name} images. Click a cell, or choose it here, to see its images."

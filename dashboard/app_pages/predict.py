@@ -10,12 +10,13 @@ from core.imageio.zip_archive import MAX_ZIP_BYTES, is_zip
 from core.runs.artifacts import ArtifactError
 from core.runs.missing_weights import retrain_command
 from core.runs.run import Run
-from dashboard.components import answers as said
-from dashboard.components import batch, evidence, gallery, live_answers
+from dashboard.components import batch, evidence, gallery
 from dashboard.components.choice import choose
 from dashboard.components.guard import show_guard
+from dashboard.components.live_predictions import forget_all, predict_models
 from dashboard.components.markdown import escape, escape_sentence
 from dashboard.components.page import empty_state, page_frame, synthetic_badge
+from dashboard.components.predictions import show_agreement, show_bars, show_cards
 from dashboard.components.sidebar import Selection
 from dashboard.components.what_if import show_what_if
 from dashboard.data import runs as run_data
@@ -31,7 +32,7 @@ PHANTOM_PX = 384
 
 def put(upload: uploads.Upload | None, *, from_batch: bool = False) -> None:
     """Put another picture on the page; what was kept of the one before goes."""
-    live_answers.forget_all()
+    forget_all()
     uploads.put(upload)
     st.session_state[FROM_BATCH] = from_batch
     st.session_state[FORGET_TEST_IMAGE] = True
@@ -177,7 +178,7 @@ def show_image(selection: Selection, upload: uploads.Upload) -> None:
     """Everything that is said of one image."""
     with st.spinner("Asking the models …"):
         predictor = run_data.load_predictor(selection.run)
-        answer = live_answers.predict_models(selection, upload)
+        answer = predict_models(selection, upload)
     with st.container(horizontal=True, vertical_alignment="center"):
         evidence.show_file(upload)
         if upload.decoded.synthetic and not selection.run.synthetic:
@@ -190,20 +191,20 @@ def show_image(selection: Selection, upload: uploads.Upload) -> None:
             )
     if not show_guard(predictor, upload, answer):
         return
-    said.show_agreement(selection, upload, answer)
+    show_agreement(selection, upload, answer)
     evidence.warn_of_duplicate(selection.run, predictor, answer)
     left, right = st.columns([1, 1.35], gap="medium")
     with left:
         evidence.show_map(selection, upload, answer)
     with right:
-        said.show_cards(selection, answer)
+        show_cards(selection, answer)
     if not answer.predictions:
         return
     left, right = st.columns(2, gap="medium")
     with left:
         evidence.show_nearest(selection, predictor, answer)
     with right:
-        said.show_bars(selection, answer)
+        show_bars(selection, answer)
     what_if = st.expander(
         "What if the picture were another: brightness, rotation, a part hidden",
         icon=":material/tune:",

@@ -13,8 +13,9 @@ from core.runs.additions import guard_command
 from core.runs.artifacts import ArtifactError
 from core.runs.run import Run
 from core.serving.predict import ImagePrediction, Predictor
-from dashboard.components import gallery, live_answers
+from dashboard.components import gallery
 from dashboard.components.guard import REFUSED
+from dashboard.components.heat_map import draw_heat, occlude
 from dashboard.components.markdown import escape, escape_sentence, shorten, with_interval
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
@@ -58,7 +59,7 @@ def show_retention_notice() -> None:
 def show_map(selection: Selection, upload: Upload, answer: ImagePrediction) -> None:
     """The picture under a heat map, and what such maps were measured to be worth."""
     warning = REFUSED if answer.refused else ""
-    model = live_answers.draw_heat(selection, upload, answer, "predict", warning)
+    model = draw_heat(selection, upload, answer, "predict", warning)
     if model is not None:
         words, more = map_reliability(selection, model)
         st.caption(words)
@@ -227,7 +228,7 @@ def make_report(
     from core.serving.html_report import ReportImage, ReportOptions, build_report
 
     maps = {
-        own.model: live_answers.occlude(predictor, upload, own)
+        own.model: occlude(predictor, upload, own)
         for own in answer.predictions
         if own.class_maps is None and not own.members
     }

@@ -19,8 +19,10 @@ from core.formatting import percent
 from core.imageio.decode import ImageError, read_image
 from core.runs.run import Run
 from dashboard.charts.probabilities import plot_probabilities
-from dashboard.components import live_answers
+from dashboard.components.heat_map import show_heat
+from dashboard.components.live_predictions import own_problems, predict_models
 from dashboard.components.markdown import escape, escape_sentence
+from dashboard.components.page import theme
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.uploads import make_upload
@@ -233,9 +235,7 @@ def large_view(
             (selection.label(model), selection.frame.style(model).colour, values)
             for model, values in zip(rows["model"], probabilities, strict=True)
         ]
-        figure, alt = plot_probabilities(
-            bars, names, "as recorded in the run", live_answers.theme()
-        )
+        figure, alt = plot_probabilities(bars, names, "as recorded in the run", theme())
         st.plotly_chart(figure, key="large_bars", config={"displayModeBar": False}, alt=alt)
 
 
@@ -250,7 +250,7 @@ def _large_image(selection: Selection, pictures: run_data.ImageFiles, image_id: 
         st.caption(f":material/hide_image: {escape_sentence(str(error))}")
         return
     upload = make_upload(path.name, decoded, synthetic=selection.run.synthetic)
-    answer = live_answers.predict_models(selection, upload)
-    for sentence in live_answers.own_problems(selection, answer):
+    answer = predict_models(selection, upload)
+    for sentence in own_problems(selection, answer):
         st.caption(f":material/warning: {escape_sentence(sentence)}")
-    live_answers.show_heat(selection, upload, answer, "large")
+    show_heat(selection, upload, answer, "large")

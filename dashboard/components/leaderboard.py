@@ -21,10 +21,9 @@ from core.reporting.leaderboard.ranking import METRICS, Protocol
 from core.runs.artifacts import ArtifactError
 from core.runs.run import Run
 from dashboard.charts import leaderboard as leaderboard_charts
-from dashboard.components import live_answers
 from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence, init_name, with_interval
-from dashboard.components.page import offer_csv, show_chart, show_table
+from dashboard.components.page import offer_csv, show_chart, show_table, theme
 from dashboard.data import leaderboard as leaderboard_data
 from dashboard.tables import metrics as metric_tables
 
@@ -231,7 +230,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
             np.array([[_value(cell, metric) for cell in line] for line in cells], dtype=float),
             [[_cell_text(cell, metric) for cell in line] for line in cells],
             title=f"{METRICS[metric]} of {matrix.title}: rows trained on, columns tested on",
-            theme=live_answers.theme(),
+            theme=theme(),
         ),
         key="zoo_matrix",
     )

@@ -79,6 +79,11 @@ def empty_state(sentence: str, command: str = "") -> NoReturn:
     st.stop()
 
 
+def theme() -> str:
+    """ "light" or "dark", as the page is shown."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
 # ------------------------------------------------------------------------------ sections
 
 

@@ -19,9 +19,8 @@ from dashboard.charts.what_if import (
     plot_image,
     plot_movement,
 )
-from dashboard.components import live_answers
 from dashboard.components.markdown import escape, model_mark
-from dashboard.components.page import show_chart
+from dashboard.components.page import show_chart, theme
 from dashboard.components.sidebar import Selection
 from dashboard.data import tokens
 from dashboard.predict.model_choice import shown_pixels
@@ -71,7 +70,7 @@ def _panel(
     with right:
         _draw_sliders()
         _draw_box_inputs(changes)
-        chart = plot_movement(movements, answer.class_names, live_answers.theme())
+        chart = plot_movement(movements, answer.class_names, theme())
         show_chart(chart, key="whatif_movement")
 
 

@@ -18,9 +18,10 @@ from core.serving.predict import (
     conformal_text,
 )
 from dashboard.charts.probabilities import plot_probabilities
-from dashboard.components import live_answers
 from dashboard.components.guard import REFUSED
+from dashboard.components.live_predictions import own_problems
 from dashboard.components.markdown import escape, escape_sentence, model_mark
+from dashboard.components.page import theme
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.predict.model_choice import moved_class, shown_predictions
@@ -32,7 +33,7 @@ REFUSED_BADGE = ":red-badge[:material/block: refused picture]"
 
 def show_agreement(selection: Selection, upload: Upload, answer: ImagePrediction) -> None:
     """What the models say, in one line; then what the picture's source says."""
-    for sentence in live_answers.own_problems(selection, answer):
+    for sentence in own_problems(selection, answer):
         st.warning(escape_sentence(sentence), icon=":material/warning:")
     if selection.run.synthetic and not upload.decoded.synthetic:
         st.warning(
@@ -147,7 +148,7 @@ def show_bars(selection: Selection, answer: ImagePrediction) -> None:
         bars,
         answer.class_names,
         "this picture, which the guard refused" if answer.refused else "this picture",
-        live_answers.theme(),
+        theme(),
         called=[own.predicted for own in shown],
         what="Calibrated probabilities" if calibrated else "Probabilities",
     )

@@ -1,4 +1,4 @@
-"""Live answers: the models asked about one picture, and the picture under a heat map."""
+"""The image under a heat map: of which model and class, how it is made, what it means."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ from core.inference.class_activation import (
     overlay,
 )
 from core.inference.occlusion import occlusion_maps
-from core.runs.missing_weights import left_out
-from core.serving.predict import NO_WEIGHTS, ImagePrediction, ModelPrediction, Predictor
+from core.serving.predict import ImagePrediction, ModelPrediction, Predictor
 from dashboard.components.choice import choose
+from dashboard.components.live_predictions import MAPS, MAX_KEPT, SHOWN
 from dashboard.components.markdown import escape
 from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.data import tokens
-from dashboard.predict.model_choice import chosen_models, shown_pixels, shown_predictions
+from dashboard.predict.model_choice import shown_pixels, shown_predictions
 from dashboard.predict.uploads import Upload
 
 LARGE_PX = 520
-MAX_PREDICTIONS = 12
-_ANSWERS, _MAPS, _SHOWN = "live_answers", "live_maps", "live_shown"
 METHODS = {
     CLASS_ACTIVATION: "class activation map",
     OCCLUSION: "occlusion, what a grey patch took away, as this model has no class activation map",
@@ -46,43 +44,6 @@ class Heat:
 
     values: np.ndarray
     method: str
-
-
-def predict_models(selection: Selection, upload: Upload) -> ImagePrediction:
-    """What the chosen models, an ensemble's members and the guard say; the last few are kept."""
-    run = selection.run
-    predictor = run_data.load_predictor(run)
-    chosen = tuple(chosen_models(run, selection.models))
-    key = (upload.key, tokens.predictor_token(run), chosen)
-    kept: dict = st.session_state.setdefault(_ANSWERS, {})
-    if key not in kept:
-        answer = predictor.predict(upload.decoded, chosen=chosen)
-        while len(kept) >= MAX_PREDICTIONS:
-            kept.pop(next(iter(kept)))
-        kept[key] = answer
-    return kept[key]
-
-
-def own_problems(selection: Selection, answer: ImagePrediction) -> list[str]:
-    """Why some of the chosen models cannot answer; of others nothing is said."""
-    run = selection.run
-    asked = set(chosen_models(run, selection.models))
-    asked |= {member for model in asked for member in run.members(model)}
-    titles = {run.title(model) for model in asked}
-    if not answer.predictions or asked & set(left_out(run)):
-        titles.add(NO_WEIGHTS)
-    return [words for title, words in answer.problems.items() if title in titles]
-
-
-def forget_all() -> None:
-    """Drop what is kept of pictures: answers, maps and small copies."""
-    for name in [name for name in st.session_state if str(name).startswith(_SHOWN)]:
-        del st.session_state[name]
-    for name in (_ANSWERS, _MAPS):
-        st.session_state.pop(name, None)
-
-
-# ------------------------------------------------------------------------------ heat map
 
 
 def draw_heat(
@@ -156,12 +117,12 @@ def model_maps(
     """A single model's maps (h, w, C) and how they are made; occlusion's are kept once made."""
     if own.class_maps is not None:
         return own.class_maps, CLASS_ACTIVATION
-    kept: dict = st.session_state.setdefault(_MAPS, {})
+    kept: dict = st.session_state.setdefault(MAPS, {})
     key = (upload.key, tokens.predictor_token(selection.run), own.model)
     if key not in kept:
         with st.spinner("Hiding the picture place by place …"):
             maps = occlude(run_data.load_predictor(selection.run), upload, own)
-        while len(kept) >= MAX_PREDICTIONS:
+        while len(kept) >= MAX_KEPT:
             kept.pop(next(iter(kept)))
         kept[key] = maps
     return kept[key], OCCLUSION
@@ -191,14 +152,9 @@ def _choose_heat(
     return own, label
 
 
-def theme() -> str:
-    """ "light" or "dark", as the page is shown."""
-    return "dark" if st.context.theme.type == "dark" else "light"
-
-
 def _shown(upload: Upload, key: str) -> np.ndarray:
     """The picture small enough to show; made once, not each time that a slider moves."""
-    name = f"{_SHOWN}_{key}"
+    name = f"{SHOWN}_{key}"
     kept = st.session_state.get(name)
     if kept is None or kept[0] != upload.sha256:
         kept = (upload.sha256, shown_pixels(upload.decoded.pixels))
