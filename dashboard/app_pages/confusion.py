@@ -62,12 +62,12 @@ def worst_line(counts: dict, selection: Selection) -> str:
 selection = page_frame("Confusion", ":material/grid_on:")
 run, names = selection.run, selection.run.class_names
 try:
-    tables = {m: run_data.load_prediction_table(run, m, selection.part) for m in selection.models}
-    answers = join_predictions(tables, names)
-    pictures = gallery.find_image_files(run)
+    tables = {m: run_data.load_prediction_table(run, m, selection.split) for m in selection.models}
+    predictions = join_predictions(tables, names)
+    image_files = gallery.find_image_files(run)
 except ArtifactError as error:
     empty_state(escape_sentence(str(error)))
-counts = {model: count_cells(answers, model, names) for model in selection.models}
+counts = {model: count_cells(predictions, model, names) for model in selection.models}
 
 st.markdown(worst_line(counts, selection))
 normalise = choose("Shown as", NORMALISE, "confusion_normalise", NORMALISE, "true")
@@ -80,7 +80,7 @@ top = scale_top(list(counts.values()), normalise)
 shade = theme()
 with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
     for model, matrix in counts.items():
-        key = f"confusion_chart_{run.name}_{selection.part}_{model}"
+        key = f"confusion_chart_{run.name}_{selection.split}_{model}"
         st.plotly_chart(
             plot_confusion(
                 matrix,
@@ -124,7 +124,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 
 if None in cell:
     st.stop()
-rows = cell_images(answers, *cell)
+rows = cell_images(predictions, *cell)
 model, true, predicted = cell
 said = f"{true} predicted as {predicted}"
 plural = "image" if len(rows) == 1 else "images"
@@ -142,8 +142,8 @@ if rows.empty:
     st.stop()
 gallery.show(
     selection,
-    answers,
+    predictions,
     list(rows["image_id"]),
-    pictures,
+    image_files,
     key=f"confusion_{'_'.join(cell)}",
 )

@@ -99,10 +99,10 @@ SECTIONS = {
 selection = page_frame("Curves", ":material/stacked_line_chart:")
 try:
     curves = {
-        model: curve_data.load_curves(selection.run, model, selection.part)
+        model: curve_data.load_curves(selection.run, model, selection.split)
         for model in selection.models
     }
-    comparisons = curve_data.load_area_comparisons(selection.run, selection.part)
+    comparisons = curve_data.load_area_comparisons(selection.run, selection.split)
     roc = {m: kinds["roc"][MACRO] for m, kinds in curves.items() if MACRO in kinds["roc"]}
     sentence = curve_tables.area_sentence(
         roc, comparisons[MACRO] if comparisons else None, selection.safe_titles, of="the classes"

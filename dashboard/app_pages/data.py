@@ -36,9 +36,9 @@ def show_samples(selection: Selection, manifest: pd.DataFrame) -> None:
         st.button("Draw others", icon=":material/casino:", on_click=draw_again)
         if selection.run.synthetic:
             synthetic_badge()
-    pictures = gallery.find_image_files(selection.run)
-    gallery.ask_for_folder(selection.run, pictures)
-    if not pictures.found:
+    image_files = gallery.find_image_files(selection.run)
+    gallery.ask_for_folder(selection.run, image_files)
+    if not image_files.found:
         return
     for place, name in enumerate(selection.run.class_names):
         rows = manifest[manifest["label"] == name]
@@ -47,13 +47,13 @@ def show_samples(selection: Selection, manifest: pd.DataFrame) -> None:
         with st.grid(PER_CLASS, min_column_width=150, gap="small"):
             for row in rows.itertuples():
                 with st.container():
-                    show_image(pictures, row, synthetic=selection.run.synthetic)
+                    show_image(image_files, row, synthetic=selection.run.synthetic)
 
 
-def show_image(pictures: run_data.ImageFiles, row, *, synthetic: bool) -> None:
+def show_image(image_files: run_data.ImageFiles, row, *, synthetic: bool) -> None:
     """One image with its split and name, or why it cannot be shown."""
     caption = f"{SPLIT_NAMES.get(row.split, row.split)}, {row.image_id.rsplit('/', 1)[-1]}"
-    path = pictures.find(row.image_id)
+    path = image_files.find(row.image_id)
     if path is None:
         st.caption(f":material/hide_image: not on this machine  \n{escape(caption)}")
         return

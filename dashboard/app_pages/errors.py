@@ -22,11 +22,11 @@ ANY = "any"
 KEPT: dict[str, Any] = {"persist_state": "session"}  # filters outlive a visit to another page
 
 
-def error_line(selection: Selection, answers: pd.DataFrame, model: str) -> str:
+def error_line(selection: Selection, predictions: pd.DataFrame, model: str) -> str:
     """Markdown: "ResNet50: 31 of 225 wrong, 13.8 % (9.5 to 18.5)"."""
-    own = answers[answers["model"] == model]
+    own = predictions[predictions["model"] == model]
     n, wrong = len(own), int((~own["right"].astype(bool)).sum())
-    metrics = run_data.load_metrics(selection.run, model, selection.part)
+    metrics = run_data.load_metrics(selection.run, model, selection.split)
     accuracy = metrics.get("intervals", {}).get("accuracy")
     interval = None
     if accuracy and accuracy.get("low") is not None:
@@ -76,12 +76,12 @@ def reset_filters() -> None:
 
 
 selection = page_frame("Errors", ":material/image_search:")
-run, part = selection.run, selection.part
+run, part = selection.run, selection.split
 try:
     tables = {m: run_data.load_prediction_table(run, m, part) for m in selection.models}
-    answers = join_predictions(tables, run.class_names)
-    lines = [error_line(selection, answers, model) for model in selection.models]
-    pictures = gallery.find_image_files(run)
+    predictions = join_predictions(tables, run.class_names)
+    lines = [error_line(selection, predictions, model) for model in selection.models]
+    image_files = gallery.find_image_files(run)
     manifest = run_data.load_manifest(run)
 except ArtifactError as error:
     empty_state(escape_sentence(str(error)))
@@ -92,9 +92,9 @@ st.caption(
     "wrong where the class with the largest probability is not the true one."
 )
 chosen = filters(selection)
-wrong = wrong_images(answers, **chosen)
+wrong = wrong_images(predictions, **chosen)
 if wrong.empty:
-    everything = answers[answers["model"].isin(chosen["models"])]
+    everything = predictions[predictions["model"].isin(chosen["models"])]
     if everything["right"].all():
         st.info("These models get every image right.", icon=":material/check:")
     else:
@@ -105,7 +105,7 @@ if wrong.empty:
 with st.container(horizontal=True, vertical_alignment="center"):
     noun = "image" if len(wrong) == 1 else "images"
     st.markdown(f"**{len(wrong)} {noun}**, the surest mistake first", width="content")
-    export = export_table(wrong, answers, manifest, run.class_names)
+    export = export_table(wrong, predictions, manifest, run.class_names)
     offer_csv(
         "CSV",
         export,
@@ -114,4 +114,6 @@ with st.container(horizontal=True, vertical_alignment="center"):
         key="errors_csv",
     )
 told = "_".join(str(value) for value in chosen.values())
-gallery.show(selection, answers, list(wrong["image_id"]), pictures, key=f"errors_{part}_{told}")
+gallery.show(
+    selection, predictions, list(wrong["image_id"]), image_files, key=f"errors_{part}_{told}"
+)

@@ -152,22 +152,22 @@ def show_all_metrics(
     st.dataframe(costs, hide_index=True, column_config=config, alt="Calibration and cost by model")
     offer_csv(
         "All figures as CSV",
-        metric_tables.csv_table(rows, metrics, selection.part),
-        f"{selection.run.name}-{selection.part}-metrics.csv",
+        metric_tables.csv_table(rows, metrics, selection.split),
+        f"{selection.run.name}-{selection.split}-metrics.csv",
     )
 
 
 def show_baselines(
-    floors: Mapping[str, Mapping[str, Any]],
+    baselines: Mapping[str, Mapping[str, Any]],
     metrics: Metrics,
     labels: dict[str, str],
 ) -> None:
     """The floors that are hardest to beat, and the models that do not beat every floor."""
-    highest = verdict.highest_baselines(floors)
+    highest = verdict.highest_baselines(baselines)
     if not highest:
         return
     text = f"**Floors.** Shortcuts without any network reach, on the same test images, {highest}. "
-    lost = {m: verdict.unbeaten_baselines(figures, floors) for m, figures in metrics.items()}
+    lost = {m: verdict.unbeaten_baselines(figures, baselines) for m, figures in metrics.items()}
     below = [
         f"**{escape(labels[model])}** ({escape('; '.join(names))})"
         for model, names in lost.items()
@@ -220,7 +220,7 @@ def show_model_cards(selection: Selection) -> None:
 
 
 selection = page_frame("Overview", ":material/leaderboard:")
-run, models, part = selection.run, selection.models, selection.part
+run, models, part = selection.run, selection.models, selection.split
 try:
     metrics = {model: run_data.load_metrics(run, model, part) for model in models}
     comparisons = run_data.load_comparisons(run, part)

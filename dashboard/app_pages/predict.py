@@ -55,10 +55,12 @@ def draw_phantom(label: str, seed: int) -> None:
     st.session_state["predict_seed"] = seed + 1
 
 
-def take_test_image(pictures: run_data.ImageFiles, labels: dict[str, str], synthetic: bool) -> None:
+def take_test_image(
+    image_files: run_data.ImageFiles, labels: dict[str, str], synthetic: bool
+) -> None:
     """Put the chosen test image on the page."""
     image_id = st.session_state.get(TEST_IMAGE)
-    path = pictures.find(image_id) if image_id else None
+    path = image_files.find(image_id) if image_id else None
     if image_id is None or path is None:
         return
     try:
@@ -119,10 +121,10 @@ def choose_test_image(selection: Selection) -> None:
     run = selection.run
     manifest = run_data.load_manifest(run)
     test = manifest[manifest["split"] == "test"]
-    pictures = gallery.find_image_files(run)
+    image_files = gallery.find_image_files(run)
     labels = dict(zip(test["image_id"], test["label"], strict=True))
-    there = [image_id for image_id in labels if pictures.find(image_id) is not None]
-    gallery.ask_for_folder(run, pictures)
+    there = [image_id for image_id in labels if image_files.find(image_id) is not None]
+    gallery.ask_for_folder(run, image_files)
     if st.session_state.pop(FORGET_TEST_IMAGE, False):
         # With another picture here, choosing the same test image again must be a change.
         st.session_state[TEST_IMAGE] = None
@@ -135,7 +137,7 @@ def choose_test_image(selection: Selection) -> None:
             placeholder="Choose or type",
             format_func=lambda image_id: f"{image_id} (true: {labels[image_id]})",
             on_change=take_test_image,
-            args=(pictures, labels, run.synthetic),
+            args=(image_files, labels, run.synthetic),
         )
 
 

@@ -110,9 +110,9 @@ def plot_reliability(
         barmode="group", bargap=0.08, bargroupgap=0, legend={"itemsizing": "constant"}
     )
     title = f"{label}: how sure, and how often right, {n_text}"
-    words = ["as served " + _reliability_words(before)]
+    words = ["as served " + _reliability_text(before)]
     if after is not None:
-        words.append("calibrated " + _reliability_words(after))
+        words.append("calibrated " + _reliability_text(after))
     return Chart(figure, f"{title}. Said, right and images in a bin: {'; '.join(words)}.", title)
 
 
@@ -121,7 +121,7 @@ def _mark_sizes(counts: pd.Series) -> list[float]:
     return list(6 + 12 * (counts / counts.max()) ** 0.5)
 
 
-def _reliability_words(table: pd.DataFrame) -> str:
+def _reliability_text(table: pd.DataFrame) -> str:
     part = table[table["n"] > 0]
     return ", ".join(
         f"{100 * row.confidence:.0f} % right {100 * row.accuracy:.0f} % "

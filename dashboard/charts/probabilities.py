@@ -1,4 +1,4 @@
-"""Probabilities of one picture as bars, one block a model. Numbers in, plotly out."""
+"""Probabilities of one image as bars, one block a model. Numbers in, plotly out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ def plot_probabilities(
     subject: str,
     theme: str = "light",
     *,
-    called: Sequence[str] | None = None,
+    predicted: Sequence[str] | None = None,
     what: str = "Probabilities",
 ) -> tuple[go.Figure, str]:
     """rows: (title, colour, probabilities (C,)) a model. Returns the figure and its alt text.
 
-    called: the class that each model calls, where that need not be the largest share (calibrated
-    ones can put another first). Each model's block has one bar a class in the model's colour; the
-    classes that it does not call are paler, so the answer is seen without reading. what, subject:
-    words of the title, such as "Calibrated probabilities" and "this picture".
+    predicted: the class that each model predicts, where that need not be the largest share
+    (calibrated ones can put another first). Each model's block has one bar a class in the model's
+    colour; the classes that it does not predict are paler, so the prediction is seen without
+    reading. what, subject: words of the title, such as "Calibrated probabilities" and "this
+    picture".
     """
     names = [str(name) for name in class_names]
     block = len(names) + HEAD_ROWS
@@ -36,8 +37,8 @@ def plot_probabilities(
     heads, words = [], []
     for place, (title, colour, probabilities) in enumerate(rows):
         best = max(range(len(names)), key=lambda k: (probabilities[k], -k))
-        if called is not None:
-            best = names.index(called[place])
+        if predicted is not None:
+            best = names.index(predicted[place])
         bars.append(
             {
                 "type": "bar",

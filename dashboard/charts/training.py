@@ -81,13 +81,13 @@ def plot_learning_curve(
         figure.update_yaxes(type="log", dtick="D2", tickformat=".0e")
     finish_figure(figure, 340)
     figure.update_layout(legend={"y": 1.08})
-    return Chart(figure, f"{title}: {_curve_words(history, what, scale)}", title)
+    return Chart(figure, f"{title}: {_curve_text(history, what, scale)}", title)
 
 
 _TRAIN_VAL = [("", "training, while it learns", "dot"), ("val_", "validation", "solid")]
 
 
-def _curve_words(history: pd.DataFrame, what: str, scale: float) -> str:
+def _curve_text(history: pd.DataFrame, what: str, scale: float) -> str:
     spans = "; ".join(f"{phase}: epochs {a} to {b}" for phase, a, b in phase_spans(history))
     if what == "lr":
         return f"from {history['lr'].iloc[0]:.3g} to {history['lr'].iloc[-1]:.3g}. {spans}."
@@ -191,11 +191,11 @@ def plot_image_sizes(manifest: pd.DataFrame, class_names: Sequence[str]) -> Char
     figure.update_xaxes(AXIS, title="width, px")
     figure.update_yaxes(AXIS, title="height, px")
     finish_figure(figure, 440)
-    words = "; ".join(_size_words(sizes[sizes["label"] == name], name) for name in class_names)
+    words = "; ".join(_size_text(sizes[sizes["label"] == name], name) for name in class_names)
     return Chart(figure, f"{title}. {words}.", title)
 
 
-def _size_words(sizes: pd.DataFrame, name: str) -> str:
+def _size_text(sizes: pd.DataFrame, name: str) -> str:
     if not len(sizes):
         return f"{name}: none"
     square = 100 * (sizes["width"] == sizes["height"]).mean()

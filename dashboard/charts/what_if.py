@@ -1,4 +1,4 @@
-"""How answers move when a picture is changed, and the picture to drag a box on.
+"""How predictions move when an image is changed, and the image to drag a box on.
 
 Numbers in, Plotly out; never imports streamlit.
 """
@@ -35,15 +35,15 @@ IMAGE_HEIGHT_PX = 400
 
 @dataclass(frozen=True)
 class Movement:
-    """One model's shares (C,) before and after a change, and the class that it said each time."""
+    """One model's shares (C,) before and after a change, and the class predicted each time."""
 
     model: str
     title: str
     style: ModelStyle
     before: np.ndarray
     after: np.ndarray
-    said: str
-    says: str
+    predicted_before: str
+    predicted_after: str
 
     @property
     def largest(self) -> float:
@@ -51,14 +51,14 @@ class Movement:
         return float(np.abs(np.asarray(self.after) - np.asarray(self.before)).max())
 
 
-def movement_words(movement: Movement, class_names: Sequence[str]) -> str:
+def movement_text(movement: Movement, class_names: Sequence[str]) -> str:
     """One model in words, such as "CNN: covid 81 % to 34 %, now normal (60 %)"."""
-    place = list(class_names).index(movement.said)
+    place = list(class_names).index(movement.predicted_before)
     before, after = float(movement.before[place]), float(movement.after[place])
-    words = f"{movement.title}: {movement.said} {percent(before, 0)}"
-    if movement.says != movement.said:
-        now = float(movement.after[list(class_names).index(movement.says)])
-        return f"{words} to {percent(after, 0)}, now {movement.says} ({percent(now, 0)})"
+    words = f"{movement.title}: {movement.predicted_before} {percent(before, 0)}"
+    if movement.predicted_after != movement.predicted_before:
+        now = float(movement.after[list(class_names).index(movement.predicted_after)])
+        return f"{words} to {percent(after, 0)}, now {movement.predicted_after} ({percent(now, 0)})"
     if movement.largest == 0:
         return words
     return f"{words}, unmoved" if movement.largest < HARDLY else f"{words} to {percent(after, 0)}"
@@ -68,7 +68,7 @@ def headline(movements: Sequence[Movement], class_names: Sequence[str]) -> str:
     """What the change did, in one sentence."""
     if not movements:
         return "No model could answer."
-    flipped = [one.title for one in movements if one.says != one.said]
+    flipped = [one.title for one in movements if one.predicted_after != one.predicted_before]
     n = len(movements)
     if flipped:
         which = "The answer changes" if n == 1 else f"{len(flipped)} of {n} answers change"
@@ -193,7 +193,7 @@ def plot_image(pixels: np.ndarray, alt: str, box: Box | None = None) -> Chart:
 
 
 def dragged_box(selected: Mapping[str, Any] | None) -> Box | None:
-    """The box of a chart's selection, cut to the picture and rounded to whole percents; None
+    """The box of a chart's selection, cut to the image and rounded to whole percents; None
     where there is none or it has no area."""
     boxes = (selected or {}).get("selection", {}).get("box") or []
     if not boxes:

@@ -101,7 +101,7 @@ def _show_running(selection: Selection, held: Batch) -> None:
         st.rerun()  # the whole page: the table takes the place of this
     rows = held.rows
     share = min(1.0, progress.done / max(1, progress.n))
-    st.progress(share, text=progress_words(progress))
+    st.progress(share, text=progress_text(progress))
     st.button("Cancel", icon=":material/stop_circle:", on_click=cancel_batch, key="batch_cancel")
     if rows:
         newest = rows[-NEWEST:][::-1]
@@ -109,7 +109,7 @@ def _show_running(selection: Selection, held: Batch) -> None:
         _draw_table(selection, newest, show_refused=False)
 
 
-def progress_words(progress: BatchProgress) -> str:
+def progress_text(progress: BatchProgress) -> str:
     """What is being done, how far it is and how long it will take."""
     words = f"{progress.doing}: {progress.done} of {progress.n} files done"
     if progress.left_s is None:

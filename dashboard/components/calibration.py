@@ -82,7 +82,7 @@ def show_calibration(selection: Selection) -> None:
             diagrams.append(figures[key].assign(model=model, probabilities=name))
     show_table(rows)
     if done:
-        name_each(selection, {m: fitted_words(entry) for m, entry in entries.items() if entry})
+        name_each(selection, {m: fitted_text(entry) for m, entry in entries.items() if entry})
     offer_tables(selection, {"Reliability diagrams": pd.concat(diagrams, ignore_index=True)})
     explain(
         f"The probability of the class that is called, in {ECE_BINS} equal bins closed on the "
@@ -98,7 +98,7 @@ def show_calibration(selection: Selection) -> None:
     )
 
 
-def fitted_words(entry: Mapping[str, Any]) -> str:
+def fitted_text(entry: Mapping[str, Any]) -> str:
     """How a model's temperature was fitted, in words."""
     text = f"temperature {entry['temperature']:.2f}"
     if entry.get("low") is not None and entry.get("high") is not None:

@@ -88,10 +88,10 @@ def map_reliability(selection: Selection, model: str) -> tuple[str, str]:
         why = document["reason"] or "this model was not asked."
         return f"What this map is worth was not measured: {escape(why)}", ""
     more = f"{found['sentence']} {document.get('learned_from', '')}"
-    return _pointing_words(found), escape(more)
+    return _pointing_text(found), escape(more)
 
 
-def _pointing_words(found: Mapping[str, Any]) -> str:
+def _pointing_text(found: Mapping[str, Any]) -> str:
     """How often the hottest place lay on a drawn lesion, beside places that need no model."""
     figures = found["pointing"]["true"]["all"]
     chance = {name: own["hit"]["value"] for name, own in figures["against"].items()}
@@ -141,21 +141,21 @@ def show_nearest(selection: Selection, predictor: Predictor, answer: ImagePredic
     if answer.refused:
         st.markdown(f":red[{REFUSED} Likeness to it means nothing.]")
     st.markdown(
-        f"{alike_words([one.label for one in answer.neighbours])} Alike does not mean the same "
+        f"{alike_text([one.label for one in answer.neighbours])} Alike does not mean the same "
         "disease."
     )
     try:
-        pictures = gallery.find_image_files(run)
+        image_files = gallery.find_image_files(run)
     except ArtifactError as error:
         st.caption(escape_sentence(str(error)))
-        pictures = None
+        image_files = None
     missing = False
     with st.grid(min_column_width=NEIGHBOUR_WIDTH_PX, border=True, gap="small"):
         for one in answer.neighbours:
             with st.container(gap="xsmall"):
                 thumbnail = None
-                if pictures is not None:
-                    thumbnail, _ = gallery.square_thumbnail(run, pictures, one.image_id)
+                if image_files is not None:
+                    thumbnail, _ = gallery.square_thumbnail(run, image_files, one.image_id)
                 kind = "Drawn phantom, SYNTHETIC" if run.synthetic else "Training image"
                 if thumbnail is None:
                     missing = True
@@ -176,7 +176,7 @@ def show_nearest(selection: Selection, predictor: Predictor, answer: ImagePredic
     )
 
 
-def alike_words(labels: list[str]) -> str:
+def alike_text(labels: list[str]) -> str:
     """Markdown: how many of the nearest cases have which label, in their order."""
     names = list(dict.fromkeys(labels))
     if len(names) == 1:

@@ -35,18 +35,18 @@ _AT, _FOLDER, _CHOSEN_FOLDER = "gallery_at", "gallery_folder", "gallery_chosen_f
 
 def show(
     selection: Selection,
-    answers: pd.DataFrame,
+    predictions: pd.DataFrame,
     image_ids: Sequence[str],
-    pictures: run_data.ImageFiles,
+    image_files: run_data.ImageFiles,
     key: str,
 ) -> None:
     """Draw the images as cards, PAGE_SIZE a page, in the order given.
 
-    answers: as dashboard.tables.predictions.join_predictions makes them, of the models to show. key
+    predictions: dashboard.tables.predictions.join_predictions', of the models to show. key
     names the choice that led here: it keeps a page number of its own, so a new choice begins at
     page 1.
     """
-    ask_for_folder(selection.run, pictures)
+    ask_for_folder(selection.run, image_files)
     n_pages = -(-len(image_ids) // PAGE_SIZE)
     page = 1
     if n_pages > 1:
@@ -54,15 +54,15 @@ def show(
         first = (page - 1) * PAGE_SIZE
         last = min(first + PAGE_SIZE, len(image_ids))
         st.caption(f"Images {first + 1} to {last} of {len(image_ids)}")
-    by_image = dict(tuple(answers[answers["image_id"].isin(image_ids)].groupby("image_id")))
+    by_image = dict(tuple(predictions[predictions["image_id"].isin(image_ids)].groupby("image_id")))
     start = (page - 1) * PAGE_SIZE
     opened = False
     with st.grid(min_column_width=CARD_WIDTH_PX, border=True):
         for place, image_id in enumerate(image_ids[start : start + PAGE_SIZE], start=start):
             with st.container():
-                opened |= _card(selection, by_image[image_id], pictures, image_id, place, key)
+                opened |= _card(selection, by_image[image_id], image_files, image_id, place, key)
     if opened:
-        large_view(selection, by_image, list(image_ids), pictures)
+        large_view(selection, by_image, list(image_ids), image_files)
 
 
 def find_image_files(run: Run) -> run_data.ImageFiles:
@@ -70,24 +70,28 @@ def find_image_files(run: Run) -> run_data.ImageFiles:
     return run_data.find_image_files(run, _folder())
 
 
-def ask_for_folder(run: Run, pictures: run_data.ImageFiles) -> None:
+def ask_for_folder(run: Run, image_files: run_data.ImageFiles) -> None:
     """Say which pictures are missing and take a folder that holds them; it counts on all pages."""
-    folder, n_found = _folder(), len(pictures.found)
+    folder, n_found = _folder(), len(image_files.found)
     if folder:
         with st.container(horizontal=True, vertical_alignment="center"):
             root = run_data.typed_folder(folder).resolve()
-            if pictures.root and pictures.root.is_relative_to(root):
-                found = f"{n_found} of {pictures.n_images} pictures are in {pictures.root}."
+            if image_files.root and image_files.root.is_relative_to(root):
+                found = f"{n_found} of {image_files.n_images} pictures are in {image_files.root}."
                 st.caption(f":material/folder_open: {escape(found)}", width="content")
             else:
                 none = f"No pictures of this run are in {folder}: point to the folder that has them"
-                none += f"; those in {pictures.root.name}/ are shown." if pictures.root else "."
+                none += (
+                    f"; those in {image_files.root.name}/ are shown." if image_files.root else "."
+                )
                 st.warning(escape(none), icon=":material/folder_off:")
             st.button("Forget this folder", type="tertiary", on_click=_use_folder, args=("",))
-    if n_found == pictures.n_images:
+    if n_found == image_files.n_images:
         return
     if n_found:
-        missing = f"{pictures.n_images - n_found} of {pictures.n_images} pictures are missing."
+        missing = (
+            f"{image_files.n_images - n_found} of {image_files.n_images} pictures are missing."
+        )
         st.info(missing, icon=":material/hide_image:")
     elif not folder:
         st.info(
@@ -126,14 +130,14 @@ def _choose_page(n_pages: int, key: str) -> int:
 def _card(
     selection: Selection,
     rows: pd.DataFrame,
-    pictures: run_data.ImageFiles,
+    image_files: run_data.ImageFiles,
     image_id: str,
     place: int,
     key: str,
 ) -> bool:
     """One card; True when its large view is asked for."""
     label = str(rows["label"].iloc[0])
-    thumbnail, problem = square_thumbnail(selection.run, pictures, image_id)
+    thumbnail, problem = square_thumbnail(selection.run, image_files, image_id)
     if thumbnail is None:
         with st.container(height=THUMBNAIL_PX - 60, border=True, vertical_alignment="center"):
             st.caption(f":material/hide_image: {problem}")
@@ -164,10 +168,10 @@ def _said(selection: Selection, row) -> str:
 
 
 def square_thumbnail(
-    run: Run, pictures: run_data.ImageFiles, image_id: str
+    run: Run, image_files: run_data.ImageFiles, image_id: str
 ) -> tuple[np.ndarray | None, str]:
     """A square picture, letterboxed for an even grid, or None and why."""
-    path = pictures.find(image_id)
+    path = image_files.find(image_id)
     if path is None:
         return None, how_to_fetch(run)
     try:
@@ -203,7 +207,7 @@ def large_view(
     selection: Selection,
     by_image: dict[str, pd.DataFrame],
     image_ids: list[str],
-    pictures: run_data.ImageFiles,
+    image_files: run_data.ImageFiles,
 ) -> None:
     """One image with every model's probabilities and heat map; steps through image_ids."""
     place = min(st.session_state.get(_AT, 0), len(image_ids) - 1)
@@ -226,7 +230,7 @@ def large_view(
     st.markdown(f"True: **{escape(rows['label'].iloc[0])}**  \n:gray[{escape(image_id + whose)}]")
     left, right = st.columns(2, gap="medium")
     with left:
-        _large_image(selection, pictures, image_id)
+        _large_image(selection, image_files, image_id)
     with right:
         st.markdown("  \n".join(_said(selection, row) for row in rows.itertuples()))
         names = selection.run.class_names
@@ -239,8 +243,8 @@ def large_view(
         st.plotly_chart(figure, key="large_bars", config={"displayModeBar": False}, alt=alt)
 
 
-def _large_image(selection: Selection, pictures: run_data.ImageFiles, image_id: str) -> None:
-    path = pictures.find(image_id)
+def _large_image(selection: Selection, image_files: run_data.ImageFiles, image_id: str) -> None:
+    path = image_files.find(image_id)
     if path is None:
         st.caption(f":material/hide_image: {how_to_fetch(selection.run)}")
         return

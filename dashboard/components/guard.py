@@ -34,14 +34,14 @@ def show_guard(predictor: Predictor, upload: Upload, answer: ImagePrediction) ->
             st.info(escape(judgement.sentence), icon=icon)
             _offer_reliability(predictor.run)
         return True
-    st.error(refusal_words(predictor, answer), icon=":material/block:")
+    st.error(refusal_text(predictor, answer), icon=":material/block:")
     with st.container(horizontal=True, vertical_alignment="center"):
         shown = _choose_to_show(upload)
         _offer_reliability(predictor.run)
     return shown
 
 
-def refusal_words(predictor: Predictor, answer: ImagePrediction) -> str:
+def refusal_text(predictor: Predictor, answer: ImagePrediction) -> str:
     """Markdown: that the picture is refused, large, and why."""
     judgement, guard = answer.judgement, predictor.guard
     if judgement is None or guard is None:

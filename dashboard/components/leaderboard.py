@@ -175,7 +175,7 @@ def show_claims(results: Sequence[claims.ClaimResult]) -> None:
                     f":{colour}-badge[{icon} {result.verdict}] **{escape(result.subject)}**: "
                     f"{escape(result.measured)}.{note}"
                 )
-            untrained = [subject_words(result) for result in own if result.value is None]
+            untrained = [subject_text(result) for result in own if result.value is None]
             if untrained:
                 st.markdown(
                     f":gray[Not trained under this protocol: {escape('; '.join(untrained))}.]"
@@ -184,7 +184,7 @@ def show_claims(results: Sequence[claims.ClaimResult]) -> None:
     st.markdown(claims.UNKNOWN)
 
 
-def subject_words(result: claims.ClaimResult) -> str:
+def subject_text(result: claims.ClaimResult) -> str:
     """The titles of models that no run here has."""
     return " less ".join(model_title(name) for name in result.subject.split(" less "))
 
@@ -216,7 +216,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
     matrix = matrices[model]
     rows, columns = list(matrix.names), list(matrix.columns)
     cells = [[matrix.cells[row, column] for column in columns] for row in rows]
-    st.markdown(f"**{escape(crossing_words(matrix, metric))}**")
+    st.markdown(f"**{escape(crossing_text(matrix, metric))}**")
     st.caption(
         f"{METRICS[metric]} on the column's images of the model that was trained on the row's, in "
         "percent, with 95% intervals over patients. Own test part: the run's. Elsewhere: all "
@@ -240,7 +240,7 @@ def show_crossing(runs: Sequence[Run], ranking: pd.DataFrame, metric: str) -> No
         st.caption(escape_sentence(note))
 
 
-def crossing_words(matrix: Matrix, metric: str) -> str:
+def crossing_text(matrix: Matrix, metric: str) -> str:
     """The widest fall away from home, or that nothing was measured elsewhere."""
     falls = []
     for (row, column), cell in matrix.cells.items():

@@ -47,7 +47,7 @@ def show_links(selection: Selection) -> None:
         except (ArtifactError, MetricsError) as error:
             st.error(escape_sentence(str(error)), icon=":material/error:")
         try:
-            words = protocol_words(selection)
+            words = cross_validation_text(selection)
         except (ArtifactError, MetricsError) as error:
             words = escape_sentence(str(error))
         link("protocol", "Protocol", ":material/rule:")
@@ -59,7 +59,7 @@ def link(page: str, words: str, icon: str) -> None:
     st.page_link(Path("app_pages", f"{page}.py"), label=words, icon=icon)
 
 
-def protocol_words(selection: Selection) -> str:
+def cross_validation_text(selection: Selection) -> str:
     """The best pooled accuracy of the chosen models, in a few words of Markdown."""
     run = selection.run
     found = {m: f for m, f in cross_validation.load_pooled(run).items() if m in selection.models}
@@ -94,7 +94,7 @@ def show_pairs(selection: Selection, comparisons: list[dict]) -> None:
 def images_of_a_patient(selection: Selection) -> str:
     """Such as "up to 12 images here"."""
     try:
-        table = run_data.load_prediction_table(selection.run, selection.models[0], selection.part)
+        table = run_data.load_prediction_table(selection.run, selection.models[0], selection.split)
     except ArtifactError:  # the page needs the manifest for nothing else
         return "several images"
     return f"up to {table['patient_id'].value_counts().max()} images here"
@@ -104,11 +104,11 @@ def pair_row(selection: Selection, row: Mapping[str, Any]) -> dict[str, str]:
     """Two models' difference in macro-F1, its p values and the verdict."""
     names = {side: escape(selection.title(row[side])) for side in ("a", "b")}
     low, high = row.get("low"), row.get("high")
-    gap = "–" if row.get("difference") is None else f"{100 * row['difference']:+.1f}"
+    difference = "–" if row.get("difference") is None else f"{100 * row['difference']:+.1f}"
     better = {"a better": names["a"], "b better": names["b"]}.get(row["verdict"])
     return {
         "Pair": f"{names['a']} less {names['b']}",
-        "Difference": f"{gap} :gray[{metric_tables.range_text(low, high)}]",
+        "Difference": f"{difference} :gray[{metric_tables.range_text(low, high)}]",
         "p, permutation": p_text(row.get("p_permutation")),
         "p, Holm": p_text(row["p_holm"]),
         "p, McNemar": f":gray[{p_text(row.get('mcnemar_p'))}]",

@@ -149,7 +149,7 @@ def show_bars(selection: Selection, answer: ImagePrediction) -> None:
         answer.class_names,
         "this picture, which the guard refused" if answer.refused else "this picture",
         theme(),
-        called=[own.predicted for own in shown],
+        predicted=[own.predicted for own in shown],
         what="Calibrated probabilities" if calibrated else "Probabilities",
     )
     st.plotly_chart(figure, key="predict_bars", config={"displayModeBar": False}, alt=alt)

@@ -1,4 +1,4 @@
-"""The sidebar: which run, which of its models, measured on which part."""
+"""The sidebar: which run, which of its models, measured on which split."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _DRAWN = "_sidebar_of_this_script_run"
 
 @dataclass(frozen=True)
 class Selection:
-    """What is chosen in the sidebar. models: in the run's order, at least one; part: "test",
+    """What is chosen in the sidebar. models: in the run's order, at least one; split: "test",
     "val" or "folds"."""
 
     run: Run
     models: tuple[str, ...]
-    part: str
+    split: str
 
     @property
     def split_name(self) -> str:
-        """The part for people: "test", "validation" or "out-of-fold"."""
-        return SPLIT_NAMES[self.part]
+        """The split for people: "test", "validation" or "out-of-fold"."""
+        return SPLIT_NAMES[self.split]
 
     def title(self, model: str) -> str:
         """Short name, such as "ResNet50"; use label() wherever there is room."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from core.formatting import join
 from core.runs.run import Run
@@ -39,5 +40,5 @@ def describe_kept_epochs(selection: Selection) -> str:
 
 def _kept_epochs(run: Run, model: str) -> tuple[str, ...]:
     """What the stages of a model keep: "best" (on validation) or "last"; () where unknown."""
-    recipe = (run.info.get("recipes") or {}).get(model) or {}
+    recipe: Mapping[str, Any] = (run.info.get("recipes") or {}).get(model) or {}
     return tuple(sorted({stage.get("keep", "best") for stage in recipe.get("stages", [])}))

@@ -114,13 +114,13 @@ def show_leakage(selection: Selection, section: Mapping[str, Any]) -> None:
                 column_config={"correlation": st.column_config.NumberColumn(format="%.3f")},
                 alt="Pairs of images that are copies of each other, exact or near",
             )
-    show_method(f"{trust_tables.checked_words(section)}.", section["method"])
+    show_method(f"{trust_tables.checked_text(section)}.", section["method"])
 
 
 def show_pairs(selection: Selection, pairs: list[dict[str, Any]]) -> None:
     """The pairs that stand in different parts, side by side."""
-    pictures = gallery.find_image_files(selection.run)
-    gallery.ask_for_folder(selection.run, pictures)
+    image_files = gallery.find_image_files(selection.run)
+    gallery.ask_for_folder(selection.run, image_files)
     st.markdown(
         f"**Copies in different parts: {len(pairs)} pairs**"
         + (f", the first {SHOWN_PAIRS} here" if len(pairs) > SHOWN_PAIRS else "")
@@ -128,10 +128,10 @@ def show_pairs(selection: Selection, pairs: list[dict[str, Any]]) -> None:
     with st.grid(2, min_column_width=330, border=True):
         for pair in pairs[:SHOWN_PAIRS]:
             with st.container():
-                show_pair(selection, pair, pictures)
+                show_pair(selection, pair, image_files)
 
 
-def show_pair(selection: Selection, pair: dict[str, Any], pictures: run_data.ImageFiles) -> None:
+def show_pair(selection: Selection, pair: dict[str, Any], image_files: run_data.ImageFiles) -> None:
     """Two images that are copies of each other."""
     alike = pair["correlation"]
     words = f"{pair['kind']} copy" + (f", correlation {alike:.3f}" if alike is not None else "")
@@ -140,15 +140,15 @@ def show_pair(selection: Selection, pair: dict[str, Any], pictures: run_data.Ima
     for column, side in zip(st.columns(2, wrap=False), ("a", "b"), strict=True):
         with column:
             part = trust_tables.SPLIT_NAMES.get(pair[f"split_{side}"], pair[f"split_{side}"])
-            show_image(selection, pair[f"image_id_{side}"], part, pictures)
+            show_image(selection, pair[f"image_id_{side}"], part, image_files)
 
 
 def show_image(
-    selection: Selection, image_id: str, part: str, pictures: run_data.ImageFiles
+    selection: Selection, image_id: str, part: str, image_files: run_data.ImageFiles
 ) -> None:
     """A small image with its split, or its name where it is not on this machine."""
     caption = f"{part}: {shorten(image_id, 34)}"
-    path = pictures.find(image_id)
+    path = image_files.find(image_id)
     try:
         pixels = None if path is None else run_data.read_thumbnail(path, THUMBNAIL_PX)
     except ImageError:
@@ -172,16 +172,16 @@ def show_image(
 
 def show_baselines(selection: Selection, metrics: Metrics) -> None:
     """What shortcuts reach without any network, beside the models."""
-    floors = selection.run.info.get("floors") or {}
-    if not floors:
+    baselines = selection.run.info.get("floors") or {}
+    if not baselines:
         not_done("No shortcut was measured when this run was made.")
         return
     shown = {model: metrics[model] for model in selection.models}
     st.markdown(
         "What one gets on the same test images without any network, from properties that have "
-        f"nothing to do with disease: {escape(verdict.highest_baselines(floors))}."
+        f"nothing to do with disease: {escape(verdict.highest_baselines(baselines))}."
     )
-    lost = {m: verdict.unbeaten_baselines(figures, floors) for m, figures in shown.items()}
+    lost = {m: verdict.unbeaten_baselines(figures, baselines) for m, figures in shown.items()}
     for model, names in lost.items():
         if names:
             title = escape(selection.title(model))
@@ -193,10 +193,10 @@ def show_baselines(selection: Selection, metrics: Metrics) -> None:
             show_dots(
                 selection,
                 f"floors_{key}",
-                partial(trust_tables.baseline_points, shown, floors, key),
+                partial(trust_tables.baseline_points, shown, baselines, key),
                 title=f"{name} of models and of shortcuts, n = {n} test images",
                 axis=f"{name}, percent, with 95% intervals",
-                line=trust_tables.highest(floors, key),
+                line=trust_tables.highest(baselines, key),
             )
     show_method(
         "Each floor is a small classifier (a random forest) on one harmless-looking property, "
@@ -257,9 +257,9 @@ def show_region(section: Mapping[str, Any]) -> None:
     synthetic_badge()
     for number, (fill, words) in enumerate(section["fills"].items(), start=1):
         st.caption(f"Fill {number}: {escape(words)}")
-        pictures = trust_data.draw_region(section["region"], fill)
-        with st.grid(len(pictures), min_column_width=95):
-            for caption, pixels in pictures:
+        image_files = trust_data.draw_region(section["region"], fill)
+        with st.grid(len(image_files), min_column_width=95):
+            for caption, pixels in image_files:
                 alt = f"Drawn phantom, SYNTHETIC: {caption.lower()}, fill {number}"
                 st.image(pixels, caption=caption, width="stretch", alt=alt)
 
@@ -306,7 +306,7 @@ def _small(n_patients: int) -> str:
 
 def show_excluded(excluded: Sequence[Mapping[str, Any]], key: str) -> None:
     """Which images were left out and why, on demand."""
-    words = trust_tables.excluded_words(excluded)
+    words = trust_tables.excluded_text(excluded)
     if not words:
         return
     with st.expander(escape(words), icon=":material/block:", key=f"excluded_{key}"):

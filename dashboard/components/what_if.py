@@ -15,7 +15,7 @@ from dashboard.charts.what_if import (
     Movement,
     dragged_box,
     headline,
-    movement_words,
+    movement_text,
     plot_image,
     plot_movement,
 )
@@ -227,7 +227,7 @@ def _say_predictions(
     else:
         first = f"**{escape(headline(movements, names))}**"
     lines = [
-        f"{model_mark(selection.run, one.model)} {escape(movement_words(one, names))}"
+        f"{model_mark(selection.run, one.model)} {escape(movement_text(one, names))}"
         for one in movements
     ]
     st.markdown("  \n".join([first, *lines]))

@@ -147,15 +147,15 @@ def error_and_cost_table(
     return pd.DataFrame(table)
 
 
-def baseline_rows(floors: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def baseline_rows(baselines: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """run.json's floors as name, kind, metric, value, low, high: one row a floor and metric."""
     rows = []
-    for key, floor in floors.items():
+    for key, baseline in baselines.items():
         for metric in ("accuracy", "macro_f1"):
-            interval = (floor.get("intervals") or {}).get(metric) or {}
-            name, kind = str(floor.get("title", key)), str(floor.get("kind", "pixel"))
+            interval = (baseline.get("intervals") or {}).get(metric) or {}
+            name, kind = str(baseline.get("title", key)), str(baseline.get("kind", "pixel"))
             bounds = (interval.get("low"), interval.get("high"))
-            rows.append((name, kind, metric, floor.get(metric), *bounds))
+            rows.append((name, kind, metric, baseline.get(metric), *bounds))
     table = pd.DataFrame(rows, columns=["name", "kind", "metric", "value", "low", "high"])
     numbers = ["value", "low", "high"]
     table[numbers] = table[numbers].astype(float)

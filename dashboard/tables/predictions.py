@@ -1,6 +1,6 @@
 """What every model said about every image: one long table, and the choices made from it.
 
-Tables in, tables out; no Streamlit. An *answers* table has a row an image and model: image_id,
+Tables in, tables out; no Streamlit. A *predictions* table has a row an image and model: image_id,
 label, model, predicted, confidence (the probability of `predicted`), right (bool), p_<class>.
 """
 
@@ -28,7 +28,7 @@ NORMALISE = {
 def join_predictions(
     predictions: Mapping[str, pd.DataFrame], class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """Stack the predictions of several models (columns as in predictions.csv) to answers."""
+    """Stack the predictions of several models (columns as in predictions.csv) to one table."""
     columns = [f"p_{name}" for name in class_names]
     parts = []
     for model, table in predictions.items():
@@ -44,10 +44,10 @@ def join_predictions(
     return pd.concat(parts, ignore_index=True)
 
 
-def count_cells(answers: pd.DataFrame, model: str, class_names: Sequence[str]) -> np.ndarray:
+def count_cells(predictions: pd.DataFrame, model: str, class_names: Sequence[str]) -> np.ndarray:
     """Confusion matrix (C, C) of one model: rows true, columns predicted, in class_names order."""
     order = {name: k for k, name in enumerate(class_names)}
-    own = answers[answers["model"] == model]
+    own = predictions[predictions["model"] == model]
     y_true = own["label"].map(order).to_numpy(np.int64)
     y_pred = own["predicted"].map(order).to_numpy(np.int64)
     return confusion_counts(y_true, y_pred, len(class_names))
@@ -80,15 +80,15 @@ def clicked_cell(points: Sequence[Mapping], last: Cell | None, current: Cell | N
     return None if cell == current else cell
 
 
-def cell_images(answers: pd.DataFrame, model: str, true: str, predicted: str) -> pd.DataFrame:
+def cell_images(predictions: pd.DataFrame, model: str, true: str, predicted: str) -> pd.DataFrame:
     """The rows of one cell of one model's matrix, the surest answer first."""
-    here = (answers["model"] == model) & (answers["label"] == true)
-    rows = answers[here & (answers["predicted"] == predicted)]
+    here = (predictions["model"] == model) & (predictions["label"] == true)
+    rows = predictions[here & (predictions["predicted"] == predicted)]
     return rows.sort_values(["confidence", "image_id"], ascending=[False, True])
 
 
 def wrong_images(
-    answers: pd.DataFrame,
+    predictions: pd.DataFrame,
     models: Sequence[str],
     *,
     true: str | None = None,
@@ -98,16 +98,16 @@ def wrong_images(
 ) -> pd.DataFrame:
     """Images that at least one of `models` got wrong, one row each, the surest mistake first.
 
-    `missed_by` (a key of MISSED_BY) counts over all models of `answers`, chosen or not; `predicted`
-    and `confidence` are asked of at least one wrong answer of `models`. Columns: image_id, label,
-    confidence (of the surest wrong answer that fits), wrong (all models that are wrong, joined by
-    ", "), n_wrong.
+    `missed_by` (a key of MISSED_BY) counts over all models of `predictions`, chosen or not;
+    `predicted` and `confidence` are asked of at least one wrong prediction of `models`. Columns:
+    image_id, label, confidence (of the surest wrong prediction that fits), wrong (all models that
+    are wrong, joined by ", "), n_wrong.
     """
-    all_wrong = answers[~answers["right"].astype(bool)]
+    all_wrong = predictions[~predictions["right"].astype(bool)]
     per_image = all_wrong.groupby("image_id")["model"].agg([", ".join, "size"])
     per_image.columns = ["wrong", "n_wrong"]
     wrong = all_wrong[all_wrong["model"].isin(models)]
-    needed = {"any": None, "one": 1, "all": answers["model"].nunique()}[missed_by]
+    needed = {"any": None, "one": 1, "all": predictions["model"].nunique()}[missed_by]
     if needed is not None:
         per_image = per_image[per_image["n_wrong"] == needed]
     # The slider moves in hundredths, so its ends count as that near.
@@ -123,13 +123,16 @@ def wrong_images(
 
 
 def export_table(
-    wrong: pd.DataFrame, answers: pd.DataFrame, manifest: pd.DataFrame, class_names: Sequence[str]
+    wrong: pd.DataFrame,
+    predictions: pd.DataFrame,
+    manifest: pd.DataFrame,
+    class_names: Sequence[str],
 ) -> pd.DataFrame:
-    """`wrong` for a spreadsheet: path and patient, then each model's answer and probabilities."""
+    """`wrong` for a spreadsheet: path and patient, then each model's class and probabilities."""
     table = wrong.merge(
         manifest[["image_id", "path", "patient_id"]], on="image_id", how="left", validate="1:1"
     )
-    for model, own in answers.groupby("model", sort=False):
+    for model, own in predictions.groupby("model", sort=False):
         columns = {"predicted": f"{model}_predicted"}
         columns |= {f"p_{name}": f"{model}_p_{name}" for name in class_names}
         part = own[["image_id", *columns]].rename(columns=columns)

@@ -64,7 +64,7 @@ def leakage_sentence(section: Mapping[str, Any]) -> str:
     )
 
 
-def checked_words(section: Mapping[str, Any]) -> str:
+def checked_text(section: Mapping[str, Any]) -> str:
     """ "Compared: 787 training, 113 validation and 224 test images"."""
     parts = [f"{n:,} {SPLIT_NAMES.get(part, part)}" for part, n in section["checked"].items()]
     return f"Compared: {join(parts)} images"
@@ -128,7 +128,7 @@ def shared_table(section: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def baseline_points(
-    metrics: Metrics, floors: Mapping[str, Mapping[str, Any]], key: str
+    metrics: Metrics, baselines: Mapping[str, Mapping[str, Any]], key: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(points, references) for one of BASELINE_METRICS: the models in one row, a row a floor."""
     mine = [
@@ -136,20 +136,20 @@ def baseline_points(
         for model, figures in metrics.items()
     ]
     own = sorted(
-        (floor for floor in floors.values() if floor.get(key) is not None),
-        key=lambda floor: -floor[key],
+        (baseline for baseline in baselines.values() if baseline.get(key) is not None),
+        key=lambda baseline: -baseline[key],
     )
     theirs = []
-    for floor in own:
-        title, kind = str(floor.get("title", "a floor")), str(floor.get("kind", "pixel"))
-        ends = _ends((floor.get("intervals") or {}).get(key))
-        theirs.append((title, title, BASELINE_KINDS.get(kind, kind), floor[key], *ends))
+    for baseline in own:
+        title, kind = str(baseline.get("title", "a floor")), str(baseline.get("kind", "pixel"))
+        ends = _ends((baseline.get("intervals") or {}).get(key))
+        theirs.append((title, title, BASELINE_KINDS.get(kind, kind), baseline[key], *ends))
     return points(mine), references(theirs)
 
 
-def highest(floors: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, float] | None:
+def highest(baselines: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, float] | None:
     """("highest floor", its figure), None where there is none."""
-    values = [floor[key] for floor in floors.values() if floor.get(key) is not None]
+    values = [baseline[key] for baseline in baselines.values() if baseline.get(key) is not None]
     return ("highest floor", max(values)) if values else None
 
 
@@ -178,10 +178,12 @@ def blackout_points(
                 mine.append((name, model, masked["accuracy"], *ends, False, False, kept))
     for number, fill in enumerate(section["fills"], start=1):
         for part in SECTION_PARTS:
-            for floor in section["floors"].get(fill, {}).get(part, {}).values():
+            for baseline in section["floors"].get(fill, {}).get(part, {}).values():
                 name = _blackout_row(part, number, len(section["fills"]))
-                kind = f"floor on the same images: {floor['title']}"
-                theirs.append((name, floor["title"], kind, floor["accuracy"], *_ends(floor)))
+                kind = f"floor on the same images: {baseline['title']}"
+                theirs.append(
+                    (name, baseline["title"], kind, baseline["accuracy"], *_ends(baseline))
+                )
     order = ["Whole image"] + [
         _blackout_row(part, number, len(section["fills"]))
         for part in SECTION_PARTS
@@ -436,7 +438,7 @@ def predicted_table(doc: Mapping[str, Any], models: Mapping[str, str]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def excluded_words(excluded: Sequence[Mapping[str, Any]]) -> str:
+def excluded_text(excluded: Sequence[Mapping[str, Any]]) -> str:
     """ "12 images were left out: 3 duplicate, 9 class"; "" where none was."""
     if not excluded:
         return ""

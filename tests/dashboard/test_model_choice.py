@@ -134,7 +134,7 @@ def test_a_picture_known_to_be_drawn_is_synthetic_whatever_its_file_says() -> No
 def test_bars_mark_the_class_that_is_called_and_not_the_largest() -> None:
     rows = [("A", "#000000", (0.2, 0.5, 0.3)), ("B", "#000000", (0.6, 0.3, 0.1))]
     figure, alt = plot_probabilities(
-        rows, NAMES, "this", called=["covid", "covid"], what="Calibrated probabilities"
+        rows, NAMES, "this", predicted=["covid", "covid"], what="Calibrated probabilities"
     )
     marked = [trace.marker.opacity.index(1.0) for trace in figure.data]
     assert marked == [0, 0]

@@ -203,7 +203,7 @@ def test_the_five_nearest_training_cases_with_label_and_distance(use: Run) -> No
     assert len(alts) == 5 and f"{image_id}, labelled covid" in alts[0]
     labels = [one.label for one in expected]
     said = next(m.value for m in app.main.markdown if "most alike" in m.value)
-    assert evidence.alike_words(labels) in said and "Alike does not mean the same disease" in said
+    assert evidence.alike_text(labels) in said and "Alike does not mean the same disease" in said
 
 
 def test_another_picture_is_not_called_a_training_image(use: Run) -> None:
@@ -213,7 +213,7 @@ def test_another_picture_is_not_called_a_training_image(use: Run) -> None:
 
 
 def test_labels_of_the_nearest_are_counted_in_their_order() -> None:
-    words = evidence.alike_words
+    words = evidence.alike_text
     assert words(["covid"] * 3) == "The 3 most alike are labelled **covid**."
     assert words(["b", "a", "b"]) == "The 3 most alike are labelled **2 b, 1 a**."
 

@@ -500,9 +500,9 @@ def test_charts_are_built_once(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_excluded_in_words() -> None:
-    assert trust_tables.excluded_words([]) == ""
+    assert trust_tables.excluded_text([]) == ""
     one = [{"image_id": "a", "reason": "r"}]
-    assert trust_tables.excluded_words(one) == "1 image was left out"
+    assert trust_tables.excluded_text(one) == "1 image was left out"
 
 
 def test_tables_are_those_of_the_audit(run_dir: Path) -> None:

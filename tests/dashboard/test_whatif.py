@@ -15,7 +15,7 @@ from dashboard.charts.what_if import (
     Movement,
     dragged_box,
     headline,
-    movement_words,
+    movement_text,
     plot_image,
     plot_movement,
 )
@@ -198,15 +198,14 @@ def moved(before, after, said="covid", says="covid", model="cnn") -> Movement:
 def test_movement_in_words() -> None:
     flipped = moved([0.81, 0.1, 0.09], [0.34, 0.6, 0.06], says="normal")
     assert (
-        movement_words(flipped, NAMES)
-        == "CNN: covid 81\u202f% to 34\u202f%, now normal (60\u202f%)"
+        movement_text(flipped, NAMES) == "CNN: covid 81\u202f% to 34\u202f%, now normal (60\u202f%)"
     )
     held = moved([0.81, 0.1, 0.09], [0.7, 0.2, 0.1], model="resnet50")
-    assert movement_words(held, NAMES) == "RESNET50: covid 81\u202f% to 70\u202f%"
+    assert movement_text(held, NAMES) == "RESNET50: covid 81\u202f% to 70\u202f%"
     still = moved([0.81, 0.1, 0.09], [0.812, 0.1, 0.088], model="mobilenetv2")
-    assert movement_words(still, NAMES) == "MOBILENETV2: covid 81\u202f%, unmoved"
+    assert movement_text(still, NAMES) == "MOBILENETV2: covid 81\u202f%, unmoved"
     same = moved([0.81, 0.1, 0.09], [0.81, 0.1, 0.09])
-    assert movement_words(same, NAMES) == "CNN: covid 81\u202f%"
+    assert movement_text(same, NAMES) == "CNN: covid 81\u202f%"
     assert headline([flipped, held, still], NAMES) == "1 of 3 answers change: CNN."
     assert headline([flipped], NAMES) == "The answer changes: CNN."
     assert headline([held, still], NAMES) == (

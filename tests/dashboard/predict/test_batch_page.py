@@ -236,7 +236,7 @@ def test_another_run_does_not_show_these_answers(demo_app: Path) -> None:
 
 
 def test_progress_in_words() -> None:
-    words = sections_batch.progress_words
+    words = sections_batch.progress_text
     assert words(BatchProgress("running", 500, 100, 5.0, "Asking")) == (
         "Asking: 100 of 500 files done, 20.0 a second, about 20 s left"
     )
