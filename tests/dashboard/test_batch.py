@@ -174,7 +174,7 @@ def test_large_pictures_are_asked_alone_and_stand_in_order(monkeypatch) -> None:
 
 def test_pixels_are_kept_up_to_a_total_of_all_batches(monkeypatch) -> None:
     monkeypatch.setattr(batches, "_batches", weakref.WeakSet())
-    monkeypatch.setattr(batches, "KEPT_BYTES", 4 * 1600)
+    monkeypatch.setattr(batches, "MAX_KEPT_BYTES", 4 * 1600)
     first = run_batch(Echo(), [(str(k), level(k)) for k in range(3)])
     second = run_batch(Echo(), [(str(k), level(k)) for k in range(3)])
     assert [first.picture(k) is not None for k in (1, 2, 3)] == [True] * 3
@@ -193,7 +193,7 @@ def test_pixels_are_kept_up_to_a_total_of_all_batches(monkeypatch) -> None:
 
 def test_decoded_pictures_in_memory_are_few(monkeypatch) -> None:
     """Of 80 pictures two chunks, when none is kept to be looked at."""
-    monkeypatch.setattr(batches, "KEPT_BYTES", 0)
+    monkeypatch.setattr(batches, "MAX_KEPT_BYTES", 0)
     made: list[weakref.ref] = []
     alive: list[int] = []
 

@@ -167,7 +167,7 @@ def test_a_click_chooses_by_the_row_that_is_shown(monkeypatch) -> None:
 
 
 def test_pixels_that_were_not_kept_are_asked_for_again(demo_app: Path, monkeypatch) -> None:
-    monkeypatch.setattr(batches, "KEPT_BYTES", 0)
+    monkeypatch.setattr(batches, "MAX_KEPT_BYTES", 0)
     app = finished(open_part())
     app.selectbox(key="batch_chosen").set_value(1).run()
     assert app.session_state["test_chosen"] is None
