@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.files import write_json
 from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
 from core.metrics.classification import (
     COVID,
@@ -181,7 +180,7 @@ def score_run(
         if artifacts.has_predictions(run, model, "folds"):
             table = artifacts.load_predictions(run, model, "folds")
             figures = score_folds(table, patients, class_names, seed=seed, draws=draws)
-            write_json(run_dir / model / artifacts.FOLD_METRICS_FILE, figures)
+            writing.write_fold_metrics(run_dir, model, figures)
     new["comparisons"] = compare_models(
         y_true, probabilities, groups, class_names, draws=draws, seed=seed
     )

@@ -17,6 +17,7 @@ from core.datasets.schema import MANIFEST_COLUMNS
 from core.files import sha256_file, write_csv, write_json, write_text
 from core.runs.artifacts import (
     CARD_FILE,
+    FOLD_METRICS_FILE,
     FORMAT_VERSION,
     HISTORY_COLUMNS,
     HISTORY_FILE,
@@ -67,6 +68,11 @@ def write_history(run_dir: Path, model: str, table: pd.DataFrame) -> None:
 def write_metrics(run_dir: Path, model: str, metrics: Mapping[str, Any]) -> None:
     """Write the metrics.json of one model."""
     write_json(run_dir / model / METRICS_FILE, metrics)
+
+
+def write_fold_metrics(run_dir: Path, model: str, figures: Mapping[str, Any]) -> None:
+    """Write the metrics_folds.json of one model."""
+    write_json(run_dir / model / FOLD_METRICS_FILE, figures)
 
 
 def write_card(run_dir: Path, model: str, text: str) -> None:
