@@ -26,6 +26,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from core.errors import UserError
 
@@ -56,8 +57,8 @@ class Tab:
         self._token = found[1] if found else ""
         self._socket = connect(
             f"ws://{self.host}/_stcore/stream",
-            origin=f"http://{self.host}",
-            subprotocols=["streamlit", self._token or "none"],
+            origin=Origin(f"http://{self.host}"),
+            subprotocols=[Subprotocol("streamlit"), Subprotocol(self._token or "none")],
             additional_headers={"Cookie": self._cookie},
             max_size=None,
             open_timeout=LONGEST_S,
@@ -128,8 +129,10 @@ class Tab:
                     raise LoadError(f"The page failed: {element.exception.type}.")
                 if element.WhichOneof("type") == "file_uploader":
                     self._uploader = element.file_uploader.id
-                if element.WhichOneof("type") in ("markdown", "alert"):
-                    texts.append(getattr(element, element.WhichOneof("type")).body)
+                if element.WhichOneof("type") == "markdown":
+                    texts.append(element.markdown.body)
+                if element.WhichOneof("type") == "alert":
+                    texts.append(element.alert.body)
             elif (
                 kind == "script_finished"
                 and answer.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY
@@ -176,7 +179,7 @@ def serve_and_predict(pictures: list[bytes], people: int, seconds: float) -> dic
         env={**os.environ, "STREAMLIT_SERVER_HEADLESS": "true"},
     )
     try:
-        address = re.search(r"http://\S+", server.stdout.readline())
+        address = re.search(r"http://\S+", server.stdout.readline()) if server.stdout else None
         if address is None:
             raise LoadError("The dashboard did not start.")
         Tab(address[0]).ask(pictures[0])  # warm
@@ -193,6 +196,7 @@ def serve_and_predict(pictures: list[bytes], people: int, seconds: float) -> dic
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Print the answer as JSON; the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m dashboard.bench.load_test",
         description="Many people at once on a dashboard.",

@@ -148,7 +148,7 @@ def choose_point(
     return threshold, prevalence
 
 
-def _positives(run: Run, name: str, chosen: dict) -> str:
+def _positives(run: Run, name: str, chosen: Mapping[str, Any]) -> str:
     """Markdown: "13 covid images of 9 patients"."""
     images = count(chosen["n_positive"], f"{escape(name)} image")
     return f"{images} of {count(chosen['n_patients'], _patient(run))}"

@@ -6,7 +6,7 @@ elsewhere, calibration, and what was not done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def cross_validation_text(selection: Selection) -> str:
     )
 
 
-def show_pairs(selection: Selection, comparisons: list[dict]) -> None:
+def show_pairs(selection: Selection, comparisons: Sequence[Mapping[str, Any]]) -> None:
     """Every pair of the run's models and its verdict, on demand."""
     if not comparisons:
         return

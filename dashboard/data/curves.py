@@ -18,6 +18,7 @@ from core.metrics import calibration, classification, conformal, curves, operati
 from core.metrics.curves import Curve
 from core.runs import artifacts
 from core.runs.run import Run
+from core.runs.schema.run import Calibration, Conformal
 from dashboard.data import runs as run_data
 from dashboard.data.tokens import BY_RUN
 from dashboard.tables import curves as curve_tables
@@ -26,33 +27,34 @@ TEST = "test"
 UNCHOSEN = 0.5
 SPLIT_PHRASES = {"inner": "inner folds", "val": "validation"}
 _BUSY = "Computing …"
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def load_arrays(run: Run, model: str, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """y_true (n,), y_prob (n, C), patients (n,) of one part, in the order of image ids."""
-    table = run_data.load_prediction_table(run, model, part).sort_values("image_id")
+def load_arrays(run: Run, model: str, split: str) -> Arrays:
+    """y_true (n,), y_prob (n, C), patients (n,) of one split, in the order of image ids."""
+    table = run_data.load_prediction_table(run, model, split).sort_values("image_id")
     y_true, y_prob = classification.arrays_from_predictions(table, run.class_names)
     return y_true, y_prob, table["patient_id"].to_numpy()
 
 
 @st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=60)
-def load_curves(run: Run, model: str, part: str) -> dict[str, dict[str, Curve]]:
+def load_curves(run: Run, model: str, split: str) -> dict[str, dict[str, Curve]]:
     """{"roc": {class or "macro": Curve}, "pr": ...}; a class without a curve is absent."""
-    roc, pr = curves.curve_bands(*load_arrays(run, model, part), run.class_names)
+    roc, pr = curves.curve_bands(*load_arrays(run, model, split), run.class_names)
     return {"roc": roc, "pr": pr}
 
 
 @st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=20)
-def load_area_comparisons(run: Run, part: str) -> dict[str, list[dict]] | None:
+def load_area_comparisons(run: Run, split: str) -> dict[str, list[dict]] | None:
     """Each pair of the run's models judged on AUC, a class; None where no paired test exists.
 
-    Always all models, as in loaders.load_comparisons: showing fewer must not soften the
+    Always all models, as in dashboard.data.runs.load_comparisons: showing fewer must not soften the
     correction for the number of pairs.
     """
-    asked = [run_data.load_prediction_table(run, model, part)["image_id"] for model in run.models]
+    asked = [run_data.load_prediction_table(run, model, split)["image_id"] for model in run.models]
     if len({tuple(sorted(ids)) for ids in asked}) > 1:
         return None
-    arrays = {model: load_arrays(run, model, part) for model in run.models}
+    arrays = {model: load_arrays(run, model, split) for model in run.models}
     y_true, _, groups = arrays[run.models[0]]
     probs = {model: y_prob for model, (_, y_prob, _) in arrays.items()}
     return curve_tables.compare_areas(y_true, probs, groups, run.class_names)
@@ -61,17 +63,15 @@ def load_area_comparisons(run: Run, part: str) -> dict[str, list[dict]] | None:
 # ------------------------------------------------------------------------------ calibration
 
 
-def calibration_entry(run: Run, model: str) -> dict[str, Any] | None:
+def calibration_entry(run: Run, model: str) -> Calibration | None:
     """The model's entry in run.json's `calibration`, None where it was not calibrated."""
-    entry = (run.info.get("calibration") or {}).get(model)
-    return entry if isinstance(entry, dict) and entry.get("temperature") is not None else None
+    return (run.info.get("calibration") or {}).get(model)
 
 
-def conformal_entry(run: Run, model: str) -> dict[str, Any] | None:
+def conformal_entry(run: Run, model: str) -> Conformal | None:
     """The model's entry in run.json's `conformal`; None without it or without a calibration."""
     entry = (run.info.get("conformal") or {}).get(model)
-    known = isinstance(entry, dict) and entry.get("threshold") is not None
-    return entry if known and calibration_entry(run, model) else None
+    return entry if entry and calibration_entry(run, model) else None
 
 
 def fitted_on(entry: Mapping[str, Any]) -> str:
@@ -106,20 +106,22 @@ def load_calibration(run: Run, model: str) -> dict[str, Any]:
 
 @st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=60)
 def load_sets(run: Run, model: str) -> dict[str, Any]:
-    """core.metrics.conformal.evaluate_sets on test; needs a conformal_entry."""
+    """core.metrics.conformal.evaluate_sets on test; needs a conformal_entry (KeyError)."""
     y_true, y_prob, groups = load_arrays(run, model, TEST)
-    entry = calibration_entry(run, model)
+    entry, conformal_set = calibration_entry(run, model), conformal_entry(run, model)
+    if conformal_set is None:
+        raise KeyError(model)
     calibrated = calibration.apply_calibration(y_prob, entry, run.class_names)
-    sets = conformal.prediction_sets(calibrated, conformal_entry(run, model)["threshold"])
+    sets = conformal.prediction_sets(calibrated, conformal_set["threshold"])
     return conformal.evaluate_sets(y_true, sets, groups, run.class_names)
 
 
 # ------------------------------------------------------------------------------ operating point
 
 
-def _one_class(run: Run, model: str, part: str, name: str) -> tuple:
+def _one_class(run: Run, model: str, split: str, name: str) -> Arrays:
     """is_positive (n,), score (n,), patients (n,) of one class against the rest."""
-    y_true, y_prob, groups = load_arrays(run, model, part)
+    y_true, y_prob, groups = load_arrays(run, model, split)
     k = run.class_names.index(name)
     return y_true == k, y_prob[:, k], groups
 
@@ -146,10 +148,10 @@ def load_default_threshold(run: Run, model: str, name: str) -> dict[str, Any]:
 
 @st.cache_data(hash_funcs=BY_RUN, show_spinner=_BUSY, max_entries=200)
 def load_operating_table(
-    run: Run, model: str, part: str, name: str, default: float
+    run: Run, model: str, split: str, name: str, default: float
 ) -> pd.DataFrame:
     """core.metrics.operating_point.operating_table at every threshold that can be set."""
-    y_true, y_prob, _ = load_arrays(run, model, part)
+    y_true, y_prob, _ = load_arrays(run, model, split)
     thresholds = curve_tables.threshold_options(default)
     return operating_point.operating_table(y_true, y_prob, run.class_names.index(name), thresholds)
 

@@ -1,10 +1,4 @@
-"""Cached reading for the page Zoo: protocols, rankings and claims over all runs.
-
-load_protocols() -> Found                          every protocol, and the runs left out
-load_zoo(protocol) -> Zoo                          rankings, claims and histories of one
-load_matrices(runs) -> {model: core.evaluation.external.cross_dataset.Matrix}   trained on one,
-tested on another
-"""
+"""Cached reading for the page Zoo: protocols, rankings and claims over all runs."""
 
 from __future__ import annotations
 

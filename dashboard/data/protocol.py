@@ -1,13 +1,6 @@
-"""Cached reading for Protocol and Overview: folds, twins, scorecard, external results.
+"""Cached reading for Protocol and Overview: folds, split comparison, external results, leaks.
 
-As in dashboard.data.runs, nothing but st.cache_* around core. What is added to a finished run
-(audit/, external/) is read anew when its document changes.
-
-    load_fold_table(run), load_table_rows(run), load_target(run)
-    load_counterpart(run) -> Run | None;  load_optimism(run, twin) -> list[Gap]
-    load_checks(run) -> list[Check] | None          core.reporting.scorecard.scorecard; None where
-    it has none load_externals(run) -> list[dict]               every external.json
-    leaking_runs(entries) -> {run name: badge}      runs whose test part leaks
+As in dashboard.data.runs, nothing but st.cache_* around core.
 """
 
 from __future__ import annotations

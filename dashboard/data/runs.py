@@ -1,29 +1,16 @@
-"""Cached reading of runs, pictures and served models: st.cache_* around core, nothing else.
+"""Cached reading of runs, images and served models: st.cache_* around core, nothing else.
 
-Every function takes a `Run` (or a path) and is cached by the run's path together with the time
-and size of its run.json, so a run that is trained anew is read anew. Tables that are returned are
-copies that a page may change.
-
-    list_runs() -> list[RunEntry], list_usable_models(but) -> list[str]   runs with weights
-    load_manifest(run), load_skipped(run), load_history(run, model)
-    load_prediction_table(run, model, part) -> DataFrame   predictions + patient, path, confidence
-    load_metrics(run, model, part) -> dict                  metrics.json, or computed for that part
-    load_comparisons(run, part) -> list[dict]                every pair of models
-    find_image_files(run, folder="") -> ImageFiles               .find(image_id) -> Path | None
-    read_thumbnail(path, size_px) -> uint8 (h, w)           raises core.imageio.decode.ImageError
-    load_model(run, model) -> core.inference.served_model.ServedModel    raises ArtifactError,
-    InferenceError load_guard_document(run), load_maps(run) -> dict | None figures of guard/ and
-    maps/ load_predictor(run) -> core.serving.predict.Answerer           all models and the guard,
-    warmed up
+Every function takes a `Run` (or a path) and is cached by one of dashboard.data.tokens, so what is
+written anew is read anew. Tables that are returned are copies that a page may change.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +27,10 @@ from core.runs.run import Run, RunEntry
 from core.runs.schema.guard import Guard
 from core.runs.schema.maps import Maps
 from dashboard.data.tokens import BY_ADDITIONS, BY_PREDICTOR, BY_RUN
+
+if TYPE_CHECKING:  # only Predict needs them, and the engine takes a second to import
+    from core.inference.served_model import ServedModel
+    from core.serving.predict import Predictor
 
 
 def list_runs() -> list[RunEntry]:
@@ -81,17 +72,17 @@ def load_history(run: Run, model: str) -> pd.DataFrame:
 
 
 @st.cache_data(hash_funcs=BY_RUN, show_spinner=False, max_entries=60)
-def load_prediction_table(run: Run, model: str, part: str = "test") -> pd.DataFrame:
-    """Predictions of one part with what a page needs beside them, in the order of the file.
+def load_prediction_table(run: Run, model: str, split: str = "test") -> pd.DataFrame:
+    """Predictions of one split with what a page needs beside them, in the order of the file.
 
     Columns: image_id, split, fold, label, predicted, p_<class> ..., confidence (the largest
     probability), correct (bool), patient_id, group_id, path. Raises ArtifactError.
     """
-    table = artifacts.load_predictions(run, model, part)
+    table = artifacts.load_predictions(run, model, split)
     try:
         classification.arrays_from_predictions(table, run.class_names)
     except classification.MetricsError as error:
-        name = f"{run.name}/{model}/{artifacts.PREDICTION_FILES[part]}"
+        name = f"{run.name}/{model}/{artifacts.PREDICTION_FILES[split]}"
         raise artifacts.ArtifactError(
             f"{name} is damaged: {error} Restore the file or train the run anew."
         ) from error
@@ -111,16 +102,16 @@ def load_prediction_table(run: Run, model: str, part: str = "test") -> pd.DataFr
 
 
 @st.cache_data(hash_funcs=BY_RUN, show_spinner="Computing the intervals …", max_entries=60)
-def load_metrics(run: Run, model: str, part: str = "test") -> Mapping[str, Any]:
-    """The figures of one part with `intervals`, keys as metrics.json has them.
+def load_metrics(run: Run, model: str, split: str = "test") -> Mapping[str, Any]:
+    """The figures of one split with `intervals`, keys as metrics.json has them.
 
-    The test part is read from metrics.json; other parts are computed from their predictions.
+    The test split is read from metrics.json; other parts are computed from their predictions.
     Raises ArtifactError.
     """
     stored = artifacts.load_metrics(run, model)
-    if part == "test":
+    if split == "test":
         return stored
-    table = load_prediction_table(run, model, part)
+    table = load_prediction_table(run, model, split)
     y_true, y_prob = classification.arrays_from_predictions(table, run.class_names)
     computed = classification.compute_metrics(y_true, y_prob, run.class_names)
     computed["intervals"] = confidence.bootstrap_intervals(
@@ -132,16 +123,16 @@ def load_metrics(run: Run, model: str, part: str = "test") -> Mapping[str, Any]:
 
 
 @st.cache_data(hash_funcs=BY_RUN, show_spinner="Comparing the models …", max_entries=20)
-def load_comparisons(run: Run, part: str = "test") -> list[dict]:
-    """Each pair of the run's models judged on one part: run.json's answer for the test part.
+def load_comparisons(run: Run, split: str = "test") -> Sequence[Mapping[str, Any]]:
+    """Each pair of the run's models judged on one split: run.json's answer for the test split.
 
     Always all models, also where few are shown: leaving some out must not soften the correction
     for the number of pairs.
     """
     stored = run.info.get("comparisons")
-    if part == "test" and stored:
+    if split == "test" and stored:
         return stored
-    tables = [load_prediction_table(run, m, part).sort_values("image_id") for m in run.models]
+    tables = [load_prediction_table(run, m, split).sort_values("image_id") for m in run.models]
     probs = {}
     for model, table in zip(run.models, tables, strict=True):
         if list(table["image_id"]) != list(tables[0]["image_id"]):
@@ -244,11 +235,9 @@ def _read_thumbnail(path: str, modified_ns: int, size_px: int) -> np.ndarray:
 
 
 @st.cache_resource(hash_funcs=BY_RUN, show_spinner="Loading the model …", max_entries=12)
-def load_model(run: Run, model: str) -> Any:
+def load_model(run: Run, model: str) -> ServedModel:
     """The served model, hash-checked (core.inference.served_model.ServedModel)."""
-    from core.inference import (
-        served_model,  # the engine takes a second to import; only Predict needs it
-    )
+    from core.inference import served_model
 
     return served_model.load_model(run, model)
 
@@ -267,14 +256,13 @@ def load_maps(run: Run) -> Maps | None:
 
 
 @st.cache_resource(hash_funcs=BY_PREDICTOR, show_spinner="Loading the models …", max_entries=4)
-def load_predictor(run: Run) -> Any:
-    """The run's models and guard (core.serving.predict.Answerer), each asked once so that it is
-    warm.
+def load_predictor(run: Run) -> Predictor:
+    """The run's models and guard, each having predicted once so that it is warm.
 
-    A run none of whose models can be loaded gives an answerer without models, whose problems say
+    A run none of whose models can be loaded gives a predictor without models, whose problems say
     why.
     """
-    from core.serving import predict  # the engine takes a second to import
+    from core.serving import predict
 
     try:
         predictor = predict.open_predictor(run, load_model)

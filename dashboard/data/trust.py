@@ -1,12 +1,7 @@
 """Cached reading of what was added to a run, and its scorecard: st.cache_* around core.
 
-An audit comes later than the run and may be made anew, so everything here is cached by the times
-and sizes of those files too.
-
-    load_evidence(run) -> Evidence           audit and external sets, their shapes checked
-    load_scorecard(run) -> list[Check]
-    keep_chart(run, models, name, build) -> Chart
-    draw_region(region, fill) -> [(caption, uint8 pixels)]
+An audit, a guard or an external result comes later than the run and may be made anew, so
+everything here is cached by those files too.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class Batch:
         self._expected = sum(_count_files(data) for _, data in files)
         self._rows: list[BatchRow] = []
         self._kept: dict[int, Decoded] = {}
-        self._kept_bytes, self._closed = 0, False
+        self.kept_bytes, self._closed = 0, False
         self._state, self._doing = RUNNING, "Reading the files"
         self._stop = threading.Event()
         self._started = self._polled = time.monotonic()
@@ -176,7 +176,7 @@ class Batch:
         self.cancel()
         with _lock:
             self._kept.clear()
-            self._kept_bytes, self._closed = 0, True
+            self.kept_bytes, self._closed = 0, True
         self._rows = []
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -202,7 +202,7 @@ class Batch:
                         break
                     # The next files are decoded while the models are asked about these.
                     ahead = self._submit(pool, files)
-                    self._ask(read)
+                    self._add_rows(read)
             self._finish(DONE)
         except Exception:  # a page would wait for ever for a thread that died without a word
             _log.exception("A batch of pictures failed.")
@@ -247,7 +247,8 @@ class Batch:
 
     def _submit(self, pool: ThreadPoolExecutor, files: Iterator) -> list[Future]:
         """The next chunk on its way to the decoding threads; [] at the end."""
-        chunk, n_bytes = [], 0
+        chunk: list[Future] = []
+        n_bytes = 0
         while len(chunk) < READ_AT_ONCE and n_bytes < CHUNK_BYTES and not self._stop.is_set():
             row, data = next(files, (None, None))
             if row is None:
@@ -274,11 +275,11 @@ class Batch:
         )
         if decoded.pixels.size <= LARGE_PIXELS:
             return row, decoded
-        answer = self._answers([decoded])[0]
+        answer = self._predict([decoded])[0]
         self._keep(row.number, decoded)
         return replace(row, answer=answer), None
 
-    def _ask(self, read: Sequence[tuple[BatchRow, Decoded | None]]) -> None:
+    def _add_rows(self, read: Sequence[tuple[BatchRow, Decoded | None]]) -> None:
         """Ask all models about a chunk, a few at once, and add its rows."""
         for start in range(0, len(read), BATCH):
             if self._stopped():
@@ -286,25 +287,26 @@ class Batch:
             part = read[start : start + BATCH]
             first, last = part[0][0].number, part[-1][0].number
             self._doing = f"Asking the models about files {first} to {last}"
-            answers = iter(self._answers([decoded for _, decoded in part if decoded is not None]))
+            answers = iter(self._predict([decoded for _, decoded in part if decoded is not None]))
             for row, decoded in part:
-                if decoded is not None:
-                    row = replace(row, answer=next(answers))
-                    self._keep(row.number, decoded)
-                self._rows.append(row)
+                if decoded is None:
+                    self._rows.append(row)
+                    continue
+                self._keep(row.number, decoded)
+                self._rows.append(replace(row, answer=next(answers)))
 
-    def _answers(self, pictures: Sequence[Decoded]) -> list[ImagePrediction]:
-        if not pictures:
+    def _predict(self, images: Sequence[Decoded]) -> list[ImagePrediction]:
+        if not images:
             return []
         with _turns:
-            return self.predictor.predict_many(pictures, chosen=self._chosen)
+            return self.predictor.predict_many(images, chosen=self._chosen)
 
     def _keep(self, number: int, decoded: Decoded) -> None:
         with _lock:
-            kept = sum(batch._kept_bytes for batch in _batches)
+            kept = sum(batch.kept_bytes for batch in _batches)
             if kept + decoded.pixels.nbytes <= MAX_KEPT_BYTES and not self._closed:
                 self._kept[number] = decoded
-                self._kept_bytes += decoded.pixels.nbytes
+                self.kept_bytes += decoded.pixels.nbytes
 
 
 def start_batch(

@@ -37,6 +37,7 @@ def agreement(answer: ImagePrediction, models: Sequence[str]) -> str:
 
 
 def disagree(answer: ImagePrediction, models: Sequence[str]) -> bool:
+    """Whether the chosen models put different classes first."""
     return len({own.predicted for own in voters(answer, models)}) > 1
 
 
@@ -118,7 +119,7 @@ def shown_table(
     titles = column_titles(run, models)
     table = []
     for row in rows:
-        line = {
+        line: dict[str, object] = {
             PICTURE: row.thumbnail or None,
             # The table's own tool bar saves it as CSV, too.
             NAME: plain_text(row.name),
@@ -199,8 +200,7 @@ def _figures(model: str, own: ModelPrediction | None, names: Sequence[str]) -> M
         ("calibrated", own.calibrated if own else None),
     ):
         for place, name in enumerate(names):
-            known = values is not None
-            line[f"{model}_{kind}_{name}"] = float(values[place]) if known else None
+            line[f"{model}_{kind}_{name}"] = None if values is None else float(values[place])
     line[f"{model}_conformal_set"] = "|".join(own.conformal_set) if own else ""
     return line
 

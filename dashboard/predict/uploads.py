@@ -63,7 +63,7 @@ def make_upload(
 def pixels_sha256(pixels: np.ndarray) -> str:
     """SHA-256 of grey uint8 (height, width), the shape with it."""
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 
@@ -104,6 +104,7 @@ def waiting_files() -> list[tuple[str, bytes]]:
 
 
 def any_waiting() -> bool:
+    """Whether files were dropped that are not yet read."""
     return bool(st.session_state.get(_WAITING))
 
 
@@ -128,6 +129,8 @@ def _forget_file(file_id: str) -> None:
     """Streamlit keeps an uploaded file as long as its session: take it out, as st.chat_input does
     with its own."""
     context = get_script_run_ctx()
-    remove = getattr(context.uploaded_file_mgr, "remove_file", None) if context else None
+    if context is None:
+        return
+    remove = getattr(context.uploaded_file_mgr, "remove_file", None)
     if remove:
         remove(session_id=context.session_id, file_id=file_id)

@@ -40,7 +40,8 @@ def _forget_closed_tabs() -> None:
     Streamlit only drops them when another tab is closed, and even then what it served last keeps
     its files and its picture: the last visitor's would stay for as long as the server runs.
     """
-    pause, stored = threading.Event(), {}
+    pause = threading.Event()
+    stored: dict[str, Any] = {}
     while not pause.wait(EXPIRE_EVERY_S):
         expire_sessions(stored)
 
@@ -58,7 +59,8 @@ def expire_sessions(stored: dict[str, Any]) -> bool:
     try:
         running = runtime.get_instance()
         loop = running._get_async_objs().eventloop
-        loop.call_soon_threadsafe(_empty_expired, running._session_mgr, stored)
+        manager = running._session_mgr
+        loop.call_soon_threadsafe(_empty_expired, manager, stored)
     except (AttributeError, RuntimeError):  # another Streamlit, or one that is stopping
         return False
     return True

@@ -36,7 +36,7 @@ FEWEST_ILL = 10  # a crowd is large enough to speak of when so many in it have t
 def compare_areas(
     y_true: np.ndarray,
     probs: Mapping[str, np.ndarray],
-    groups: Sequence,
+    groups: Sequence | np.ndarray,
     class_names: Sequence[str],
     *,
     draws: int = 2000,
