@@ -1,4 +1,4 @@
-"""What an answer is worth by the test part, and how far models agree, in plain words."""
+"""How reliable a prediction is by the test split, and how far models agree, in plain words."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ class Voter(Titled, Protocol):
 Vote = TypeVar("Vote", bound=Voter)
 
 
-def votes(answers: Sequence[Vote]) -> list[Vote]:
-    """The answers that agreement and a mean are made of: single models that are no controls.
+def votes(predictions: Sequence[Vote]) -> list[Vote]:
+    """The predictions that agreement and a mean are made of: single models that are no controls.
 
-    Where all single models are controls, these are asked.
+    Where all single models are controls, these count.
     """
-    singles = [own for own in answers if not own.members]
+    singles = [own for own in predictions if not own.members]
     return [own for own in singles if not is_control(own.model)] or singles
 
 
-def agreement_sentence(answers: Sequence[Titled]) -> str:
+def agreement_sentence(predictions: Sequence[Titled]) -> str:
     """In plain words how far the models agree, such as "All three say normal."."""
-    if not answers:
+    if not predictions:
         return "No model could answer."
-    if len(answers) == 1:
-        return f"{answers[0].title} says {answers[0].predicted}."
-    said: dict[str, list[str]] = {}
-    for answer in answers:
-        said.setdefault(answer.predicted, []).append(answer.title)
+    if len(predictions) == 1:
+        return f"{predictions[0].title} says {predictions[0].predicted}."
+    by_class: dict[str, list[str]] = {}
+    for prediction in predictions:
+        by_class.setdefault(prediction.predicted, []).append(prediction.title)
     # Stable: with equal votes the class that was said first comes first.
-    groups = sorted(said.items(), key=lambda group: -len(group[1]))
-    n, (top, voters) = len(answers), groups[0]
+    groups = sorted(by_class.items(), key=lambda group: -len(group[1]))
+    n, (top, voters) = len(predictions), groups[0]
     if len(groups) == 1:
         return f"{'Both' if n == 2 else f'All {_word(n)}'} say {top}."
     if len(groups[1][1]) == len(voters):
@@ -65,10 +65,10 @@ def agreement_sentence(answers: Sequence[Titled]) -> str:
 def answer_reliability(
     metrics: Mapping[str, Any], predicted: str, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """How far the test part bears out an answer `predicted`, from the model's metrics.json.
+    """How far the test split bears out a prediction `predicted`, from the model's metrics.json.
 
     Keys: sensitivity (of the images that are `predicted`, the share found), n_true; precision (of
-    the answers `predicted`, the share right), n_predicted; each with *_interval (low, high) or
+    the predictions `predicted`, the share right), n_predicted; each with *_interval (low, high) or
     None. sensitivity or precision is None where no test image is there to tell.
     """
     k = list(class_names).index(predicted)

@@ -30,7 +30,7 @@ def open_templates(folder: Path, *, autoescape: bool = False) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
+        keep_trailing_newline=not autoescape,  # parts of Markdown stand line by line
     )
     environment.filters |= {
         "interval_text": interval_text,

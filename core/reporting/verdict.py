@@ -22,7 +22,7 @@ BASELINE_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """Plain words: `sentence` who leads, `cost` what that costs, `basis` how it was come by."""
+    """In words: `sentence` who leads, `cost` what that costs, `basis` how figures were computed."""
 
     sentence: str
     cost: str
@@ -154,7 +154,7 @@ def baselines_sentence(
 
 
 def leak_badge(leakage: Mapping[str, Any] | None) -> str:
-    """A few words for a run whose test part leaks (run.json's `leakage`), "" for any other."""
+    """A few words for a run whose test split leaks (run.json's `leakage`), "" for any other."""
     if not leakage or not leakage.get("images"):
         return ""
     share = 100 * leakage["share"]

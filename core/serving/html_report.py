@@ -158,7 +158,7 @@ def build_report(
 
 
 def report_file_name(run: Run, created: datetime) -> str:
-    """A name for the report that tells the run and the time, and nothing of the picture."""
+    """A name for the report that tells the run and the time, and nothing of the image."""
     return f"report-{run.name}-{created.astimezone(UTC):%Y%m%dT%H%M%SZ}.html"
 
 

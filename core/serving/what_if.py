@@ -1,8 +1,8 @@
-"""What if the picture were brighter, turned, cropped, or partly hidden? Pixels in, pixels out.
+"""What if the image were brighter, turned, cropped, or partly hidden? Pixels in, pixels out.
 
 Changes follow one another in a fixed order: flip, rotation, crop, contrast, brightness, hidden box.
-So the crop is of the turned picture and the box of the picture as it then stands. Nothing is
-reflected into the picture: what rotation brings in from outside, and what the box hides, has one
+So the crop is of the turned image and the box of the image as it then stands. Nothing is
+reflected into the image: what rotation brings in from outside, and what the box hides, has one
 level (`fill`). A change that is neutral touches no pixel, so the models' answer stays the same.
 """
 
@@ -25,7 +25,7 @@ class AlteringError(UserError):
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in shares (0 to 1) of the picture's width and height, from its upper left."""
+    """A rectangle in shares (0 to 1) of the image's width and height, from its upper left."""
 
     left: float
     top: float
@@ -47,7 +47,7 @@ class Box:
             )
 
     def slices(self, shape: tuple[int, int]) -> tuple[slice, slice]:
-        """Rows and columns of a picture (h, w) that the box covers, at least one of each."""
+        """Rows and columns of an image (h, w) that the box covers, at least one of each."""
         return (
             _span(self.top, self.top + self.height, shape[0]),
             _span(self.left, self.left + self.width, shape[1]),
@@ -56,12 +56,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Changes:
-    """What is done to a picture; as it is made, nothing.
+    """What is done to an image; as it is made, nothing.
 
-    brightness: grey levels of 255 added. contrast: times, about the picture's own mean. rotation:
-    degrees counterclockwise about the middle, the picture keeps its size. flip: left and right
+    brightness: grey levels of 255 added. contrast: times, about the image's own mean. rotation:
+    degrees counterclockwise about the middle, the image keeps its size. flip: left and right
     change places. across, down: what the crop keeps, from where to where in shares of the sides.
-    hidden: the box painted over. fill: "mean", the picture's mean grey, or "black".
+    hidden: the box painted over. fill: "mean", the image's mean grey, or "black".
     """
 
     brightness: float = 0.0
@@ -119,7 +119,7 @@ def apply_changes(pixels: np.ndarray, changes: Changes) -> np.ndarray:
     height, width = changed.shape
     changed = changed[_span(*changes.down, height), _span(*changes.across, width)]
     if changes.brightness or changes.contrast != 1:
-        # By a table of the 256 levels: a large picture in float would take four times its memory.
+        # By a table of the 256 levels: a large image in float would take four times its memory.
         changed = _level_table(changed, changes)[changed]
     changed = changed.copy()
     if changes.hidden is not None:

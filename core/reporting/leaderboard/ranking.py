@@ -47,7 +47,7 @@ class ZooError(UserError):
 class Protocol:
     """Runs that split the very same images in the very same way into the same classes.
 
-    n: images of each of SPLITS; n_patients: of the test part; leaks: a badge's words where test
+    n: images of each of SPLITS; n_patients: of the test split; leaks: a badge's words where test
     images are not independent of training, or were dealt at random, else "".
     """
 

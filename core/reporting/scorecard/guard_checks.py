@@ -11,7 +11,7 @@ from core.runs.schema.guard import Acceptance, Guard, Refusal
 
 ACCEPTED = 0.95  # of the test images, shown by the lower end
 ACCEPTED_OF_CLASS = 0.90  # no class may be shown to lie below
-REFUSED = 0.90  # of a kind of other pictures, shown by the lower end
+REFUSED = 0.90  # of a kind of other images, shown by the lower end
 FEWEST_KINDS = 5
 TITLES = {
     "ct": "Refuses what is no chest CT slice",

@@ -70,7 +70,7 @@ def see_images(
 
 
 def see_trials(model: ServedModel, trials: Sequence[Trial]) -> GuardInput:
-    """Pictures of other things as the model sees them."""
+    """Images of other things as the model sees them."""
     parts = []
     for start in range(0, len(trials), BATCH):
         some = trials[start : start + BATCH]
@@ -83,7 +83,7 @@ def see_trials(model: ServedModel, trials: Sequence[Trial]) -> GuardInput:
 def read_negatives(
     model: ServedModel, setting: Setting, names: Sequence[str]
 ) -> dict[str, GuardInput]:
-    """The kinds of pictures that a guard is chosen on, as far as they are here."""
+    """The kinds of images that a guard is chosen on, as far as they are here."""
     inputs = {}
     for name in names:
         try:

@@ -7,7 +7,7 @@ farther away than those of train, the bound on features is widened by the ratio 
 Test is looked at only to be measured.
 
 The distance to the nearest neighbours (Sun et al. 2022, "Out-of-distribution detection with deep
-nearest neighbors") was tried too: beside the two other measures it refused no more of the pictures
+nearest neighbors") was tried too: beside the two other measures it refused no more of the images
 looked at, and it needs every training image's features whole.
 """
 
@@ -53,7 +53,7 @@ DEVELOPMENT_SEED, REPORT_SEED = 1, 0
 
 @dataclass(frozen=True)
 class Fitted:
-    """A guard with how its bounds came about, and what it refused of the pictures looked at."""
+    """A guard with how its bounds came about, and what it refused of the images looked at."""
 
     guard: Guard
     threshold: dict[str, Any]
@@ -156,7 +156,7 @@ def fit_space(vectors: np.ndarray, directions: int) -> Space:
 
 
 def fit_layouts(layouts: np.ndarray) -> Space:
-    """The space of evened-out layouts (n, CELLS, CELLS) and their mirror images: a picture hung the
+    """The space of evened-out layouts (n, CELLS, CELLS) and their mirror images: an image hung the
     wrong way round is still one. Their mean is taken out, so one direction is none."""
     both = np.concatenate([layouts, layouts[:, :, ::-1]])
     return fit_space(even_out(both), CELLS**2 - 1)
@@ -184,7 +184,7 @@ def fit_parts(
 
 
 def measure(guard: Guard, seen: GuardInput) -> np.ndarray:
-    """features, layout and turned of pictures, not divided by any bound but 1: (n, 3)."""
+    """features, layout and turned of images, not divided by any bound but 1: (n, 3)."""
     own, others = measure_layouts(guard.layout, seen.layouts)
     columns = [guard.features.mahalanobis(seen.features), own, rotated_ratio(own, others)]
     return np.stack(columns, axis=1)
@@ -198,7 +198,7 @@ def fit_candidate(
     seen: GuardInput,
     negatives: dict[str, GuardInput],
 ) -> Fitted:
-    """Fit on train, set the bounds out of fold on train and val, try on the pictures looked at."""
+    """Fit on train, set the bounds out of fold on train and val, try on the images looked at."""
     is_train = (rows["split"] == "train").to_numpy()
     measured = np.empty((len(rows), 3))
     for fit, held in group_folds(rows, int(run.info["seed"])):
@@ -272,7 +272,7 @@ def passes(measured: np.ndarray, bounds: dict[str, float]) -> np.ndarray:
 
 
 def features_alone(guard: Guard, negatives: dict[str, GuardInput]) -> float:
-    """Mean share of the pictures looked at that the features alone refuse, at the same bound."""
+    """Mean share of the images looked at that the features alone refuse, at the same bound."""
     shares = [(guard.distance(seen.features) > 1).mean() for seen in negatives.values()]
     return float(np.mean(shares)) if shares else 0.0
 
