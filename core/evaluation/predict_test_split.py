@@ -45,7 +45,7 @@ def predict_test_images(
             f"(first: {excluded[0]['image_id']}: {excluded[0]['reason']})."
         )
     rows = test[test["image_id"].isin(kept)].assign(fold="")
-    answers = model_group.ask({size: images[: len(kept)] for size, images in pixels.items()})
+    answers = model_group.predict({size: images[: len(kept)] for size, images in pixels.items()})
     names = [name for name in run.models if name in answers]
     tables = {name: predictions_table(rows, answers[name], run.class_names) for name in names}
     return tables, excluded

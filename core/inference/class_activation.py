@@ -1,9 +1,9 @@
-"""Heat maps from forward passes: where in the picture a class's score comes from.
+"""Heat maps from forward passes: where in the image a class's score comes from.
 
 Mostly the map is the class activation map of Zhou et al. 2016 ("Learning deep features for
 discriminative localization", section 2): a model that ends in global average pooling and one dense
 layer gives it with the same pass as the probabilities. It is coarse and shows what the score rests
-on, which is not necessarily the disease. A model without one is asked by occlusion
+on, which is not necessarily the disease. A model without one is explained by occlusion
 (core.inference.occlusion). How far the maps of a run's models can be trusted is measured by
 core.evaluation.heatmaps.evaluate.
 """
@@ -29,10 +29,17 @@ MEAN_OF_MEMBERS = "mean of the members' maps"
 # Black to yellow through violet and orange (points of the perceptually even "inferno" scale), so
 # that lightness alone tells the order and no colour of a model or of right and wrong is used.
 _SCALE = np.array(
-    [(0, 0, 4), (51, 10, 95), (120, 28, 109), (187, 55, 84), (237, 105, 37), (251, 180, 26),
-     (252, 255, 164)],
+    [
+        (0, 0, 4),
+        (51, 10, 95),
+        (120, 28, 109),
+        (187, 55, 84),
+        (237, 105, 37),
+        (251, 180, 26),
+        (252, 255, 164),
+    ],
     np.float32,
-)  # fmt: skip
+)
 
 
 class ExplainError(UserError):
@@ -49,7 +56,7 @@ class Model(Protocol):
 class Maps:
     """What speaks for each class by place: values float32 (h, w, C), any scale; method: its name.
 
-    The map covers the whole picture, as the picture was stretched to the model's square.
+    The map covers the whole image, as the image was stretched to the model's square.
     """
 
     values: np.ndarray
@@ -57,10 +64,10 @@ class Maps:
 
 
 def model_maps(model: Model, pixels: np.ndarray, output: Output, row: int = 0) -> Maps:
-    """The maps of any served model for one picture: class activation, else occlusion.
+    """The maps of any served model for one image: class activation, else occlusion.
 
-    pixels: uint8 (s, s), what the model was given; output: its answer, in which the picture is
-    number `row`. Occlusion asks the model some dozens of times more.
+    pixels: uint8 (s, s), what the model was given; output: its prediction, in which the image is
+    number `row`. Occlusion runs the model some dozens of times more.
     """
     if output.class_maps is not None:
         return Maps(np.asarray(output.class_maps[row], np.float32), CLASS_ACTIVATION)
@@ -118,10 +125,10 @@ def mean_heat(heats: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def stretch_heat(heat: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A heat map (h, w), 0 to 1, over a picture: float32 (height, width), 0 to 1, bicubic.
+    """A heat map (h, w), 0 to 1, over an image: float32 (height, width), 0 to 1, bicubic.
 
-    Cell (i, j) covers its share of the picture, so the map lies where the model looked, also when
-    the picture is no square.
+    Cell (i, j) covers its share of the image, so the map lies where the model looked, also when
+    the image is no square.
     """
     heat = np.asarray(heat, np.float32)
     if heat.ndim != 2 or not np.isfinite(heat).all() or heat.min() < 0 or heat.max() > 1:
@@ -131,11 +138,11 @@ def stretch_heat(heat: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def overlay(grey: np.ndarray, heat: np.ndarray, opacity: float) -> np.ndarray:
-    """Lay a heat map over a picture.
+    """Lay a heat map over an image.
 
-    grey uint8 (height, width); heat (h, w), 0 to 1, is stretched to the picture as the picture was
+    grey uint8 (height, width); heat (h, w), 0 to 1, is stretched to the image as the image was
     stretched to the model's square. A pixel takes opacity × heat of the colour, so cold places
-    stay as they are and opacity 0 gives the picture back. Returns uint8 (height, width, 3).
+    stay as they are and opacity 0 gives the image back. Returns uint8 (height, width, 3).
     """
     grey = np.asarray(grey)
     if grey.ndim != 2 or grey.dtype != np.uint8:

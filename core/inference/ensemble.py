@@ -1,7 +1,7 @@
-"""Several models asked the same about the same images.
+"""Predictions of several models about the same images.
 
-The parts of an audit (blackout, perturbation, probe) ask every model about altered images; here is
-how they are asked, so that no two parts can differ in that.
+The parts of an audit (blackout, perturbation, probe) run every model on altered images; here is how
+that is done, so that no two parts can differ in it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.errors import UserError
-from core.inference.served_model import load_model
+from core.inference.served_model import ServedModel, load_model
 from core.runs.missing_weights import need_weights
 from core.runs.run import Run
 
-BATCH = 64  # images altered and asked about at once, so that memory stays flat
+BATCH = 64  # images altered and predicted at once, so that memory stays flat
 
 
 class AuditError(UserError):
@@ -25,13 +25,13 @@ class AuditError(UserError):
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """Models that answer together.
+    """Models that predict together.
 
     models: name -> what is served (`predict(pixels)` -> Output, `input_size_px`); members: name of
     an ensemble -> its models, whose mean it is; titles: name -> name for people.
     """
 
-    models: Mapping[str, object]
+    models: Mapping[str, ServedModel]
     members: Mapping[str, Sequence[str]] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
 
@@ -46,7 +46,7 @@ class ModelGroup:
     def title(self, name: str) -> str:
         return self.titles.get(name, name)
 
-    def ask(
+    def predict(
         self,
         pixels: Mapping[int, np.ndarray],
         alter: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
@@ -54,7 +54,7 @@ class ModelGroup:
         """Probabilities (n, C) float64 of every model about the same n images.
 
         pixels: input size -> uint8 (n, s, s); alter(images (k, s, s), their rows (k,)) -> what is
-        asked about in their place. It is called once for each size and batch, so that models of
+        shown in their place. It is called once for each size and batch, so that models of
         one size see the same pixels.
         """
         parts: dict[str, list[np.ndarray]] = {name: [] for name in self.models}
@@ -66,10 +66,10 @@ class ModelGroup:
                 for name, model in self.models.items():
                     if model.input_size_px == size:
                         parts[name].append(as_shares(model.predict(images).probabilities))
-        answers = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        y_prob = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         for name, members in self.members.items():
-            answers[name] = as_shares(np.mean([answers[m] for m in members], axis=0))
-        return {name: answers[name] for name in self.names}
+            y_prob[name] = as_shares(np.mean([y_prob[m] for m in members], axis=0))
+        return {name: y_prob[name] for name in self.names}
 
 
 def open_models(run: Run) -> ModelGroup:

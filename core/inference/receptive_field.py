@@ -1,6 +1,6 @@
-"""Where in the picture the cells of a model's map look, told from the layers' strides and padding.
+"""Where in the image the cells of a model's map look, by the layers' strides and padding.
 
-A cell of a feature map is drawn as if the map were the picture made small. That is only so where
+A cell of a feature map is drawn as if the map were the image made small. That is only so where
 every layer halves evenly: with padding on one side, or a size that 2 does not divide, the centres
 of the cells' receptive fields lie elsewhere, by up to half a cell and more (Araujo et al. 2019,
 "Computing receptive fields of convolutional neural networks", Distill, section "Alignment").
@@ -27,7 +27,7 @@ _IN_PLACE = (
 class Places:
     """Centres of a map's cells in px of the model's square, along (rows, columns).
 
-    Cell i looks at first_px + i * step_px; 0 is the edge of the picture, so that its first pixel
+    Cell i looks at first_px + i * step_px; 0 is the edge of the image, so that its first pixel
     lies at 0.5.
     """
 
@@ -85,15 +85,17 @@ def _keeps_rows_first(node) -> bool:
 
 
 def _moved(places: Places, offset, strides) -> Places:
-    along = range(2)
-    return Places(
-        tuple(places.first_px[k] + float(offset[k]) * places.step_px[k] for k in along),
-        tuple(places.step_px[k] * float(strides[k]) for k in along),
+    rows, columns = (
+        (first + float(off) * step, step * float(stride))
+        for first, off, step, stride in zip(
+            places.first_px, offset, places.step_px, strides, strict=True
+        )
     )
+    return Places((rows[0], columns[0]), (rows[1], columns[1]))
 
 
 def align_maps(maps: np.ndarray, places: Places | None, size_px: int) -> np.ndarray:
-    """Maps (n, h, w, C) lined up with the picture: each cell shows its own share of the square.
+    """Maps (n, h, w, C) lined up with the image: each cell shows its own share of the square.
 
     Maps that are so already come back as they are; others are drawn on a grid of twice the cells,
     linear in between and, at the edges, as the nearest cell.

@@ -1,6 +1,6 @@
 """Serve exported models: pixels in, probabilities, class activation maps and features out.
 
-The same code evaluates a run and answers on the Predict page. Nothing here imports Keras.
+The same code evaluates a run and predicts on the Predict page. Nothing here imports Keras.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from core.inference.receptive_field import Places, align_maps, find_places
 from core.runs.artifacts import ArtifactError, model_files
 from core.runs.missing_weights import retrain_command
 from core.runs.run import Run
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
 
 
 class InferenceError(UserError):
@@ -29,8 +33,8 @@ class Output:
     """What a model says about n images, row by row.
 
     probabilities (n, classes) float32, each row sums to 1; class_maps (n, h, w, classes) float32
-    logits by place, lined up with the picture (core.inference.receptive_field), None where the
-    model has no class activation map (core.inference.class_activation.model_maps then asks
+    logits by place, lined up with the image (core.inference.receptive_field), None where the
+    model has no class activation map (core.inference.class_activation.model_maps then uses
     core.inference.occlusion); features (n, d) float32, the pooled last layer.
     """
 
@@ -51,13 +55,13 @@ class ServedModel:
     input_size_px: int
     precision: str
     tta: str
-    compiled: object
+    compiled: CompiledModel
     places: Places | None = None
 
     def predict(self, pixels: np.ndarray, batch_size: int = 32) -> Output:
-        """Answer for uint8 or float pixels (n, size, size) in 0..255.
+        """Predict for uint8 or float pixels (n, size, size) in 0..255.
 
-        With tta "flip" the mirrored images are asked too: probabilities and features are means,
+        With tta "flip" the mirrored images are predicted too: probabilities and features are means,
         maps are turned back before the mean.
 
         Raises:
@@ -75,9 +79,14 @@ class ServedModel:
         ]
         if not parts:
             raise InferenceError(f"{self.name} was given no images.")
-        return Output(*(_join(arrays) for arrays in zip(*parts, strict=True)))
+        probabilities, maps, features = zip(*parts, strict=True)
+        return Output(
+            np.concatenate(probabilities),
+            None if maps[0] is None else np.concatenate(maps),
+            np.concatenate(features),
+        )
 
-    def _predict_batch(self, pixels: np.ndarray) -> _Answer:
+    def _predict_batch(self, pixels: np.ndarray) -> _Arrays:
         images = np.asarray(pixels, dtype=np.float32)[..., None]
         if self.tta != "flip":
             return self._forward(images)
@@ -88,26 +97,22 @@ class ServedModel:
             maps = (maps[:n] + maps[n:, :, ::-1]) / 2
         return (probabilities[:n] + probabilities[n:]) / 2, maps, (features[:n] + features[n:]) / 2
 
-    def _forward(self, images: np.ndarray) -> _Answer:
+    def _forward(self, images: np.ndarray) -> _Arrays:
         # A request of its own for every call: compiled models are shared by the server's threads.
         result = self.compiled.create_infer_request().infer(images)
         named = {next(iter(port.get_names())): np.array(value) for port, value in result.items()}
         maps = named.get("class_maps")
         if maps is not None:
-            # Before mirrored answers are turned back: a shift to the right is one in their frame.
+            # Before mirrored maps are turned back: a shift to the right is one in their frame.
             maps = align_maps(maps, self.places, self.input_size_px)
         return named["probabilities"], maps, named["features"]
 
 
 # Probabilities, class maps, features.
-_Answer = tuple[np.ndarray, np.ndarray | None, np.ndarray]
+_Arrays = tuple[np.ndarray, np.ndarray | None, np.ndarray]
 
 
-def _join(arrays: tuple[np.ndarray | None, ...]) -> np.ndarray | None:
-    return None if arrays[0] is None else np.concatenate(arrays)
-
-
-def load_model(run: Run, name: str, alter: Callable[[object], None] | None = None) -> ServedModel:
+def load_model(run: Run, name: str, alter: Callable[[Any], None] | None = None) -> ServedModel:
     """Load one model of a run after checking its hashes, at the precision that run.json states.
 
     alter(graph) may change the OpenVINO model that was read before it is compiled
@@ -132,7 +137,7 @@ def load_model(run: Run, name: str, alter: Callable[[object], None] | None = Non
         class_names=tuple(run.class_names),
         input_size_px=int(sizes.get(name, run.info["input_size_px"])),
         precision=run.info.get("precision", "f32"),
-        tta=run.info.get("tta", "none"),
+        tta=str(run.info.get("tta", "none")),
         alter=alter,
     )
 
@@ -145,16 +150,13 @@ def compile_model(
     input_size_px: int,
     precision: str = "f32",
     tta: str = "none",
-    threads: int = 0,
-    alter: Callable[[object], None] | None = None,
+    alter: Callable[[Any], None] | None = None,
 ) -> ServedModel:
     """Compile an exported file. The precision is always set: left alone, a CPU picks its own."""
     if precision not in PRECISIONS:
         raise InferenceError(f"Unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}.")
     core = import_openvino().Core()
     settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = str(threads)
     try:
         graph = core.read_model(xml)
         if alter is not None:

@@ -160,7 +160,7 @@ def measure_blackout(
     an estimate with kept{share, low, high} and called{class: n}. See docs/artifacts.md.
     """
     always = np.full(len(sample.y_true), majority) == sample.y_true
-    full = model_group.ask(pixels)
+    full = model_group.predict(pixels)
     tick()
     result: dict[str, dict[str, Any]] = {
         name: {"full": sample.estimate(full[name])} | {part: {} for part in PARTS}
@@ -168,7 +168,7 @@ def measure_blackout(
     }
     for part in PARTS:
         for fill in FILLS:
-            answers = model_group.ask(pixels, partial(masking.hide, part=part, fill=fill))
+            answers = model_group.predict(pixels, partial(masking.hide, part=part, fill=fill))
             for name in model_group.names:
                 called = np.bincount(
                     predicted_index(answers[name]), minlength=len(sample.class_names)

@@ -174,14 +174,14 @@ def measure_perturbations(
     Returns {kinds{kind: {title, unit, strengths, neutral}}, models{model: {baseline, curves{kind:
     [{strength} + estimate]}, steepest}}}.
     """
-    baseline = model_group.ask(pixels)
+    baseline = model_group.predict(pixels)
     tick()
     right: dict[str, dict[tuple[str, float], np.ndarray]] = {name: {} for name in model_group.names}
     curves: dict[str, dict[str, list]] = {name: {} for name in model_group.names}
     for kind, how in KINDS.items():
         for strength in how.strengths:
             alter = partial(_alter, kind=kind, strength=strength, seed=sample.seed)
-            answers = model_group.ask(pixels, alter)
+            answers = model_group.predict(pixels, alter)
             for name, y_prob in answers.items():
                 row = {"strength": strength} | sample.estimate(y_prob)
                 curves[name].setdefault(kind, []).append(row)

@@ -63,7 +63,7 @@ def predict_probe(
             f"No image of the probe {probe.name} is left to ask about "
             f"({excluded[0]['image_id']}: {excluded[0]['reason']})."
         )
-    answers = model_group.ask(pixels)
+    answers = model_group.predict(pixels)
     covid = class_names.index(COVID)
     called = {
         name: np.asarray(class_names, dtype=object)[predicted_index(y_prob)]

@@ -270,7 +270,7 @@ def _predict(run: Run, model_group: ModelGroup, cache: PixelCache) -> dict[str, 
         for start in range(0, len(rows), _BATCH):
             batch = slice(start, start + _BATCH)
             pixels = {size: np.array(cache.pixels(size)[batch]) for size in model_group.sizes_px}
-            parts.append(model_group.ask(pixels))
+            parts.append(model_group.predict(pixels))
             bar.update(len(rows.iloc[batch]))
     return {
         model: predictions_table(

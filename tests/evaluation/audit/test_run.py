@@ -341,13 +341,13 @@ def test_a_panel_asks_each_size_once_and_an_ensemble_is_the_mean():
         return images + (rows % 3).astype(np.uint8)[:, None, None]
 
     pixels = {size: np.zeros((70, size, size), np.uint8) for size in (32, 64)}
-    answers = model_group.ask(pixels, alter)
+    answers = model_group.predict(pixels, alter)
     assert asked == [(32, 0, 63), (32, 64, 69), (64, 0, 63), (64, 64, 69)]
     assert list(answers) == model_group.names
     assert answers["a"].argmax(axis=1).tolist() == [0, 0, 1] * 23 + [0]
     assert answers["e"] == pytest.approx((answers["a"] + answers["c"]) / 2)
     assert answers["e"].sum(axis=1) == pytest.approx(np.ones(70), abs=1e-12)
-    assert model_group.ask(pixels)["a"].argmax(axis=1).sum() == 0
+    assert model_group.predict(pixels)["a"].argmax(axis=1).sum() == 0
 
 
 def test_words_for_shares():
