@@ -56,21 +56,36 @@ def plot_confusion(
     figure = go.Figure()
     figure.add_trace(
         go.Heatmap(
-            z=values, x=names, y=names, zmin=0, zmax=top, colorscale=scale,
-            showscale=False, xgap=2, ygap=2, hoverinfo="skip",
+            z=values,
+            x=names,
+            y=names,
+            zmin=0,
+            zmax=top,
+            colorscale=scale,
+            showscale=False,
+            xgap=2,
+            ygap=2,
+            hoverinfo="skip",
         )
-    )  # fmt: skip
+    )
     figure.add_trace(_markers(counts, values, names, model, normalise, top, theme))
     if chosen is not None:
         x, y = names.index(chosen[1]), names.index(chosen[0])
         figure.add_shape(
-            type="rect", x0=x - 0.48, x1=x + 0.48, y0=y - 0.48, y1=y + 0.48,
+            type="rect",
+            x0=x - 0.48,
+            x1=x + 0.48,
+            y0=y - 0.48,
+            y1=y + 0.48,
             line={"width": 5, "color": _PAPER if theme == "dark" else _INK},
-        )  # fmt: skip
+        )
     figure.update_layout(
         title={
             "text": two_lines(title, f"{NORMALISED_BY[normalise]}, n = {int(counts.sum())}"),
-            "x": 0, "y": 0.96, "yanchor": "top", "font": {"size": 17},
+            "x": 0,
+            "y": 0.96,
+            "yanchor": "top",
+            "font": {"size": 17},
         },
         height=HEIGHT_PX,
         margin={"l": 8, "r": 8, "t": 70, "b": 8},
@@ -80,7 +95,7 @@ def plot_confusion(
         hovermode="closest",
         # The nearest marker takes the click wherever in its cell the pointer is.
         hoverdistance=-1,
-    )  # fmt: skip
+    )
     font = {"size": 16, "color": TEXT[theme]}
     axes = {
         "fixedrange": True,

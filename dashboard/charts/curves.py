@@ -124,9 +124,15 @@ def _add_baseline(figure: go.Figure, kind: str, baseline: float) -> None:
     )
     x, y = (50, 48) if kind == "roc" else (15, 100 * baseline)
     figure.add_annotation(
-        x=x, y=y, text=name, showarrow=False, xanchor="left", yanchor="top", xshift=6,
+        x=x,
+        y=y,
+        text=name,
+        showarrow=False,
+        xanchor="left",
+        yanchor="top",
+        xshift=6,
         font={"size": FONT_PX - 2},
-    )  # fmt: skip
+    )
 
 
 def _add_band(figure: go.Figure, curve: Curve, colour: str, shape: str, model: str) -> None:

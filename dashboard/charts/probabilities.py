@@ -60,10 +60,14 @@ def plot_probabilities(
         )
         heads.append(
             {
-                "text": title, "x": 0, "y": place * block - HEAD_ROWS / 2 - 0.2, "xanchor": "left",
-                "showarrow": False, "font": font,
+                "text": title,
+                "x": 0,
+                "y": place * block - HEAD_ROWS / 2 - 0.2,
+                "xanchor": "left",
+                "showarrow": False,
+                "font": font,
             }
-        )  # fmt: skip
+        )
         each = ", ".join(f"{n} {100 * p:.1f} %" for n, p in zip(names, probabilities, strict=True))
         words.append(f"{title}: {each}")
     layout = {

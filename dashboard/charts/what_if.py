@@ -163,14 +163,25 @@ def plot_image(pixels: np.ndarray, alt: str, box: Box | None = None) -> Chart:
         )
     )
     figure.add_layout_image(
-        source=jpeg_address(pixels), xref="x", yref="y", x=0, y=0, sizex=100, sizey=100,
-        sizing="stretch", layer="below",
-    )  # fmt: skip
+        source=jpeg_address(pixels),
+        xref="x",
+        yref="y",
+        x=0,
+        y=0,
+        sizex=100,
+        sizey=100,
+        sizing="stretch",
+        layer="below",
+    )
     if box is not None:
         figure.add_shape(
-            type="rect", x0=100 * box.left, x1=100 * (box.left + box.width), y0=100 * box.top,
-            y1=100 * (box.top + box.height), line={"color": "#FFFFFF", "width": 2, "dash": "dot"},
-        )  # fmt: skip
+            type="rect",
+            x0=100 * box.left,
+            x1=100 * (box.left + box.width),
+            y0=100 * box.top,
+            y1=100 * (box.top + box.height),
+            line={"color": "#FFFFFF", "width": 2, "dash": "dot"},
+        )
     hidden = {"visible": False, "fixedrange": True}
     figure.update_xaxes(range=[0, 100], constrain="domain", **hidden)
     figure.update_yaxes(

@@ -215,13 +215,23 @@ def large_view(
     rows = by_image[image_id]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            "Previous", icon=":material/arrow_back:", disabled=place == 0, shortcut="P",
-            on_click=_go_to, args=(place - 1,), key="large_previous",
-        )  # fmt: skip
+            "Previous",
+            icon=":material/arrow_back:",
+            disabled=place == 0,
+            shortcut="P",
+            on_click=_go_to,
+            args=(place - 1,),
+            key="large_previous",
+        )
         st.button(
-            "Next", icon=":material/arrow_forward:", disabled=place == len(image_ids) - 1,
-            shortcut="N", on_click=_go_to, args=(place + 1,), key="large_next",
-        )  # fmt: skip
+            "Next",
+            icon=":material/arrow_forward:",
+            disabled=place == len(image_ids) - 1,
+            shortcut="N",
+            on_click=_go_to,
+            args=(place + 1,),
+            key="large_next",
+        )
         st.markdown(f"{place + 1} of {len(image_ids)}", width="content")
     patient = str(
         run_data.load_manifest(selection.run).set_index("image_id")["patient_id"].get(image_id, "")

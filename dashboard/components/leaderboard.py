@@ -87,9 +87,13 @@ def show_ranking(protocol: Protocol, ranking: pd.DataFrame, metric: str) -> None
     config["Model"] = st.column_config.TextColumn(width=230)
     config["95%"] = st.column_config.TextColumn(alignment="right")
     st.dataframe(
-        table, hide_index=True, column_config=config, height="content", placeholder="–",
+        table,
+        hide_index=True,
+        column_config=config,
+        height="content",
+        placeholder="–",
         alt=f"All models by {METRICS[metric]}, with cost",
-    )  # fmt: skip
+    )
     offer_csv(
         "Ranking as CSV",
         csv_table(protocol, ranking),
@@ -150,9 +154,13 @@ def show_curves(protocol: Protocol, ranking: pd.DataFrame, histories: dict) -> N
                 mark = f":{style.theme_colour}[{style.glyph}]"
                 st.markdown(f"**{row.rank}** {mark} {escape(row.label)}  \n:gray[{epochs}]")
                 chart = leaderboard_charts.plot_curve(
-                    history, what, label=row.label, colour=style.colour, kept=kept,
+                    history,
+                    what,
+                    label=row.label,
+                    colour=style.colour,
+                    kept=kept,
                     y_range=y_range,
-                )  # fmt: skip
+                )
                 show_chart(chart, key=f"zoo_curve_{entry[0]}_{entry[1]}_{what}")
     without = [places[entry].label for entry in entries if entry not in learnt]
     if without:

@@ -151,9 +151,15 @@ def _draw_box_inputs(changes: Changes) -> None:
     with st.container(horizontal=True):
         for key, label in zip(BOX, ("Left", "Top", "Width", "Height"), strict=True):
             st.number_input(
-                label, 0, 100, step=5, key=key, width=130, on_change=_forget_drag,
+                label,
+                0,
+                100,
+                step=5,
+                key=key,
+                width=130,
+                on_change=_forget_drag,
                 persist_state="session",
-            )  # fmt: skip
+            )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.segmented_control(
             "Fill of the box and of what rotation brings in",
@@ -176,29 +182,56 @@ def _draw_box_inputs(changes: Changes) -> None:
 def _draw_sliders() -> None:
     with st.grid(min_column_width=230):
         st.slider(
-            "Brightness", -100, 100, step=5, key=BRIGHTNESS, format="%+d levels",
-            help="Grey levels of 255 that are added", persist_state="session",
-        )  # fmt: skip
+            "Brightness",
+            -100,
+            100,
+            step=5,
+            key=BRIGHTNESS,
+            format="%+d levels",
+            help="Grey levels of 255 that are added",
+            persist_state="session",
+        )
         st.slider(
-            "Contrast", 20, 300, step=5, key=CONTRAST, format="%d %%",
-            help="About the picture's own mean", persist_state="session",
-        )  # fmt: skip
+            "Contrast",
+            20,
+            300,
+            step=5,
+            key=CONTRAST,
+            format="%d %%",
+            help="About the picture's own mean",
+            persist_state="session",
+        )
         st.slider(
-            "Rotation", -45, 45, step=1, key=ROTATION, format="%+d°",
+            "Rotation",
+            -45,
+            45,
+            step=1,
+            key=ROTATION,
+            format="%+d°",
             help="Counterclockwise about the middle; the picture keeps its size",
             persist_state="session",
-        )  # fmt: skip
+        )
         st.slider(
-            "Crop, left and right", 0, 100, step=1, key=ACROSS, format="%d %%",
+            "Crop, left and right",
+            0,
+            100,
+            step=1,
+            key=ACROSS,
+            format="%d %%",
             help="Crop: what is left of and right of the handles goes (at least "
             f"{100 * MIN_VISIBLE:.0f} % stays)",
             persist_state="session",
-        )  # fmt: skip
+        )
         st.slider(
-            "Crop, top and bottom", 0, 100, step=1, key=DOWN, format="%d %%",
+            "Crop, top and bottom",
+            0,
+            100,
+            step=1,
+            key=DOWN,
+            format="%d %%",
             help="Crop: what is above and below the handles goes, counted from the top",
             persist_state="session",
-        )  # fmt: skip
+        )
         with st.container(vertical_alignment="bottom", height="stretch"):
             st.toggle("Flip left to right", key=FLIP, persist_state="session")
             st.button(

@@ -367,9 +367,14 @@ def _class_fall(
         return None
     home = own["per_class"][name]["recall"]
     return {
-        "internal": home, "external": there, "fall": home - there, "low": None, "high": None,
-        "home": own["intervals"].get(key), "there": (far.get("intervals") or {}).get(key),
-    }  # fmt: skip
+        "internal": home,
+        "external": there,
+        "fall": home - there,
+        "low": None,
+        "high": None,
+        "home": own["intervals"].get(key),
+        "there": (far.get("intervals") or {}).get(key),
+    }
 
 
 def external_sentence(doc: Mapping[str, Any], metrics: Metrics, titles: Mapping[str, str]) -> str:
