@@ -25,11 +25,11 @@ from core.imageio.picture import (
     measure_colour,
 )
 
-# A picture of 50 million pixels has some thousands of PNG chunks and a dozen JPEG scans; each
-# costs time, a scan as much as a whole picture.
+# An image of 50 million pixels has some thousands of PNG chunks and a dozen JPEG scans; each
+# costs time, a scan as much as a whole image.
 MAX_PNG_CHUNKS = 100_000
 MAX_JPEG_SCANS = 200
-# Counting on would only cost time: one picture is all that is read.
+# Counting on would only cost time: one image is all that is read.
 _FRAMES_COUNTED = 100
 # Stands in the names of cached pixels: raise it whenever the same bytes would give other pixels.
 DECODER_VERSION = 1
@@ -42,7 +42,7 @@ SYNTHETIC_CHUNK = (
 _EXIF_ORIENTATION = 0x0112
 _TIFF_PHOTOMETRIC = 262
 
-# Our own limits are below Pillow's, so its warning about large pictures would only be noise.
+# Our own limits are below Pillow's, so its warning about large images would only be noise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -72,9 +72,9 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def decode_image(data: bytes) -> Decoded:
-    """Decode the bytes of one picture to upright grey uint8 pixels. Raises ImageError.
+    """Decode the bytes of one image to upright grey uint8 pixels. Raises ImageError.
 
-    8-bit pictures keep their grey levels (colour by ITU-R 601 luma; transparency over black; CMYK
+    8-bit images keep their grey levels (colour by ITU-R 601 luma; transparency over black; CMYK
     through RGB). Deeper ones (16-bit, 32-bit, float) are scaled linearly so that their own
     smallest value becomes 0 and their largest 255: no percentiles, no window, no clipping. DICOM
     is shown as its header says (core/imageio/dicom.py).
@@ -129,7 +129,7 @@ def decode_image(data: bytes) -> Decoded:
 def resize_square(grey: np.ndarray, size_px: int) -> np.ndarray:
     """Stretch grey uint8 (height, width) to uint8 (size_px, size_px).
 
-    Never padded: the borders would tell the model which pictures were not square. Bilinear with
+    Never padded: the borders would tell the model which images were not square. Bilinear with
     Pillow's antialiasing when shrinking; training and serving both come through here.
     """
     if grey.ndim != 2 or grey.dtype != np.uint8:
@@ -195,7 +195,7 @@ def _count_frames(image: Image.Image) -> int:
 
 
 def _grey(image: Image.Image) -> tuple[np.ndarray, float]:
-    """Loaded picture of any mode -> uint8 (height, width), and its colourfulness."""
+    """Loaded image of any mode -> uint8 (height, width), and its colourfulness."""
     if image.mode.startswith("I") or image.mode == "F":
         grey = _scale_deep(np.asarray(image))
         # Pillow inverts white-is-zero TIFFs at 8 bits but not at 16.
@@ -216,7 +216,7 @@ def _grey(image: Image.Image) -> tuple[np.ndarray, float]:
 
 
 def _scale_deep(values: np.ndarray) -> np.ndarray:
-    """Deep values (height, width) -> uint8 by their own range; a constant picture becomes 0."""
+    """Deep values (height, width) -> uint8 by their own range; a constant image becomes 0."""
     low, high = float(values.min()), float(values.max())
     # A NaN or infinite value anywhere shows in the smallest or the largest one.
     if not np.isfinite(high - low):
@@ -254,7 +254,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _unidentified(kind: str | None) -> str:
-    """Why Pillow found no picture, in one sentence."""
+    """Why Pillow found no image, in one sentence."""
     if kind in IMAGE_TYPES:
         return f"The file starts like a {kind} but is damaged or cut off; fetch it again."
     if kind is not None:

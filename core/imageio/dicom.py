@@ -115,9 +115,9 @@ class _Shape:
 
 
 def decode_dicom(data: bytes) -> Decoded:
-    """Decode one single-frame DICOM picture of 8 to 16 bits. Raises ImageError.
+    """Decode one single-frame DICOM image of 8 to 16 bits. Raises ImageError.
 
-    Grey pictures go through modality LUT or rescale, then VOI LUT or the first window (PS3.3
+    Grey images go through modality LUT or rescale, then VOI LUT or the first window (PS3.3
     C.11.1 and C.11.2); without either, 8-bit ones keep their grey levels and deeper ones are
     scaled by their own range. MONOCHROME1 is inverted, padding is black, colour becomes luma.
     """
@@ -185,7 +185,7 @@ def _decode(data: bytes) -> Decoded:
 
 
 def _open(data: bytes) -> _File:
-    """Read file meta and allow-listed header. Raises ImageError where no picture can come of it."""
+    """Read file meta and allow-listed header. Raises ImageError where no image can come of it."""
     file = io.BytesIO(data)
     has_preamble = data[128:132] == b"DICM"
     file.seek(132 if has_preamble else 0)

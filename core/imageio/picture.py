@@ -26,7 +26,7 @@ class Decoded:
 
     synthetic: the file says of itself that it is a drawn phantom; without that word it may be one.
     colourfulness: mean over the pixels of (largest - smallest of red, green, blue) / 255; 0.0 for
-    a grey picture. facts: DICOM only, what the header says that identifies nobody, by keyword.
+    a grey image. facts: DICOM only, what the header says that identifies nobody, by keyword.
     tags_read: DICOM only, the keywords of all header tags that were read.
     """
 
