@@ -32,6 +32,16 @@ class Source:
 
 
 @dataclass(frozen=True)
+class UnpackedFile:
+    """A file in memory, or why there is none (`problem`); archive: the zip that it was in."""
+
+    name: str
+    archive: str = ""
+    data: bytes | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class FilePrediction:
     """What came of one file: a prediction, or `error`, one sentence.
 
@@ -71,19 +81,23 @@ def _read(path: Path) -> bytes:
 
 def bytes_sources(files: Iterable[tuple[str, bytes]]) -> Iterator[Source]:
     """Sources of files that are in memory, zips unpacked one image after the other."""
+    for file in unpack_files(files):
+        name = f"{file.archive}/{file.name}" if file.archive else file.name
+        read = _failing(file.problem) if file.data is None else partial(bytes, file.data)
+        yield Source(name, read)
+
+
+def unpack_files(files: Iterable[tuple[str, bytes]]) -> Iterator[UnpackedFile]:
+    """Each file, or the files of a zip in its place, of which one at a time is unpacked."""
     for name, data in files:
         if not is_zip(data):
-            yield Source(name, partial(bytes, data))
+            yield UnpackedFile(name, data=data)
             continue
         try:
             for entry in read_zip(data):
-                inner = f"{name}/{entry.name}"
-                if entry.data is None:
-                    yield Source(inner, _failing(str(entry.problem)))
-                else:
-                    yield Source(inner, partial(bytes, entry.data))
+                yield UnpackedFile(entry.name, name, entry.data, entry.problem or "")
         except ImageError as error:
-            yield Source(name, _failing(str(error)))
+            yield UnpackedFile(name, problem=str(error))
 
 
 def predict_files(

@@ -3,6 +3,10 @@
 A batch lives as long as somebody looks at it: a page polls it, and when nobody did for PATIENCE_S
 its thread stops by itself. What was uploaded is let go of as it is read; kept are thumbnails,
 answers and, up to MAX_KEPT_BYTES for all viewers together, pixels to look at one picture alone.
+
+Zips are unpacked by core.serving.predict_files. Its decoding ahead is not used: it has no way to
+stop in the middle, bounds memory by pixels instead of bytes unpacked, and keeps large images
+waiting that a batch predicts where they are decoded.
 """
 
 from __future__ import annotations
@@ -25,8 +29,9 @@ from core.datasets.phantom.generate import label_synthetic
 from core.imageio.decode import Decoded, ImageError
 from core.imageio.file_type import find_zip_end
 from core.imageio.sandbox import decode_safely
-from core.imageio.zip_archive import MAX_ENTRIES, is_zip, read_zip
+from core.imageio.zip_archive import MAX_ENTRIES, is_zip
 from core.serving.predict import BATCH, ImagePrediction, Predictor
+from core.serving.predict_files import unpack_files
 
 DECODERS = 2
 READ_AT_ONCE = 16  # while the models are asked about as many before them
@@ -221,29 +226,21 @@ class Batch:
                 self._state, self._ended = state, time.monotonic()
             self._stop.set()
 
-    def _entries(self) -> Iterator[tuple[str, str, bytes | None, str]]:
-        """(name, zip's name, bytes or None, problem or "") of each file, one unpacked at a time."""
+    def _taken(self) -> Iterator[tuple[str, bytes]]:
+        """The files as they were dropped, each let go of as the next is taken."""
         while self._files:
-            name, data = self._files.popleft()
-            if not is_zip(data):
-                yield name, "", data, ""
-                continue
-            try:
-                for entry in read_zip(data):
-                    yield entry.name, name, entry.data, entry.problem or ""
-            except ImageError as error:
-                yield name, "", None, str(error)
+            yield self._files.popleft()
 
     def _numbered(self) -> Iterator[tuple[BatchRow, bytes | None]]:
         """The files, each with a row that is still empty; at most MAX_FILES."""
-        for number, (name, archive, data, problem) in enumerate(self._entries(), start=1):
+        for number, file in enumerate(unpack_files(self._taken()), start=1):
             if number > MAX_FILES:
                 self.notes.append(
                     f"Only the first {MAX_FILES} files were looked at, which is the most at once; "
-                    f"drop the rest, from {name} on, after them."
+                    f"drop the rest, from {file.name} on, after them."
                 )
                 return
-            yield BatchRow(number, name, archive, problem), data
+            yield BatchRow(number, file.name, file.archive, file.problem), file.data
 
     def _submit(self, pool: ThreadPoolExecutor, files: Iterator) -> list[Future]:
         """The next chunk on its way to the decoding threads; [] at the end."""
