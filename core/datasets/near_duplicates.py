@@ -24,7 +24,7 @@ _DETAIL_PX = 64
 _DETAIL_SIGMA_PX = 4
 
 
-def find_duplicates(pixels: np.ndarray, image_ids: Sequence[str]) -> pd.DataFrame:
+def find_duplicates(pixels: np.ndarray, image_ids: Sequence[object]) -> pd.DataFrame:
     """Pairs of images that are the same or almost the same.
 
     pixels: uint8 (n, s, s), s at least 16; image_ids: n unique names. Returns image_id_a,

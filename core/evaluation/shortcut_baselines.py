@@ -1,6 +1,6 @@
-"""Shortcut floors: how far one gets on this very split without any network.
+"""Shortcut baselines: how far one gets on this very split without any network.
 
-Each floor is a simple classifier on one harmless-looking property of the pixels that the models
+Each is a simple classifier on one harmless-looking property of the pixels that the models
 get (or of the files). A model that does not beat them has shown nothing about disease.
 """
 
@@ -88,13 +88,13 @@ def compute_baselines(
     metadata: pd.DataFrame | None = None,
     draws: int = 2000,
 ) -> dict[str, dict]:
-    """Each floor trained on train and val of the run's split and scored on its test part.
+    """Each baseline trained on train and val of the run's split and scored on its test part.
 
     pixels (n, s, s) uint8, what the models get, in the order of manifest's n rows (label, split,
     patient_id, image_id; width, height, format where known); metadata: a further table with
-    image_id and any of ORIGINAL_COLUMNS, any order. The answer maps a floor's name to
+    image_id and any of ORIGINAL_COLUMNS, any order. The answer maps a baseline's name to
     {title, kind: "pixel" | "metadata", accuracy, macro_f1, n, intervals{accuracy, macro_f1}}.
-    `majority` looks at nothing and is listed with the pixel floors. Raises BaselineError.
+    `majority` looks at nothing and is listed with the pixel baselines. Raises BaselineError.
     """
     class_names = list(class_names)
     _check(pixels, manifest, class_names)
@@ -102,7 +102,7 @@ def compute_baselines(
     small = thumbnails(pixels)
     flat = small.reshape(len(small), -1)
     border, centre = border_mask(THUMBNAIL_PX).ravel(), blackout_mask(THUMBNAIL_PX).ravel()
-    floors = {
+    baselines = {
         "majority": ("Always the most frequent class", "pixel", None),
         "histogram": ("Grey-level histogram only", "pixel", grey_histograms(pixels)),
         "thumbnail": (f"{THUMBNAIL_PX}×{THUMBNAIL_PX} thumbnail", "pixel", flat),
@@ -114,18 +114,18 @@ def compute_baselines(
         ),
     }
     for name, title, table in _file_tables(manifest, metadata):
-        floors[name] = (title, "metadata", table_features(table))
+        baselines[name] = (title, "metadata", table_features(table))
     return {
         name: {"title": title, "kind": kind}
         | score_baseline(features, manifest, class_names, seed, draws)
-        for name, (title, kind, features) in floors.items()
+        for name, (title, kind, features) in baselines.items()
     }
 
 
 def _file_tables(
     manifest: pd.DataFrame, metadata: pd.DataFrame | None
 ) -> list[tuple[str, str, pd.DataFrame]]:
-    """Name, title and columns of each metadata floor that the tables allow."""
+    """Name, title and columns of each metadata baseline that the tables allow."""
     table = manifest
     if metadata is not None:
         extra = metadata.drop_duplicates("image_id").set_index("image_id")

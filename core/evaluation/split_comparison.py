@@ -74,7 +74,7 @@ def find_counterpart(run: Run, runs: Iterable[Run]) -> Run | None:
 
     Of several the one with the most models trained by the same recipe, then the newest.
     """
-    twins = [
+    counterparts = [
         other
         for other in runs
         if other.info["dataset"].get("fingerprint") == run.info["dataset"].get("fingerprint")
@@ -83,7 +83,7 @@ def find_counterpart(run: Run, runs: Iterable[Run]) -> Run | None:
         and set(other.class_names) == set(run.class_names)
         and shared_models(run, other)
     ]
-    return max(twins, key=lambda other: _likeness(run, other), default=None)
+    return max(counterparts, key=lambda other: _likeness(run, other), default=None)
 
 
 def shared_models(a: Run, b: Run) -> list[str]:
@@ -169,7 +169,8 @@ def recipe_differences(a: Run, b: Run, model: str) -> list[str]:
 
 
 def _recipe(run: Run, model: str) -> dict[str, Any]:
-    recipe = (run.info.get("recipes") or {}).get(model) or {}
+    recipes: Mapping[str, Any] = run.info.get("recipes") or {}
+    recipe = recipes.get(model) or {}
     return {key: value for key, value in recipe.items() if key not in NOT_RECIPE}
 
 

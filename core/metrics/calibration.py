@@ -139,8 +139,8 @@ def _temperature_interval(
     if n_patients < 2:
         return None, None
     logs = _logs(y_prob)
-    away = np.concatenate([-NEARBY[::-1], [0], NEARBY])
-    grid = np.log(fitted) + away
+    steps = np.concatenate([-NEARBY[::-1], [0], NEARBY])
+    grid = np.log(fitted) + steps
     grid = np.unique(np.clip(grid, np.log(COLDEST), np.log(HOTTEST)))
     slopes = np.stack([_slopes(y_true, logs, temperature) for temperature in np.exp(grid)])
     drawn = draw_sums(sum_by_patient(patient, n_patients, slopes), draws, seed)

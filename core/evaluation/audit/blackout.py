@@ -1,7 +1,7 @@
 """Blackout test: what the models still know when the lungs are hidden, and when only they are left.
 
 A model that reads disease needs the lungs. One that keeps most of its gain without them reads the
-collection that the picture comes from (Maguolo & Nanni 2021, "A critic evaluation of methods for
+collection that the image comes from (Maguolo & Nanni 2021, "A critic evaluation of methods for
 COVID-19 automatic detection from X-ray images"; DeGrave et al. 2021, "AI for radiographic COVID-19
 detection selects shortcuts over signal").
 """
@@ -32,7 +32,7 @@ from core.metrics.classification import predicted_index
 from core.metrics.confidence import wilson_interval
 
 # Top, left, bottom, right as shares of the side. Wider than the lungs of nearly every frontal
-# picture (closely cropped ones fill the frame): what is left when it is hidden shows none of them.
+# image (closely cropped ones fill the frame): what is left when it is hidden shows none of them.
 LUNG_BOX = (0.05, 0.05, 0.90, 0.95)
 BOX_RULE = (
     "One box that holds both lungs of a frontal chest X-ray with room to spare: the outer 5\u202f% "
@@ -45,7 +45,7 @@ FILLS = {
     "no patch of another brightness, and nothing in it from what is hidden",
 }
 FLAG_SHARE = 0.5
-# From this share on the masked images are called alike: what is kept then says little.
+# From this share on the masked images are called alike: what is retained then says little.
 ALIKE_SHARE = 0.95
 RULE = (
     "Flagged: without the lungs the model keeps more than half of its gain above the majority "
@@ -53,7 +53,7 @@ RULE = (
     "accuracies."
 )
 # The baselines of core.evaluation.shortcut_baselines that are trained on the masked images: where
-# they too know the classes, the rest of the picture (or the masking) gives them away to anyone.
+# they too know the classes, the rest of the image (or the masking) gives them away to anyone.
 BASELINES = {
     "histogram": ("Grey-level histogram only", grey_histograms),
     "thumbnail": (
@@ -156,7 +156,7 @@ def measure_blackout(
     (none are trained without). tick is called after each question and each baseline.
 
     Returns {region, majority_rate, n, fills, parts, models{model: {full, without_lungs{fill},
-    lungs_only{fill}, flagged, sentence}}, floors{fill: {part: {floor}}}, rule}; a part's fill is
+    lungs_only{fill}, flagged, sentence}}, floors{fill: {part: {baseline}}}, rule}; a part's fill is
     an estimate with kept{share, low, high} and called{class: n}. See docs/artifacts.md.
     """
     always = np.full(len(sample.y_true), majority) == sample.y_true
@@ -216,8 +216,8 @@ def retained_share(
     gained = full_rate > majority_rate
     if gained.mean() < 0.975:
         return {"share": share, "low": None, "high": None}
-    kept = (masked_rate - majority_rate)[gained] / (full_rate - majority_rate)[gained]
-    low, high = np.quantile(kept, [0.025, 0.975])
+    retained = (masked_rate - majority_rate)[gained] / (full_rate - majority_rate)[gained]
+    low, high = np.quantile(retained, [0.025, 0.975])
     if high - low < 1e-9:  # no patient answered otherwise, which does not say that none would
         patients = len(set(sample.groups))
         width = wilson_interval(0, patients)[1] / gain
@@ -242,7 +242,7 @@ def _go_on(image: np.ndarray, hidden: np.ndarray, mean_grey: float) -> np.ndarra
         weights += _FADE**octave * gaussian_filter(
             weight, width, mode="constant", output=np.float64
         )
-    # A picture that is hidden altogether has nothing to go on from.
+    # An image that is hidden altogether has nothing to go on from.
     smooth = (total + 1e-12 * mean_grey) / (weights + 1e-12)
     enlarged = Image.fromarray(smooth.astype(np.float32)).resize(
         image.shape[::-1], Image.Resampling.BICUBIC
@@ -291,27 +291,27 @@ def _masked_baselines(
 def _judge(row: Mapping[str, dict], title: str) -> dict:
     """{flagged, sentence} from what each fill leaves of the gain without the lungs."""
     without = row["without_lungs"]
-    kept = [without[fill]["kept"] for fill in FILLS]
-    if any(one["share"] is None for one in kept):
+    retained = [without[fill]["kept"] for fill in FILLS]
+    if any(one["share"] is None for one in retained):
         return {
             "flagged": False,
             "sentence": f"{title} is not above the majority rate on the whole images, so there "
             "is no gain that it could keep without the lungs.",
         }
-    above = [one["share"] > FLAG_SHARE for one in kept]
+    above = [one["share"] > FLAG_SHARE for one in retained]
     sentence = (
-        f"Without the lungs {title} keeps {_words(kept[0])} of its gain above the majority rate "
-        f"with mean grey in their place, {_words(kept[1])} with the greys around them"
+        f"Without the lungs {title} keeps {_words(retained[0])} of its gain above the majority "
+        f"rate with mean grey in their place, {_words(retained[1])} with the greys around them"
     )
     if all(above):
         sentence += ": most of what it knows does not come from the lungs."
-        if any(one["low"] is None or one["low"] <= FLAG_SHARE for one in kept):
+        if any(one["low"] is None or one["low"] <= FLAG_SHARE for one in retained):
             sentence += f" The interval reaches below {percent(FLAG_SHARE)}, so it may be less."
     elif any(above):
         sentence += ": more than half with one fill only, so it is not flagged and not cleared."
     else:
         sentence += ", which is less than half."
-        if any(one["high"] is None or one["high"] > FLAG_SHARE for one in kept):
+        if any(one["high"] is None or one["high"] > FLAG_SHARE for one in retained):
             sentence += f" The interval reaches above {percent(FLAG_SHARE)}, so it is not cleared."
         if all(
             max(without[f]["called"].values()) >= ALIKE_SHARE * _count(without[f]) for f in FILLS
@@ -325,8 +325,8 @@ def _judge(row: Mapping[str, dict], title: str) -> dict:
     return {"flagged": all(above), "sentence": sentence}
 
 
-def _words(kept: Mapping[str, float | None]) -> str:
-    return with_interval(kept["share"], kept)
+def _words(retained: Mapping[str, float | None]) -> str:
+    return with_interval(retained["share"], retained)
 
 
 def _count(masked: Mapping[str, dict]) -> int:

@@ -23,14 +23,14 @@ from core.metrics.confidence import wilson_interval
 
 # Grain is drawn on this grid and enlarged or shrunk, so that it is as coarse at every input size.
 GRAIN_PX = 112
-# A smaller picture is enlarged to this for JPEG, whose blocks of 8 px then are as large a share of
-# every picture.
+# A smaller image is enlarged to this for JPEG, whose blocks of 8 px then are as large a share of
+# every image.
 JPEG_PX = 448
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One way to alter pictures. alter(image uint8 (s, s), strength, rng) -> the same, altered.
+    """One way to alter images. alter(image uint8 (s, s), strength, rng) -> the same, altered.
 
     strengths rise; `neutral` is the strength that changes nothing.
     """

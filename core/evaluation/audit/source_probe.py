@@ -1,4 +1,4 @@
-"""Source probe: pictures from the covid images' own collection that show another disease.
+"""Source probe: images from the covid images' own collection that show another disease.
 
 A model that calls them covid reads the collection (its scanners, crops and printed marks) rather
 than the disease; one that reads the disease calls them something else.
@@ -172,7 +172,7 @@ def _copies(pixels: np.ndarray, known: Known) -> dict[int, str]:
     arrays += [] if known.pixels is None else [np.asarray(known.pixels)]
     total = sum(map(len, arrays))
     # Numbers in place of ids: i and n + i are the probe's image i and its mirror image. Of equal
-    # pictures only the first is compared with others, so what it is like counts for all of them.
+    # images only the first is compared with others, so what it is like counts for all of them.
     found = find_duplicates(np.concatenate(arrays), range(total))
     first = np.arange(total)
     pairs = [(int(r.image_id_a), int(r.image_id_b), r.kind) for r in found.itertuples()]

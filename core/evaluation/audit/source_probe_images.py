@@ -1,4 +1,4 @@
-"""Which pictures of a folder a source probe asks about: those of another disease than covid."""
+"""Which images of a folder a source probe asks about: those of another disease than covid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNKNOWN = frozenset({"", "unknown", "todo", "na", "n/a", "none", "?"})
 
 @dataclass(frozen=True)
 class Probe:
-    """Pictures to ask about, before any is opened.
+    """Images to ask about, before any is opened.
 
     table: image_id, path (below root), finding, patient_id, normal (bool: no disease, counted
     apart). excluded: [{image_id, reason}]. left_out: what of the folder is no part of the question,
@@ -50,11 +50,11 @@ def default_probe(dataset_name: str, data_root: Path) -> Path | None:
 
 
 def load_probe(path: Path) -> Probe:
-    """The pictures of a folder that show another disease than covid.
+    """The images of a folder that show another disease than covid.
 
     The finding is the column `finding` where metadata.csv (or the Kaggle set's findings file) has
-    one, else the class; in a folder without classes every picture is taken to show another
-    disease. Covid pictures are left out, those without disease are kept apart, those of unknown
+    one, else the class; in a folder without classes every image is taken to show another
+    disease. Covid images are left out, those without disease are kept apart, those of unknown
     finding are excluded by name. Raises AuditError or DatasetError.
     """
     path = Path(path)
@@ -76,7 +76,7 @@ def load_probe(path: Path) -> Probe:
     if "finding" not in table:
         table = table.assign(finding=table["original_label"])
     elif dataset.name in DEFAULT_PROBES.values():
-        # Its NORMAL pictures come from elsewhere, so they say nothing about the collection.
+        # Its NORMAL images come from elsewhere, so they say nothing about the collection.
         foreign = table["label"] != COVID
         other = f"{int(foreign.sum())} images of other classes, which come from elsewhere"
         table = table[~foreign]
@@ -111,7 +111,7 @@ def _kind_of(finding: str) -> str:
 
 
 def _loose_images(path: Path) -> pd.DataFrame | None:
-    """A folder of pictures without classes as a table; None where it holds none."""
+    """A folder of images without classes as a table; None where it holds none."""
     files = sorted(file for file in path.iterdir() if file.is_file())
     names = [file.name for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not names or (path / "metadata.csv").is_file():

@@ -16,8 +16,8 @@ from typing import Any
 
 from core.datasets.registry import KNOWN
 from core.errors import UserError
-from core.evaluation.external.cross_dataset_rows import choose_runs, data_name
 from core.evaluation.external.dataset import MODALITY_WORDS
+from core.evaluation.external.run_choice import choose_runs, data_name
 from core.runs import additions, artifacts
 from core.runs.artifacts import ArtifactError
 from core.runs.run import Run
@@ -43,7 +43,7 @@ class Cell:
     Figures are over the classes scored, and None where they are not defined; intervals {figure:
     (low, high)}, 95 % over patients, also of "recall.<class>". sensitivity {class: share}. called
     {class: n}. drop: off the diagonal, figure -> external.json's row of `drop` (internal: the same
-    figure at home on the same classes). reason: why figures are missing, "" where all are there;
+    figure in-domain on the same classes). reason: why figures are missing, "" where all are there;
     note: what to know about the classes.
     """
 
@@ -161,7 +161,7 @@ def _in_domain_cell(run: Run, model: str, row: str) -> Cell:
 def _out_of_domain_cell(
     run: Run, model: str, row: str, column: str, document: dict | str | None, modality: str
 ) -> Cell:
-    """A result on images from elsewhere, or why there is none."""
+    """A result on an external data set, or why there is none."""
     if isinstance(document, str):
         return Cell(row, column, reason=document)
     if modality != run.modality:

@@ -8,9 +8,9 @@ from pathlib import Path
 from core.config import data_root
 from core.datasets.registry import DatasetError, resolve_dataset
 from core.evaluation.external.cross_dataset import CrossError, build_matrices
-from core.evaluation.external.cross_dataset_rows import data_name
 from core.evaluation.external.dataset import find_own_images, name_external
 from core.evaluation.external.into_run import evaluate_into_run
+from core.evaluation.external.run_choice import data_name
 from core.runs import additions
 from core.runs.artifacts import ArtifactError
 from core.runs.missing_weights import left_out_sentence

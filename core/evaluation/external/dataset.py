@@ -1,4 +1,4 @@
-"""Which images from elsewhere a run can be scored on: reading the set, its name, its classes."""
+"""Which external images a run can be scored on: reading the set, its name, its classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODALITY_WORDS = {"xray": "chest X-rays", "ct": "CT slices", "phantom": "drawn p
 
 
 class ExternalError(DatasetError):
-    """Images from elsewhere that a run cannot be scored on; the message is one sentence."""
+    """External images that a run cannot be scored on; the message is one sentence."""
 
 
 class OwnImages(NamedTuple):

@@ -140,7 +140,7 @@ def _about_patients(rows: pd.DataFrame) -> list[str]:
 
 
 def external_lines(run: Run, document: Mapping[str, Any]) -> list[str]:
-    """What `evaluate` says of images from elsewhere, the figures at home beside them."""
+    """What `evaluate` says of an external set, the in-domain figures beside those on it."""
     labels = join(document["classes_present"]) if document["labelled"] else "without labels"
     lines = [
         f"{document['title']}: scored on {document['n']} images of {document['n_patients']} "

@@ -1,4 +1,4 @@
-"""Evaluate a run on images from elsewhere, say what came of it, and write it to the run."""
+"""Evaluate a run on an external data set, say what came of it, and write it to the run."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def find_overlap(
 ) -> list[Match]:
     """At most one match an image and part: a copy before the same patient, the most alike first.
 
-    manifest: the run's; table: image_id, patient_id, sha256 of the images from elsewhere, whose
-    pictures are `theirs`; ours: the run's images that are on this machine, None for none.
+    manifest: the run's; table: image_id, patient_id, sha256 of the external images, whose
+    pixels are `theirs`; ours: the run's images that are on this machine, None for none.
     progress is called with 1 for each of feature_steps.
     """
     part_of = dict(
@@ -122,7 +122,7 @@ def _same_patients(
 def _same_images(
     theirs: ImageSet, ours: ImageSet | None, progress: Callable[[int], None] | None
 ) -> list[tuple[str, str, float]]:
-    """(image from elsewhere, image of the run, correlation), the most alike first."""
+    """(external image, image of the run, correlation), the most alike first."""
     if ours is None or not len(ours.image_ids) or not len(theirs.image_ids):
         return []
     n = len(ours.image_ids)

@@ -240,7 +240,7 @@ def check_sanity(
 
     The map is that of the class that the model calls before, on the first phantoms of each class.
     `between`: mean absolute rank correlation of the model's own maps of different phantoms, which
-    tells how much a map depends on the picture at all.
+    tells how much a map depends on the image at all.
     """
     labels = np.array(drawn.labels)
     each = -(-SANITY_PHANTOMS // len(set(drawn.labels)))

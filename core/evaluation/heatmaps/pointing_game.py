@@ -6,7 +6,7 @@
   share of the map's sum that lies on the lesion, here the lesion itself and not a box around it.
 
 Both are compared with places that nobody had to look for: anywhere, anywhere in the lungs, and the
-middle of the picture. The values of these are exact and not drawn.
+middle of the image. The values of these are exact and not drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy.ndimage import distance_transform_edt
 
 from core.metrics.bootstrap import draw_weights, percentile_interval, rate_estimate, wilson_interval
 
-# 15 px of pictures some 500 px wide, the tolerance that the pointing game is played with.
+# 15 px of images some 500 px wide, the tolerance that the pointing game is played with.
 TOLERANCE_SHARE = 0.03
 # The centre as a map: a round Gaussian whose standard deviation is this share of the side.
 CENTRE_SD_SHARE = 0.25
@@ -58,7 +58,7 @@ def prepare_target(mask: np.ndarray, lungs: np.ndarray) -> LesionTarget:
 def score_baselines(
     mask: np.ndarray, near: np.ndarray, lungs: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """What each of BASELINES scores on one picture: the chance of a hit, or a flat map's mass."""
+    """What each of BASELINES scores on one image: the chance of a hit, or a flat map's mass."""
     height, width = mask.shape
     middle = (height // 2, width // 2)
     rows = (np.arange(height) + 0.5) / height - 0.5
@@ -80,7 +80,7 @@ def score_baselines(
 
 
 def score_map(surface: np.ndarray, target: LesionTarget) -> dict[str, float]:
-    """{hit, hit_exact (0 or 1), mass (0 to 1)} of a heat map over the picture, (H, W), >= 0.
+    """{hit, hit_exact (0 or 1), mass (0 to 1)} of a heat map over the image, (H, W), >= 0.
 
     A map without any heat points nowhere and has no mass: 0 in all three.
     """

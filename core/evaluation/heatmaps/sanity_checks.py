@@ -1,7 +1,7 @@
 """Does a heat map come from what the model learned? Its weights are shuffled, and it must change.
 
 Model parameter randomisation (Adebayo et al. 2018, "Sanity checks for saliency maps", section 3): a
-map that stays as it is when the weights are random shows the picture or the architecture, such as
+map that stays as it is when the weights are random shows the image or the architecture, such as
 an edge detector does, and explains nothing. The values are permuted within each constant of the
 model that is served, so that their sizes stay as they were and only what was learned is gone.
 """
@@ -57,7 +57,7 @@ def shuffle_weights(kind: str, seed: int) -> Callable[[object], None]:
 
 
 def compare_maps(before: Sequence[np.ndarray], shuffles: Sequence[Sequence[np.ndarray]]) -> dict:
-    """How alike maps are to those of the same pictures and class before the weights were shuffled.
+    """How alike maps are to those of the same images and class before the weights were shuffled.
 
     before: what speaks for and against a class, (h, w) each
     (core.inference.class_activation.class_evidence); shuffles: for each shuffle the same again.
@@ -68,7 +68,7 @@ def compare_maps(before: Sequence[np.ndarray], shuffles: Sequence[Sequence[np.nd
     correlation 0, before it is left out.
 
     Raises:
-        SanityError: no picture has a map before.
+        SanityError: no image has a map before.
     """
     kept = [i for i, values in enumerate(before) if np.ptp(values) > 0]
     if not kept or not shuffles:
@@ -116,7 +116,7 @@ def _similarity(before: np.ndarray, after: np.ndarray) -> float:
 def _all_layers(graph) -> list:
     """Constants of every layer: kernels, and what is added or multiplied after the first of them.
 
-    What comes before the first layer prepares the picture (scales, means) and was not learned.
+    What comes before the first layer prepares the image (scales, means) and was not learned.
     """
     found: dict[str, Any] = {}
     begun = False

@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score
 from core.__main__ import main
 from core.evaluation.external import cross_dataset_tasks
 from core.evaluation.external.cross_dataset import build_matrices, build_matrix
-from core.evaluation.external.cross_dataset_rows import choose_runs, row_name
+from core.evaluation.external.run_choice import choose_runs, row_name
 from core.evaluation.external.scoring import (
     ScoredImages,
     compare_with_test_split,

@@ -1,7 +1,7 @@
 """Which run stands for a data set in a matrix of trained on against tested on.
 
 One run a data set and choice of classes. Never one that leaks or was split at random: its own
-figures are too high, so the loss elsewhere would look larger than it is. Of several, the one that
+figures are too high, so the external loss would look larger than it is. Of several, the one that
 was scored on most other sets, then the newest.
 """
 
@@ -32,7 +32,7 @@ def choose_runs(
 ) -> tuple[dict[str, Run], list[str]]:
     """Row name -> the run that stands for it, and a sentence for each that was passed over.
 
-    n_external: run -> sets from elsewhere that it was scored on with this model.
+    n_external: run -> external sets that it was scored on with this model.
     """
     notes: list[str] = []
     real = any(model in run.models and not run.synthetic for run in runs)
