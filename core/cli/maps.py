@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 
 from core.cli.arguments import add_json_argument, add_run_argument, open_named
 from core.console import print_json, say
@@ -53,10 +54,8 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def _need_skimage() -> None:
-    try:
-        import skimage.metrics  # noqa: F401
-    except ImportError:
+    if find_spec("skimage") is None:
         raise UserError(
             "scikit-image is not installed, which this command needs; run `make setup`, or "
             "`pip install -r requirements.txt`."
-        ) from None
+        )
