@@ -46,14 +46,16 @@ audit: $(FULL) ## leakage, blackout, source probe, perturbation, subgroups of a 
 	@$(PY) -m core audit --run "$(ASKED)"
 
 bench: $(DEV) ## measure statistics, pages, live answers, training against the usual way, memory and the audit here (NAMES=)
-	@$(PY) -m core bench $(NAMES)
+	@failed=0; $(call bench,core bench,$(filter-out $(OF_PAGES),$(NAMES))) || failed=1; \
+	$(call bench,dashboard.bench,$(filter $(OF_PAGES),$(NAMES))) || failed=1; exit $$failed
 
 report: $(DASH) ## an HTML page about each picture, to hand over (PICTURE=file or folder, RUN=release, OUT=reports)
 	@$(if $(PICTURE),,echo "Which picture? make report PICTURE=image.png" >&2; exit 2)
 	@$(PY) -m core predict --run "$(ASKED)" --report "$(or $(OUT),reports)" "$(PICTURE)"
 
 torture: $(DEV) ## feed the loader mutated files, and let 20 people ask at once for a minute
-	@$(PY) -m core bench fuzz people
+	@$(PY) -m core bench fuzz
+	@$(PY) -m dashboard.bench people
 
 dashboard: $(DASH) ## open the dashboard on the runs in artifacts/ (PORT=, ADDRESS=)
 	@$(DASHBOARD)
@@ -76,6 +78,10 @@ format: $(DEV) ## mend style and format
 
 clean: ## remove .venv and caches; data and runs stay
 	rm -rf .venv .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# $(call bench,command,its names out of NAMES): all of them without NAMES, nothing where none is meant.
+OF_PAGES = pages people
+bench = $(if $(NAMES),$(if $(2),$(PY) -m $(1) $(2),:),$(PY) -m $(1))
 
 DASHBOARD = $(PY) -m dashboard $(if $(PORT),--port "$(PORT)") $(if $(ADDRESS),--address "$(ADDRESS)")
 

@@ -1,4 +1,4 @@
-"""How long live predictions take: one image, many at once, a zip; and what the loader was fed.
+"""How long live predictions take: one image, a zip; and what the loader was fed.
 
 Images are the run's own test images where they are here, else drawn phantoms as PNG; every one
 goes the whole way: bytes, decoding in the sandbox, all headline models, guard, heat maps.
@@ -12,7 +12,6 @@ import json
 import tempfile
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -40,7 +39,6 @@ from core.serving.predict_files import bytes_sources, predict_files
 from core.timing import median_by_turns
 
 ONE_BY_ONE = 200
-PEOPLE, PEOPLE_S = 20, 60.0
 ZIPPED = 500
 FUZZED, FUZZ_SEED = 24_000, 0
 PHANTOM_PX = 448
@@ -103,34 +101,6 @@ def bench_zip(run: str | None) -> Measurements:
     note = f"{failed} of {len(rows)} failed" if failed else ""
     what = _what(predictor, f"a zip of {len(rows)} {kind}")
     yield Measured("zip", what, len(rows) / seconds, 15.0, note, "pictures/s", True)
-
-
-def bench_people(run: str | None) -> Measurements:
-    """Many at once for a minute on a dashboard of its own, pages drawn, nobody pausing."""
-    entry = find_entry(run)
-    if entry is None:
-        yield Measured("people", f"{PEOPLE} at once", None, 3.0, NO_RUN)
-        return
-    images, kind = load_images(artifacts.open_run(entry.path), ONE_BY_ONE)
-    # In a process of its own: this package does not import the dashboard.
-    with tempfile.TemporaryDirectory() as folder:
-        for number, data in enumerate(images):
-            Path(folder, f"{number:04d}").write_bytes(data)
-        options = ("--people", str(PEOPLE), "--seconds", str(PEOPLE_S))
-        done = run_python("-m", "dashboard.bench.load_test", folder, *options, CXR_RUN=entry.name)
-    if done.returncode:
-        yield Measured("people", f"{PEOPLE} at once", None, 3.0, last_line(done.stderr))
-        return
-    said = json.loads(done.stdout)
-    what = (
-        f"{PEOPLE} people at once on the page Predict of {entry.name} for {PEOPLE_S:.0f} s, no "
-        f"pause, {kind}, from the upload to the page drawn"
-    )
-    note = f"{said['answers']:,} answers"
-    note += f", slowest {said['slowest_s']:.2f} s" if said["answers"] else ""
-    yield Measured("people", f"median, {what}", said["median_s"], 3.0, note)
-    what, note = f"errors, {PEOPLE} people at once", "; ".join(said["errors"][:1])
-    yield Measured("people", what, len(said["errors"]), 0, note, "errors")
 
 
 def bench_fuzz(run: str | None) -> Measurements:

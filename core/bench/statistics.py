@@ -1,14 +1,13 @@
-"""How long statistics, pages and the audit take."""
+"""How long statistics and the audit take."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from core.bench.measurement import Measured, Measurements, find_entry, last_line, run_python
+from core.bench.measurement import Measured, Measurements, find_entry
 from core.config import data_root
 from core.datasets.registry import dataset_folder
 from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
@@ -111,18 +110,3 @@ def bench_audit(run: str | None) -> Measurements:
         yield Measured("audit", what, None, 480.0, "the images of the run are not here")
     else:
         yield Measured("audit", what, seconds, 480.0)
-
-
-def bench_pages(run: str | None) -> Measurements:
-    """The second drawing of each page of the dashboard, when everything is cached."""
-    entry = find_entry(run)
-    if entry is None:
-        yield Measured("pages", "pages", None, PAGE_LIMIT_S, "there is no run")
-        return
-    # In a process of its own: this package does not import the dashboard.
-    done = run_python("-m", "dashboard.bench.page_timing", CXR_RUN=entry.name)
-    if done.returncode:
-        yield Measured("pages", "pages", None, PAGE_LIMIT_S, last_line(done.stderr))
-        return
-    for page, seconds in json.loads(done.stdout).items():
-        yield Measured("pages", f"page {page} of {entry.name}, warm", seconds, PAGE_LIMIT_S)

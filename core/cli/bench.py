@@ -10,7 +10,7 @@ from core.console import print_json
 
 EXAMPLES = """examples:
   python -m core bench                     everything (half an hour of training, fuzz minutes)
-  python -m core bench statistics pages    some of it
+  python -m core bench statistics zip      some of it
   python -m core bench audit --run release --json
 """
 
@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bench`."""
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
-    parser.add_argument("--run", help="the run whose audit and pages are timed (default: newest)")
+    parser.add_argument("--run", help="the run whose audit is timed (default: newest)")
     add_json_argument(parser)
 
 

@@ -9,14 +9,18 @@ import pytest
 
 from core.bench import measurement, registry, serving, statistics
 from core.metrics.classification import check_predictions
+from dashboard.bench import benches
 from tests.support.runs import make_run
 
 
 def test_an_unknown_bench_is_refused_with_the_choices():
-    with pytest.raises(
-        measurement.BenchError, match=r"'speed'\. There are: statistics, pages, live"
-    ):
+    with pytest.raises(measurement.BenchError, match=r"'speed'\. There are: statistics, live"):
         registry.run_benches(["speed"], None)
+
+
+def test_a_bench_of_pages_names_the_command_that_has_it():
+    with pytest.raises(measurement.BenchError, match="'people' needs pages: `make bench NAMES="):
+        registry.run_benches(["audit", "people", "pages"], None)
 
 
 def test_a_line_says_the_seconds_their_share_of_the_limit_and_when_it_is_broken():
@@ -57,7 +61,10 @@ def test_made_up_predictions_are_predictions_of_patients_with_several_images():
 
 def test_without_a_run_nothing_is_invented(tmp_path, monkeypatch):
     monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path))
-    results = registry.run_benches(["audit", "pages"], None)
+    results = [
+        *registry.run_benches(["audit"], None),
+        *registry.run_benches(["pages"], None, benches.BENCHES),
+    ]
     assert [measured.value for measured in results] == [None, None]
     with pytest.raises(measurement.BenchError, match="no run 'mine'"):
         registry.run_benches(["audit"], "mine")
@@ -68,7 +75,7 @@ def test_every_page_is_timed_through_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "runs"))
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
     done = subprocess.run(
-        [sys.executable, "-m", "core", "bench", "pages", "--json"], capture_output=True, text=True
+        [sys.executable, "-m", "dashboard.bench", "pages", "--json"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     whats = {row["what"] for row in json.loads(done.stdout)}
@@ -93,14 +100,14 @@ def test_pictures_are_the_runs_own_or_drawn_ones(demo, monkeypatch, tmp_path):
 
 
 def test_people_at_once_are_counted_with_what_went_wrong(demo, monkeypatch):
-    monkeypatch.setattr(serving, "PEOPLE", 2)
-    monkeypatch.setattr(serving, "PEOPLE_S", 1.0)
-    median, errors = registry.run_benches(["people"], "demo")
+    monkeypatch.setattr(benches, "PEOPLE", 2)
+    monkeypatch.setattr(benches, "PEOPLE_S", 1.0)
+    median, errors = registry.run_benches(["people"], "demo", benches.BENCHES)
     assert median.value > 0 and median.note.split()[0] != "0"
     assert errors.value == 0 and errors.note == "" and errors.within is True
     # Pictures that no model answers about are errors, one a person, and there is no median.
     monkeypatch.setattr(serving, "load_images", lambda run, n: ([b"no picture"], "nothing"))
-    (none,) = registry.run_benches(["people"], "demo")
+    (none,) = registry.run_benches(["people"], "demo", benches.BENCHES)
     assert none.value is None and none.note == "The page came without an answer."
 
 
