@@ -67,10 +67,11 @@ demo: $(FULL) ## no data needed: train all three on drawn phantoms (minutes), th
 test: $(DEV) ## run the tests (ARGS="-k metrics"); browser tests want chromium
 	@$(PY) -m pytest $(or $(ARGS),-n 2 --dist loadfile)
 
-lint: $(DEV) ## check style, format and layers
+lint: $(DEV) ## check style, format, layers and types
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-logo
+	@$(PY) -m mypy
 
 format: $(DEV) ## mend style and format
 	@$(PY) -m ruff check --fix .

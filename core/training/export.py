@@ -38,7 +38,8 @@ def round_weights(model: keras.Model) -> None:
 
 def _fold_batch_norm(norm: keras.layers.BatchNormalization) -> None:
     # Same function, other weights: y = (k*x + b - mean) * s + beta = (k*s)*x + (beta + (b-mean)*s)
-    before = norm.input._keras_history.operation
+    # Keras has no public way back to the layer that a tensor came from.
+    before = norm.input._keras_history.operation  # noqa: SLF001
     if not isinstance(before, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
         return
     gamma, beta, mean, variance = (keras.ops.convert_to_numpy(v) for v in norm.weights)

@@ -112,8 +112,8 @@ def test_bad_files_are_named_and_end_nothing(data, tmp_path, decoded):
         assert len(built.table) + len(built.skipped) == len(mixed)
         reasons = dict(zip(built.skipped["path"], built.skipped["reason"], strict=True))
         assert len(reasons) == len(bad)
-        for name, (_, word) in bad.items():
-            name = name.replace("\udcff", "\\udcff")
+        for file, (_, word) in bad.items():
+            name = file.replace("\udcff", "\\udcff")
             assert word in reasons[name] and "\n" not in reasons[name], (name, reasons[name])
             assert str(tmp_path) not in reasons[name]
     assert len(decoded) == 40 + 4  # bad content is remembered too (the empty file is not decoded)

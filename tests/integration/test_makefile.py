@@ -257,7 +257,7 @@ def test_ci_runs_the_command_that_the_readme_gives():
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-# ------------------------------------------------------------------------------ imports
+# -------------------------------------------------------------------------- what imports what
 
 
 def test_the_layers_of_pyproject_hold():

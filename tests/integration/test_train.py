@@ -209,7 +209,7 @@ def test_a_killed_training_goes_on_from_its_last_finished_epoch(place):
 def test_a_checkpoint_of_other_images_is_not_gone_on_with(place):
     words, environment = command(place, *train_words("other", "cnn", 500))
     history = place / "runs" / "other" / ".work" / "cnn" / "stage0" / "history.csv"
-    kill_once(words, environment, lambda: history.exists())
+    kill_once(words, environment, history.exists)
     changed = next((place / "data" / "tiny" / "covid").glob("*.png"))
     before = changed.read_bytes()
     Image.fromarray(make_phantom("covid", 99, 96, patient=99).pixels).save(changed)

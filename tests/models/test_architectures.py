@@ -227,7 +227,7 @@ def test_the_average_stands_in_for_the_weights_while_they_are_validated():
         variable.assign(np.full(3, float(step), dtype="float32"))
         average.on_train_batch_end(step)
         seen.append(float(average.values[-1][0]))
-    # keep = min(0.5, 0/10), min(0.5, 1/11), min(0.5, 2/12)
+    # What is kept of the average: min(0.5, 0 / 10), then min(0.5, 1 / 11), then min(0.5, 2 / 12).
     first, second = 0.0, 1 * 10 / 11
     assert seen == pytest.approx([first, second, second * 2 / 12 + 2 * 10 / 12])
     average.on_test_begin()

@@ -133,7 +133,7 @@ def test_a_model_that_knows_one_fill_is_neither_flagged_nor_cleared():
         even = images[:, 10, 10:20].std(axis=1) == 0
         return np.where(even, reads_corner(images), NORMAL)
 
-    full = Rule(lambda images: reads_corner(images))
+    full = Rule(reads_corner)
     row = blackout(panel_of(one=full), pixels, y_true, groups)["models"]["one"]
     assert row["flagged"]
     pixels[:, 10, 10:20] = 120  # so that the whole pictures are answered too
