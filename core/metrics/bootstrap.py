@@ -20,6 +20,7 @@ from core.metrics.classification import MetricsError
 
 UNIT = "patient"
 DRAWS = 2000
+LEVEL = 0.95  # of every interval, unless a caller says otherwise
 # Weights held at once: small enough for the cache of one core, so memory stays flat.
 CHUNK_CELLS = 1 << 19
 
@@ -28,7 +29,7 @@ class StatisticsError(MetricsError):
     """Intervals or tests that cannot be computed; the message is one sentence."""
 
 
-def check_drawing(draws: int, level: float) -> None:
+def check_drawing(draws: int, level: float = LEVEL) -> None:
     """Raises StatisticsError unless draws >= 1 and 0 < level < 1."""
     if draws < 1 or not 0 < level < 1:
         raise StatisticsError(f"draws must be at least 1 and level in 0..1, not {draws}, {level}.")

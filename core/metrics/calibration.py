@@ -16,6 +16,7 @@ from scipy.special import softmax
 
 from core.metrics.bootstrap import (
     DRAWS,
+    LEVEL,
     StatisticsError,
     check_drawing,
     count_patients,
@@ -163,7 +164,6 @@ def fit_calibration(
     *,
     draws: int = DRAWS,
     seed: int = 0,
-    level: float = 0.95,
 ) -> dict:
     """A model's entry in run.json's `calibration`, fitted on predictions it was not trained on.
 
@@ -171,11 +171,11 @@ def fit_calibration(
     was trained without class weights. Returns {temperature, low, high, prior, weighted, n,
     n_patients}; low and high from drawn patients, None under two. Raises MetricsError.
     """
-    check_drawing(draws, level)
+    check_drawing(draws)
     y_true, y_prob = check_predictions(y_true, y_prob, class_names)
     unweighted = calibrate(y_prob, _in_order(prior, class_names))
     fitted = fit_temperature(y_true, unweighted)
-    low, high = _temperature_interval(y_true, unweighted, groups, fitted, draws, seed, level)
+    low, high = _temperature_interval(y_true, unweighted, groups, fitted, draws, seed, LEVEL)
     return {
         "temperature": fitted,
         "low": low,
@@ -256,7 +256,6 @@ def calibrated_metrics(
     *,
     draws: int = DRAWS,
     seed: int = 0,
-    level: float = 0.95,
 ) -> dict:
     """What calibration changed, on images it was not fitted on: {"before", "after", "change"}.
 
@@ -264,7 +263,7 @@ def calibrated_metrics(
     change: {key: {value, low, high}}, after less before over the same drawn patients (that of
     ECE moved back by its mean excess, as ECE itself is). Raises MetricsError.
     """
-    check_drawing(draws, level)
+    check_drawing(draws)
     patient, n_patients = patient_index(groups, len(y_true))
     terms = {}
     for name, y_prob in (("before", y_prob_before), ("after", y_prob_after)):
@@ -280,7 +279,7 @@ def calibrated_metrics(
     result = {}
     for name, estimate in estimates.items():
         intervals = {
-            key: _interval(key, estimate[key], values[name][key], n_patients, level, seed)
+            key: _interval(key, estimate[key], values[name][key], n_patients, LEVEL, seed)
             for key in SCORES
         }
         result[name] = estimate | {"intervals": intervals}
@@ -289,7 +288,7 @@ def calibrated_metrics(
         value = estimates["after"][key] - estimates["before"][key]
         differences = values["after"][key] - values["before"][key]
         excess = differences.mean() - value if key == "ece" else 0.0
-        low, high, _ = percentile_interval(differences - excess, level)
+        low, high, _ = percentile_interval(differences - excess, LEVEL)
         bounds = {"low": low, "high": high} if n_patients > 1 else {"low": None, "high": None}
         change[key] = {"value": value} | bounds
     return result | {"change": change}

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from core.metrics.bootstrap import (
     DRAWS,
+    LEVEL,
     StatisticsError,
     check_drawing,
     count_patients,
@@ -121,7 +122,6 @@ def rates_at(
     *,
     draws: int = DRAWS,
     seed: int = 0,
-    level: float = 0.95,
 ) -> dict[str, dict]:
     """{sensitivity, specificity, ppv, npv}: each {value, low, high, n, n_patients}.
 
@@ -134,7 +134,7 @@ def rates_at(
     patients are in the denominator (ppv and npv: those of the side with fewer patients).
     Raises StatisticsError.
     """
-    check_drawing(draws, level)
+    check_drawing(draws)
     is_positive, score = _check_scores(is_positive, score)
     patient, n_patients = patient_index(groups, len(score))
     is_called = called(score, threshold)
@@ -150,11 +150,11 @@ def rates_at(
         rates[key] = divide(drawn[hits], drawn[of], otherwise=np.nan)
         value = float(divide(total[hits], total[of], otherwise=np.nan))
         patients = count_patients(patient, side)
-        result[key] = rate_estimate(value, rates[key], patients, level)
+        result[key] = rate_estimate(value, rates[key], patients, LEVEL)
         result[key] |= {"n": int(side.sum()), "n_patients": patients}
     rarer = min(sides, key=lambda key: result[key]["n_patients"])
     behind = {key: result[rarer][key] for key in ("n", "n_patients")}
-    values = _predictive(result, rates, prevalence, level)
+    values = _predictive(result, rates, prevalence, LEVEL)
     return result | {key: value | behind for key, value in values.items()}
 
 

@@ -148,12 +148,13 @@ def draw_hand(rng: np.random.Generator) -> np.ndarray:
         long = (0.26, 0.31, 0.3, 0.24)[number] * rng.uniform(0.95, 1.05)
         knuckle = np.array([place, 0.03 + 0.015 * abs(number - 1.5)])
         along = np.array([np.sin(angle), -np.cos(angle)])
-        _draw_ray(u, v, bone, tissue, knuckle, along, long, 0.032)
+        _draw_ray(u, v, bone, tissue, knuckle, long * along, 0.032)
         _long_bone(u, v, bone, (0.55 * place, 0.2), knuckle + np.array([0, 0.02]), 0.02)
     thumb = spread * rng.uniform(-1.1, -0.8)
     base = np.array([-0.15, 0.13])
     _long_bone(u, v, bone, (-0.07, 0.21), base, 0.022)
-    _draw_ray(u, v, bone, tissue, base, np.array([np.sin(thumb), -np.cos(thumb)]), 0.2, 0.036)
+    along = np.array([np.sin(thumb), -np.cos(thumb)])
+    _draw_ray(u, v, bone, tissue, base, 0.2 * along, 0.036)
     for px in (-0.06, -0.02, 0.02, 0.055):
         for py in (0.215, 0.25):
             bone[:] = np.maximum(bone, 0.8 * _capsule(u, v, (px, py), (px + 0.006, py), 0.019))
@@ -164,13 +165,13 @@ def draw_hand(rng: np.random.Generator) -> np.ndarray:
     return (np.clip(value, 0, 1) * 255).astype(np.uint8)
 
 
-def _draw_ray(u, v, bone, tissue, start, along, long: float, radius: float) -> None:
+def _draw_ray(u, v, bone, tissue, start, reach, radius: float) -> None:
     """A finger from the knuckle on: soft tissue and three phalanges, each thinner."""
     root = start + np.array([0, 0.06])
-    tissue[:] = np.maximum(tissue, _capsule(u, v, root, start + along * long, radius))
+    tissue[:] = np.maximum(tissue, _capsule(u, v, root, start + reach, radius))
     at = 0.0
     for part, share in enumerate((0.46, 0.3, 0.24)):
-        first, last = start + along * long * (at + 0.03), start + along * long * (at + share - 0.02)
+        first, last = start + reach * (at + 0.03), start + reach * (at + share - 0.02)
         _long_bone(u, v, bone, first, last, 0.42 * radius * (1 - 0.12 * part))
         at += share
 
