@@ -26,7 +26,7 @@ DEV  := .venv/.dev-$(PINS)
 # Byte code is made when a module is first imported: sooner there than compiling all that is installed.
 PIP  := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check --requirement
 
-.PHONY: help setup data train-all train-zoo audit bench report torture dashboard demo test lint format clean
+.PHONY: help setup data train-all train-zoo audit bench report torture dashboard demo test test-fast lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -65,7 +65,10 @@ demo: $(FULL) ## no data needed: train all three on drawn phantoms (minutes), th
 	@CXR_RUN=demo $(DASHBOARD)
 
 test: $(DEV) ## run the tests (ARGS="-k metrics"); browser tests want chromium
-	@$(PY) -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+	@$(PY) -m pytest $(or $(ARGS),-n 2 --dist worksteal)
+
+test-fast: $(DEV) ## run the tests that take seconds: no training, no browser, no walk over pages
+	@$(PY) -m pytest -n 2 --dist worksteal -m "not slow and not browser" $(ARGS)
 
 lint: $(DEV) ## check style, format, layers and types
 	@$(PY) -m ruff check .
