@@ -11,9 +11,9 @@ from core.bench.measurement import Measured, Measurements, find_entry
 from core.config import data_root
 from core.datasets.registry import dataset_folder
 from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
-from core.metrics.confidence import bootstrap_intervals
 from core.metrics.conformal import evaluate_sets, fit_conformal, prediction_sets
 from core.metrics.curves import curve_bands
+from core.metrics.intervals import bootstrap_intervals
 from core.metrics.operating_point import rates_at
 from core.metrics.significance import compare_models
 from core.runs import artifacts

@@ -25,7 +25,7 @@ from core.bench.measurement import BenchError, Measured, Measurements
 from core.bench.task import FROZEN, FROZEN_PX, SEED, TIMES, BenchTask, first_model, open_task
 from core.imageio.pixel_cache import build_pixel_cache
 from core.metrics.classification import compute_metrics
-from core.metrics.confidence import bootstrap_intervals
+from core.metrics.intervals import bootstrap_intervals
 
 logger = logging.getLogger(__name__)
 

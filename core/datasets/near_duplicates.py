@@ -1,4 +1,7 @@
-"""Images that are the same or nearly so, told by thumbnails and by detail."""
+"""Images of one data set that are the same or nearly so, told by thumbnails and by detail.
+
+Between data sets, where frames differ: image_matching.py, by evaluation/external/overlap.py.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from core.metrics.classification import (
     predicted_index,
     rates_from_confusion,
 )
-from core.metrics.confidence import as_matrices, bootstrap_intervals, patient_confusion
+from core.metrics.intervals import as_matrices, bootstrap_intervals, patient_confusion
 from core.runs.artifacts import has_predictions, load_fold_metrics, load_manifest, load_predictions
 from core.runs.run import Run
 from core.runs.schema.run import Trial

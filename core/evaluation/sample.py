@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.metrics.classification import check_predictions, compute_metrics, predicted_index
-from core.metrics.confidence import bootstrap_intervals, draw_weights, patient_index
+from core.metrics.intervals import bootstrap_intervals, draw_weights, patient_index
 
 DRAWS = 2000
 

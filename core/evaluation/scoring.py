@@ -16,8 +16,8 @@ from core.metrics.classification import (
     compute_metrics,
     predicted_index,
 )
-from core.metrics.confidence import bootstrap_intervals
 from core.metrics.conformal import fit_conformal
+from core.metrics.intervals import bootstrap_intervals
 from core.metrics.prior_correction import effective_prior, measure_weights_effect
 from core.metrics.significance import compare_models
 from core.runs import artifacts, writing

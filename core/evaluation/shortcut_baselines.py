@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from core.errors import UserError
 from core.imageio.decode import resize_square
 from core.metrics.classification import compute_metrics
-from core.metrics.confidence import bootstrap_intervals
+from core.metrics.intervals import bootstrap_intervals
 
 THUMBNAIL_PX = 32
 # Rows and columns of the thumbnail that count as border: 1/16 of the side at each edge.

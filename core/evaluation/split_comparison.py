@@ -27,7 +27,7 @@ from core.metrics.classification import (
     predicted_index,
     rates_from_confusion,
 )
-from core.metrics.confidence import as_matrices, patient_confusion
+from core.metrics.intervals import as_matrices, patient_confusion
 from core.runs.artifacts import has_predictions
 from core.runs.run import Run
 

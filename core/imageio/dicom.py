@@ -23,7 +23,13 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from core.imageio.dicom_codecs import CODECS, NATIVE, PixelError, decode_pixels
 from core.imageio.dicom_header import read_facts
-from core.imageio.dicom_lut import ShadeError, colour_to_bytes, grey_pixels, look_up, palette_table
+from core.imageio.dicom_window import (
+    ShadeError,
+    colour_to_bytes,
+    grey_pixels,
+    look_up,
+    palette_table,
+)
 from core.imageio.picture import (
     MAX_BYTES,
     NO_MEMORY,

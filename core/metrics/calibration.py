@@ -36,7 +36,7 @@ from core.metrics.classification import (
     predicted_index,
     probability_bins,
 )
-from core.metrics.confidence import interval_entry, shift_ece
+from core.metrics.intervals import interval_entry, shift_ece
 
 # Beyond these a temperature says no more than "as sure" or "as unsure as can be".
 COLDEST, HOTTEST = 0.1, 10.0
@@ -316,7 +316,7 @@ def _scores(sums: np.ndarray, images: np.ndarray | int) -> dict[str, np.ndarray]
 def _interval(
     key: str, estimate: float, drawn: np.ndarray, n_patients: int, level: float, seed: int
 ) -> dict:
-    """As core.metrics.confidence.bootstrap_intervals makes it."""
+    """As core.metrics.intervals.bootstrap_intervals makes it."""
     if key == "accuracy" and estimate in (0.0, 1.0):
         bounds = wilson_interval(estimate * n_patients, n_patients, level)
         return interval_entry(*bounds, "wilson", 0, level, seed)

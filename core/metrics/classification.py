@@ -2,7 +2,7 @@
 
 Everything here is a fraction between 0 and 1 apart from log loss, Brier score and counts.
 The formulas are written out in numpy, so that the estimate and its bootstrap draws
-(core.metrics.confidence) run through the same lines; the tests hold them against scikit-learn.
+(core.metrics.intervals) run through the same lines; the tests hold them against scikit-learn.
 """
 
 from __future__ import annotations

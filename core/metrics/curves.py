@@ -1,7 +1,7 @@
 """ROC and precision-recall curves, one class against the rest and their mean, with bands.
 
 The bands and the intervals of the areas come from whole patients drawn with replacement, as every
-other interval does (core.metrics.confidence).
+other interval does (core.metrics.intervals).
 """
 
 from __future__ import annotations

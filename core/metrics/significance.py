@@ -1,6 +1,6 @@
 """Paired tests between models on the same images, with the patient as the unit.
 
-The draws and sums are those of core.metrics.confidence, so a difference and the intervals beside it
+The draws and sums are those of core.metrics.intervals, so a difference and the intervals beside it
 come from the same drawn patients.
 """
 
@@ -21,7 +21,7 @@ from core.metrics.classification import (
     predicted_index,
     rates_from_confusion,
 )
-from core.metrics.confidence import as_matrices, patient_confusion
+from core.metrics.intervals import as_matrices, patient_confusion
 
 ALPHA = 0.05
 

@@ -1,6 +1,8 @@
-"""Pictures that come in at the Predict page: what is kept of them, and for how long.
+"""Images that come in at the Predict page: what is kept of them, and for how long.
 
-Kept is one picture, decoded, in the memory of its session. The file's bytes go as soon as it has
+How large a file may be: imageio/picture.py, imageio/zip_archive.py and .streamlit/config.toml.
+
+Kept is one image, decoded, in the memory of its session. The file's bytes go as soon as it has
 been read, Streamlit's own copy of them too.
 """
 

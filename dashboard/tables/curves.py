@@ -14,8 +14,8 @@ import pandas as pd
 
 from core.formatting import PERCENT, join, percent
 from core.metrics.classification import compute_metrics, flatten_metrics
-from core.metrics.confidence import bootstrap_draws
 from core.metrics.curves import MACRO, Curve
+from core.metrics.intervals import bootstrap_draws
 from core.metrics.operating_point import at_prevalence
 from core.metrics.significance import ALPHA, holm
 from dashboard.tables.metrics import range_text

@@ -27,7 +27,7 @@ from core.evaluation.split_comparison import (
 )
 from core.files import write_csv, write_json
 from core.metrics.classification import arrays_from_predictions
-from core.metrics.confidence import bootstrap_draws, bootstrap_intervals
+from core.metrics.intervals import bootstrap_draws, bootstrap_intervals
 from core.runs import artifacts
 from core.runs.artifacts import ArtifactError
 from tests.support.cross_validation import FOLDS, make_folded_run, set_pooled

@@ -27,7 +27,7 @@ from core.metrics.calibration import (
     take_out_weights,
 )
 from core.metrics.classification import MetricsError, compute_metrics
-from core.metrics.confidence import bootstrap_draws, bootstrap_intervals
+from core.metrics.intervals import bootstrap_draws, bootstrap_intervals
 from tests.support.predictions import NAMES, sample
 
 

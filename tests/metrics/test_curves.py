@@ -11,8 +11,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from core.metrics.bootstrap import draw_weights
 from core.metrics.classification import MetricsError, compute_metrics
-from core.metrics.confidence import bootstrap_intervals
 from core.metrics.curves import GRID, MACRO, curve_bands
+from core.metrics.intervals import bootstrap_intervals
 from core.metrics.ranking import score_steps, weighted_auc
 from tests.support.predictions import NAMES, sample
 

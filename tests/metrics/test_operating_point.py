@@ -9,7 +9,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from core.metrics.bootstrap import draw_weights
 from core.metrics.classification import MetricsError
-from core.metrics.confidence import bootstrap_intervals
+from core.metrics.intervals import bootstrap_intervals
 from core.metrics.operating_point import (
     at_prevalence,
     called,

@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from core.metrics.classification import compute_metrics
-from core.metrics.confidence import bootstrap_draws
+from core.metrics.intervals import bootstrap_draws
 from core.metrics.significance import compare_models, holm, mcnemar_p
 from tests.support.predictions import NAMES, sample
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.metrics.confidence import wilson_interval
+from core.metrics.intervals import wilson_interval
 from core.runs import additions, artifacts
 from core.runs.run import Run
 
@@ -387,7 +387,7 @@ def _far_metrics(
     run: Run, table: pd.DataFrame, labelled: bool, present: Sequence[str]
 ) -> dict[str, Any]:
     from core.metrics.classification import compute_metrics
-    from core.metrics.confidence import bootstrap_intervals
+    from core.metrics.intervals import bootstrap_intervals
 
     called = {c: int((table["predicted"] == c).sum()) for c in run.class_names}
     if not labelled:

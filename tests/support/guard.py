@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.inference.served_model import load_model
-from core.metrics.confidence import wilson_interval
+from core.metrics.intervals import wilson_interval
 from core.runs import artifacts
 from core.runs.additions import write_guard
 from core.runs.run import Run

@@ -12,7 +12,7 @@ import pandas as pd
 
 from core.files import write_json
 from core.metrics.classification import arrays_from_predictions, compute_metrics
-from core.metrics.confidence import bootstrap_intervals
+from core.metrics.intervals import bootstrap_intervals
 from core.models.names import BACKBONES, NOTEBOOK, OWN, model_title
 from core.runs import artifacts, writing
 from tests.support import runs

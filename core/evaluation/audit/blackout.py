@@ -29,7 +29,7 @@ from core.formatting import percent, with_interval
 from core.imageio.decode import resize_square
 from core.inference.ensemble import ModelGroup
 from core.metrics.classification import predicted_index
-from core.metrics.confidence import wilson_interval
+from core.metrics.intervals import wilson_interval
 
 # Top, left, bottom, right as shares of the side. Wider than the lungs of nearly every frontal
 # image (closely cropped ones fill the frame): what is left when it is hidden shows none of them.

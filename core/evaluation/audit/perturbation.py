@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from core.evaluation.sample import Sample
 from core.formatting import interval_text, percent
 from core.inference.ensemble import ModelGroup
-from core.metrics.confidence import wilson_interval
+from core.metrics.intervals import wilson_interval
 
 # Grain is drawn on this grid and enlarged or shrunk, so that it is as coarse at every input size.
 GRAIN_PX = 112

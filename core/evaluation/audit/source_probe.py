@@ -18,7 +18,7 @@ from core.formatting import percent, with_interval
 from core.imageio.decode import ImageError, read_image, resize_square
 from core.inference.ensemble import AuditError, ModelGroup
 from core.metrics.classification import COVID, predicted_index
-from core.metrics.confidence import wilson_interval
+from core.metrics.intervals import wilson_interval
 
 METHOD = (
     "Intervals: 95\u202f%, Wilson, on the number of patients (images of one patient are not "

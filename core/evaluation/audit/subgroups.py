@@ -17,7 +17,7 @@ from core.datasets.subgroup_columns import UNKNOWN, list_columns
 from core.errors import UserError
 from core.formatting import percent
 from core.metrics.classification import arrays_from_predictions, predicted_index
-from core.metrics.confidence import draw_weights, patient_index, wilson_interval
+from core.metrics.intervals import draw_weights, patient_index, wilson_interval
 from core.runs.artifacts import load_manifest
 from core.runs.run import Run
 

@@ -21,7 +21,7 @@ from core.metrics.classification import (
     mean_of_defined,
     predicted_index,
 )
-from core.metrics.confidence import COVID_TASK, bootstrap_draws, bootstrap_intervals
+from core.metrics.intervals import COVID_TASK, bootstrap_draws, bootstrap_intervals
 
 DRAWS = 2000
 MEANS = {"macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall"}
@@ -91,7 +91,7 @@ def _mean_interval(
     """The interval of a macro mean over the classes present.
 
     Percentiles of the draws; where the mean is 0 or 1 all draws are alike, so the mean of the
-    classes' own bounds stands in, as core.metrics.confidence does it.
+    classes' own bounds stands in, as core.metrics.intervals does it.
     """
     if whole["method"] == "undefined":
         return dict(whole)

@@ -18,7 +18,7 @@ import pandas as pd
 from core.errors import UserError
 from core.metrics.bootstrap import DRAWS, draw_sums, patient_index
 from core.metrics.classification import arrays_from_predictions, rates_from_confusion
-from core.metrics.confidence import as_matrices, patient_confusion
+from core.metrics.intervals import as_matrices, patient_confusion
 from core.metrics.significance import ALPHA, holm
 from core.models.names import NOTEBOOK
 from core.reporting import verdict

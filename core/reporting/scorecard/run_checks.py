@@ -11,7 +11,7 @@ from core.evaluation.cross_validation import folds_not_done
 from core.formatting import count, percent, with_interval
 from core.metrics.calibration import apply_calibration
 from core.metrics.classification import arrays_from_predictions, flatten_metrics
-from core.metrics.confidence import UNIT
+from core.metrics.intervals import UNIT
 from core.metrics.operating_point import choose_threshold, rates_at
 from core.reporting import verdict
 from core.reporting.scorecard.base import (

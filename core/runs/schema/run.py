@@ -1,4 +1,4 @@
-"""run.json."""
+"""run.json, as training/run_metadata.py fills it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from core.evaluation.audit.run import open_unmirrored_models
 from core.evaluation.sample import Sample
 from core.formatting import with_interval
 from core.inference.ensemble import ModelGroup
-from core.metrics.confidence import bootstrap_intervals
+from core.metrics.intervals import bootstrap_intervals
 from core.reporting.scorecard.scorecard import NOT_DONE, build_scorecard
 from core.runs import artifacts
 from core.runs.additions import load_audit

@@ -20,7 +20,7 @@ from core.evaluation.audit.subgroups import (
     compute_subgroups,
     separate_classes,
 )
-from core.metrics.confidence import bootstrap_intervals, wilson_interval
+from core.metrics.intervals import bootstrap_intervals, wilson_interval
 from core.runs import artifacts
 from tests.support.runs import CLASS_NAMES, make_run
 

@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from core.metrics.bootstrap import StatisticsError, draw_weights, wilson_interval
 from core.metrics.classification import compute_metrics, flatten_metrics
-from core.metrics.confidence import bootstrap_draws, bootstrap_intervals
+from core.metrics.intervals import bootstrap_draws, bootstrap_intervals
 from tests.support.predictions import NAMES, sample
 
 
