@@ -21,7 +21,7 @@ from core import config
 from core.datasets.folder import IMAGE_SUFFIXES
 from core.datasets.registry import dataset_folder
 from core.imageio import decode
-from core.metrics import classification, confidence, significance
+from core.metrics import classification, intervals, significance
 from core.runs import additions, artifacts
 from core.runs.run import Run, RunEntry
 from core.runs.schema.guard import Guard
@@ -114,7 +114,7 @@ def load_metrics(run: Run, model: str, split: str = "test") -> Mapping[str, Any]
     table = load_prediction_table(run, model, split)
     y_true, y_prob = classification.arrays_from_predictions(table, run.class_names)
     computed = classification.compute_metrics(y_true, y_prob, run.class_names)
-    computed["intervals"] = confidence.bootstrap_intervals(
+    computed["intervals"] = intervals.bootstrap_intervals(
         y_true, y_prob, table["patient_id"].to_numpy(), run.class_names
     )
     # What a model costs does not depend on the images it is measured on.
