@@ -36,7 +36,7 @@ def check_run_folder(run_dir: Path, config: Config, *, resume: bool, replace: bo
     settings = run_dir / artifacts.WORK_FOLDER / SETTINGS
     if (run_dir / artifacts.RUN_FILE).exists():
         if resume:
-            _check_more_folds(_run_info(run_dir), config)
+            _check_more_folds(run_dir, config)
         elif not replace:
             raise ConfigError(
                 f"Run {config.run} exists already. Choose another --run, --replace to train it "
@@ -71,10 +71,11 @@ def open_work_folder(run_dir: Path, config: Config, *, replace: bool) -> Path:
     return work
 
 
-def _check_more_folds(info: dict, config: Config) -> None:
+def _check_more_folds(run_dir: Path, config: Config) -> None:
     """A run whose hold-out split is complete goes on only with folds that it does not have."""
     if not config.folds:
         raise ConfigError(f"Run {config.run} is complete; there is nothing to resume.")
+    info = _run_info(run_dir)
     before = info.get("folds") or {}
     done = [n for n, state in before.get("models", {}).items() if state["status"] == "done"]
     wanted = config.models if config.fold_models is None else config.fold_models

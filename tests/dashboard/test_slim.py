@@ -87,7 +87,7 @@ def test_nothing_is_loaded_ahead_for_a_run_without_weights(
     slim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(run_data, "load_answerer", asked.append)
+    monkeypatch.setattr(run_data, "load_predictor", asked.append)
     monkeypatch.setattr("core.imageio.sandbox.start_sandbox", lambda: None)
     monkeypatch.setattr(warmup.gc, "freeze", lambda: None)
     warmup.preload()

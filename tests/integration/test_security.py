@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from starlette.formparsers import MultiPartParser
 
-from core.imageio import decode, dicom, dicom_codecs, file_type, sandbox, zip_archive
+from core.imageio import decode, dicom, dicom_codecs, file_type, picture, sandbox, zip_archive
 from dashboard.server import upload_retention
 from tests.support.server import ROOT
 from tests.support.uploads import Tab, open_files, resident_mib
@@ -181,7 +181,7 @@ def test_without_a_server_there_is_nothing_to_forget():
 def test_the_server_is_this_machines_own_unless_told():
     server = CONFIG["server"]
     assert server["address"] == "127.0.0.1"
-    assert server["maxUploadSize"] * 2**20 >= max(zip_archive.MAX_ZIP_BYTES, decode.MAX_BYTES)
+    assert server["maxUploadSize"] * 2**20 >= max(zip_archive.MAX_ZIP_BYTES, picture.MAX_BYTES)
     assert server.get("enableXsrfProtection", True) is True
     assert CONFIG["browser"]["gatherUsageStats"] is False
 
@@ -193,10 +193,10 @@ def number(value: float) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        f"{decode.MAX_BYTES // 2**20} MiB",
-        f"{decode.MIN_SIDE_PX} px",
-        f"{number(decode.MAX_SIDE_PX)} px",
-        f"{number(decode.MAX_PIXELS / 1e6)} million",
+        f"{picture.MAX_BYTES // 2**20} MiB",
+        f"{picture.MIN_SIDE_PX} px",
+        f"{number(picture.MAX_SIDE_PX)} px",
+        f"{number(picture.MAX_PIXELS / 1e6)} million",
         f"{number(decode.MAX_PNG_CHUNKS)} chunks",
         f"{decode.MAX_JPEG_SCANS} scans",
         f"{dicom.MAX_HEADER_BYTES // 2**20} MiB",

@@ -73,9 +73,9 @@ class StageInfo(TypedDict):
 
 
 class RecipeInfo(TypedDict):
-    """core.models.recipes.Recipe."""
+    """core.models.recipes.Recipe, as far as pages read it."""
 
-    stages: list[StageInfo]
+    stages: NotRequired[list[StageInfo]]
 
 
 class Trial(TypedDict):
