@@ -24,6 +24,8 @@ DASH := .venv/.dashboard-$(PINS)
 FULL := .venv/.full-$(PINS)
 DEV  := .venv/.dev-$(PINS)
 # Byte code is made when a module is first imported: sooner there than compiling all that is installed.
+# Where it may not be written each process compiles TensorFlow and Keras anew: 20 s in place of 3.
+unexport PYTHONDONTWRITEBYTECODE
 PIP  := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check --requirement
 
 .PHONY: help setup data train-all train-zoo audit bench report torture dashboard demo test test-fast lint format clean
