@@ -15,6 +15,17 @@ from tests.support.runs import make_run
 CONNECT = socket.socket.connect
 
 
+# Folders whose tests train, draw whole pages or start servers: `make test-fast` leaves them out.
+SLOW = ("bench", "browser", "dashboard", "integration", "models", "training")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in a slow folder."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 def connect_to_loopback_only(self: socket.socket, address) -> None:
     """Stands in for socket.connect: a test that reaches for the network fails, and says so."""
     if isinstance(address, tuple):
