@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.runs.artifacts import ArtifactError
-from dashboard.charts.confusion import describe_confusion, plot_confusion, scale_top
+from dashboard.charts.confusion import MatrixScale, describe_confusion, plot_confusion
 from dashboard.components import gallery
 from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence
@@ -76,8 +76,7 @@ for name, options in zip(CELL, (selection.models, names, names), strict=True):
         st.session_state[name] = None  # another run, or a model taken out in the sidebar
 cell = tuple(st.session_state[name] for name in CELL)
 
-top = scale_top(list(counts.values()), normalise)
-shade = theme()
+scale = MatrixScale.over(list(counts.values()), normalise, theme())
 with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
     for model, matrix in counts.items():
         key = f"confusion_chart_{run.name}_{selection.split}_{model}"
@@ -87,10 +86,8 @@ with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
                 names,
                 title=selection.label(model),
                 model=model,
-                normalise=normalise,
-                top=top,
+                scale=scale,
                 chosen=cell[1:] if cell[0] == model and None not in cell else None,
-                theme=shade,
             ),
             key=key,
             on_select=lambda key=key: choose_cell(key),
@@ -98,8 +95,8 @@ with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
             config={"displayModeBar": False},
             alt=describe_confusion(matrix, names, selection.label(model), normalise),
         )
-end = f"{top:.0f} images" if normalise == "counts" else "100 %"
-more = "lighter" if shade == "dark" else "darker"
+end = f"{scale.top:.0f} images" if normalise == "counts" else "100 %"
+more = "lighter" if scale.theme == "dark" else "darker"
 st.caption(
     f"One colour scale for all matrices, 0 to {end}: {more} is more. Measured on "
     f"{selection.split_name} images. Click a cell, or choose it here, to see its images."

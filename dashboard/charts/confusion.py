@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,25 @@ NORMALISED_BY = {
 }
 
 
-def scale_top(counts: Sequence[np.ndarray], normalise: str) -> float:
-    """The one upper end of the colour scale for matrices that are shown together."""
-    if normalise != "counts":
-        return 1.0
-    return float(max((matrix.max() for matrix in counts), default=1)) or 1.0
+@dataclass(frozen=True)
+class MatrixScale:
+    """How cells become colours, one for all matrices that are shown together.
+
+    normalise: a key of NORMALISED_BY; top: where the colours end; theme: "light" or "dark".
+    """
+
+    normalise: str = "true"
+    top: float = 1.0
+    theme: str = "light"
+
+    @classmethod
+    def over(cls, counts: Sequence[np.ndarray], normalise: str, theme: str) -> MatrixScale:
+        """The scale that ends at 100 %, or at the largest of the counts."""
+        if normalise != "counts":
+            return cls(normalise, theme=theme)
+        return cls(
+            normalise, float(max((matrix.max() for matrix in counts), default=1)) or 1, theme
+        )
 
 
 def plot_confusion(
@@ -40,18 +55,15 @@ def plot_confusion(
     *,
     title: str,
     model: str,
-    normalise: str = "true",
-    top: float = 1.0,
+    scale: MatrixScale = MatrixScale(),
     chosen: tuple[str, str] | None = None,
-    theme: str = "light",
 ) -> go.Figure:
-    """One matrix; counts (C, C), rows true, columns predicted; `top` ends the colour scale.
+    """One matrix; counts (C, C), rows true, columns predicted.
 
     A click on a heat map's cell reaches nobody, so square markers lie over the cells; their
     customdata is [model, true, predicted, count] and the hover that they need stays on.
     """
-    values = shares(counts, normalise)
-    scale = SCALES[theme]
+    values = shares(counts, scale.normalise)
     names = [str(name) for name in class_names]
     figure = go.Figure()
     figure.add_trace(
@@ -60,15 +72,15 @@ def plot_confusion(
             x=names,
             y=names,
             zmin=0,
-            zmax=top,
-            colorscale=scale,
+            zmax=scale.top,
+            colorscale=SCALES[scale.theme],
             showscale=False,
             xgap=2,
             ygap=2,
             hoverinfo="skip",
         )
     )
-    figure.add_trace(_markers(counts, values, names, model, normalise, top, theme))
+    figure.add_trace(_markers(counts, values, names, model, scale))
     if chosen is not None:
         x, y = names.index(chosen[1]), names.index(chosen[0])
         figure.add_shape(
@@ -77,11 +89,11 @@ def plot_confusion(
             x1=x + 0.48,
             y0=y - 0.48,
             y1=y + 0.48,
-            line={"width": 5, "color": _PAPER if theme == "dark" else _INK},
+            line={"width": 5, "color": _PAPER if scale.theme == "dark" else _INK},
         )
     figure.update_layout(
         title={
-            "text": two_lines(title, f"{NORMALISED_BY[normalise]}, n = {int(counts.sum())}"),
+            "text": two_lines(title, f"{NORMALISED_BY[scale.normalise]}, n = {int(counts.sum())}"),
             "x": 0,
             "y": 0.96,
             "yanchor": "top",
@@ -96,7 +108,7 @@ def plot_confusion(
         # The nearest marker takes the click wherever in its cell the pointer is.
         hoverdistance=-1,
     )
-    font = {"size": 16, "color": TEXT[theme]}
+    font = {"size": 16, "color": TEXT[scale.theme]}
     axes = {
         "fixedrange": True,
         "ticks": "",
@@ -118,23 +130,21 @@ def _markers(
     values: np.ndarray,
     names: list[str],
     model: str,
-    normalise: str,
-    top: float,
-    theme: str,
+    scale: MatrixScale,
 ) -> go.Scatter:
     row_shares = shares(counts, "true")
     cells = [(i, j) for i in range(len(names)) for j in range(len(names))]
     texts, colours, hovers = [], [], []
     for i, j in cells:
         n = int(counts[i, j])
-        share = row_shares[i, j] if normalise == "counts" else values[i, j]
+        share = row_shares[i, j] if scale.normalise == "counts" else values[i, j]
         texts.append(
             f"<b>{n}</b><br>{percent(share, unit=' %')}"
-            if normalise == "counts"
+            if scale.normalise == "counts"
             else f"<b>{percent(share, unit=' %')}</b><br>{n}"
         )
-        level = 0.0 if np.isnan(values[i, j]) else values[i, j] / top
-        colours.append(ink_on(level, theme))
+        level = 0.0 if np.isnan(values[i, j]) else values[i, j] / scale.top
+        colours.append(ink_on(level, scale.theme))
         hovers.append(
             f"true {names[i]}, predicted {names[j]}<br>{n} images<br>"
             f"{percent(row_shares[i, j], unit=' %')} of true {names[i]}<br>"

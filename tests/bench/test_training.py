@@ -120,7 +120,7 @@ def test_the_whole_bench_says_ratios_precisions_and_scores(tmp_path, monkeypatch
     monkeypatch.setattr(training, "FROZEN", ("mobilenetv2",))
     monkeypatch.setattr(training, "FROZEN_PX", 32)
     monkeypatch.setattr(training, "STEPPED", ())
-    monkeypatch.setattr(training, "TURNS", 2)
+    monkeypatch.setattr(training, "TURNS", 1)
     measured = list(training.bench_training(None))
     ratios = [m for m in measured if m.unit == bench_task.TIMES]
     assert [m.limit for m in ratios] == [10, 20, 10, 20, 2, 2]

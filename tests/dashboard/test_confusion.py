@@ -13,10 +13,10 @@ from streamlit.testing.v1 import AppTest
 from core.runs import artifacts
 from dashboard.charts.confusion import (
     SCALES,
+    MatrixScale,
     describe_confusion,
     ink_on,
     plot_confusion,
-    scale_top,
 )
 from dashboard.tables.predictions import (
     cell_images,
@@ -123,13 +123,17 @@ def test_every_click_does_what_is_seen(points, last, current, cell) -> None:
     ],
 )
 def test_figure_says_how_it_is_normalised(normalise: str, words: str, text: str) -> None:
-    figure = plot_confusion(COUNTS, list("abc"), title="CNN", model="cnn", normalise=normalise)
+    figure = plot_confusion(
+        COUNTS, list("abc"), title="CNN", model="cnn", scale=MatrixScale(normalise)
+    )
     assert words in figure.layout.title.text and "n = 12" in figure.layout.title.text
     assert figure.data[1].text[1] == text
 
 
 def test_markers_that_take_the_click_lie_over_every_cell_with_hover_on() -> None:
-    figure = plot_confusion(COUNTS, list("abc"), title="CNN", model="cnn", normalise="counts")
+    figure = plot_confusion(
+        COUNTS, list("abc"), title="CNN", model="cnn", scale=MatrixScale("counts")
+    )
     cells, markers = figure.data
     assert cells.type == "heatmap" and markers.type == "scatter"
     assert markers.hoverinfo != "skip" and "skip" not in (markers.hovertemplate or "")
@@ -144,9 +148,10 @@ def test_markers_that_take_the_click_lie_over_every_cell_with_hover_on() -> None
 
 
 def test_matrices_that_are_shown_together_share_one_scale() -> None:
-    assert scale_top([COUNTS, COUNTS * 5], "counts") == 20
-    assert scale_top([COUNTS], "true") == 1
-    figure = plot_confusion(COUNTS, list("abc"), title="", model="m", normalise="counts", top=20)
+    scale = MatrixScale.over([COUNTS, COUNTS * 5], "counts", "dark")
+    assert scale == MatrixScale("counts", 20, "dark")
+    assert MatrixScale.over([COUNTS], "true", "light").top == 1
+    figure = plot_confusion(COUNTS, list("abc"), title="", model="m", scale=scale)
     assert (figure.data[0].zmin, figure.data[0].zmax) == (0, 20)
 
 

@@ -24,6 +24,7 @@ from core.training.feature_cache import FrozenStore, augmented_views
 from core.training.fit import FitTask, fit_model
 from core.training.openvino import cached_openvino
 from tests.support.files import write_published_layout
+from tests.support.models import build_small
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +85,11 @@ def test_batches_hold_every_image_once_and_repeat_after_a_resume():
             assert (a == b).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "images", "epochs", "easy"), [("cnn", 120, 25, False), ("mobilenetv2", 60, 10, True)]
-)
-def test_batch_norm_answers_alike_in_training_and_inference_mode(
-    name, images, epochs, easy, phantoms, tmp_path
-):
-    pixels, y = phantoms[0][:images], phantoms[1][:images]
-    if easy:  # MobileNetV2 learns little in so few steps, and where nothing is learned modes agree
-        pixels = (pixels * 0.4 + 60 * y[:, None, None]).astype("uint8")
+@pytest.mark.parametrize(("name", "epochs"), [("cnn", 8), ("mobilenetv2", 8)])
+def test_batch_norm_answers_alike_in_training_and_inference_mode(name, epochs, phantoms, tmp_path):
+    # Classes told by brightness are learned in few steps; where nothing is learned modes agree.
+    y = phantoms[1][:48]
+    pixels = (phantoms[0][:48] * 0.4 + 60 * y[:, None, None]).astype("uint8")
     keras.utils.set_random_seed(0)
     model = build_model(name, 64, 3, 0.0)
     stage = Stage("all layers", epochs, 2e-3, patience=epochs)
@@ -116,7 +113,7 @@ def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
 ):
     pixels, y = phantoms[0][:48], phantoms[1][:48]
     keras.utils.set_random_seed(0)
-    model = build_model("mobilenetv2", 64, 3, 0.2)
+    model = build_small(64, 3, 0.2)
     before = {layer.name: layer.get_weights() for layer in model.layers}
     computed, clock = [], []
     clocked = SimpleNamespace(perf_counter=lambda: float(sum(clock)))
@@ -133,23 +130,23 @@ def test_frozen_layers_are_computed_once_a_stage_and_stay_as_they_were(
     monkeypatch.setattr(FrozenStore, "_compute", count)
     stages = (
         Stage("head", 3, 1e-3, cut="features", views=2),
-        Stage("blocks", 2, 1e-3, cut="block_12_add", views=3),
+        Stage("blocks", 2, 1e-3, cut="low", views=3),
     )
     recipe = Recipe(64, stages, batch_size=16)
     data = TrainingImages(pixels, y)
     history = fit_model(model, recipe, FitTask(data, data, 3, 0, "MobileNetV2"), tmp_path)
     assert list(history["phase"]) == ["head"] * 3 + ["blocks"] * 2
-    assert computed == [("features", 2), ("block_12_add", 3)]
+    assert computed == [("features", 2), ("low", 3)]
     # The clock goes on by 5 s whenever a frozen part is computed, once a stage.
     assert list(history["seconds"]) == [5, 0, 0, 5, 0]
     names = [layer.name for layer in model.layers]
-    cut = names.index("block_12_add")
+    cut = names.index("low")
     for layer in model.layers:
         same = all(map(np.array_equal, before[layer.name], layer.get_weights()))
         frozen = names.index(layer.name) <= cut
         frozen = frozen or isinstance(layer, keras.layers.BatchNormalization)
         assert same or not frozen, layer.name
-    for name in ("block_13_expand", "Conv_1", "probabilities"):
+    for name in ("high_conv", "probabilities"):
         assert not np.array_equal(before[name][0], model.get_layer(name).get_weights()[0]), name
 
 
@@ -186,7 +183,7 @@ def test_a_view_of_an_image_is_the_same_whoever_else_is_asked_for(phantoms):
 
 def test_trainings_that_share_a_store_compute_the_frozen_part_once(phantoms, tmp_path, monkeypatch):
     pixels, y = phantoms[0][:40], phantoms[1][:40]
-    recipe = Recipe(64, (Stage("blocks", 1, 1e-3, cut="block_12_add", views=2),), batch_size=16)
+    recipe = Recipe(64, (Stage("blocks", 1, 1e-3, cut="low", views=2),), batch_size=16)
     store = FrozenStore(pixels, tmp_path / "frozen", recipe, 0, "MobileNetV2")
     computed, compute = [], FrozenStore._compute
 
@@ -198,7 +195,7 @@ def test_trainings_that_share_a_store_compute_the_frozen_part_once(phantoms, tmp
 
     def fit(rows, val_rows, folder, **options):
         keras.utils.set_random_seed(0)
-        model = build_model("mobilenetv2", 64, 3, 0.0)
+        model = build_small(64, 3, 0.0)
         data = [TrainingImages(pixels[r], y[r], r) for r in (rows, val_rows)]
         fit_model(model, recipe, FitTask(*data, 3, 0, "M", **options), folder)
         return model.get_layer("probabilities").get_weights()[0]
@@ -239,11 +236,11 @@ def test_the_average_stands_in_for_the_weights_while_they_are_validated():
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_the_epoch_that_is_kept_is_the_one_that_the_recipe_names(keep, phantoms, tmp_path):
     pixels, y = phantoms[0][:48], phantoms[1][:48]
-    stage = Stage("all layers", 10, 2e-3, patience=10, average=0.9, keep=keep)
+    stage = Stage("all layers", 10, 3e-2, patience=10, average=0.9, keep=keep)
     # Wrong labels in validation: what is learned makes its loss worse.
     data, wrong = TrainingImages(pixels, y), TrainingImages(pixels[:24], (y[:24] + 1) % 3)
     keras.utils.set_random_seed(0)
-    model = build_model("cnn", 64, 3, 0.0)
+    model = build_small(64, 3, 0.0)
     recipe = Recipe(64, (stage,), batch_size=16, dropout=0.0)
     history = fit_model(model, recipe, FitTask(data, wrong, 3, 0, "CNN"), tmp_path)
     best = int(history.loc[history["val_loss"].idxmin(), "epoch"])
@@ -263,7 +260,7 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
 
     def fit(folder):
         keras.utils.set_random_seed(0)
-        model = build_model("cnn", 64, 3, 0.2)
+        model = build_small(64, 3, 0.2)
         return fit_model(model, recipe, FitTask(data, data, 3, 0, "CNN"), folder)
 
     whole = fit(tmp_path / "whole")

@@ -11,14 +11,16 @@ from core.datasets.registry import describe_folder
 from core.datasets.schema import ManifestError
 from core.datasets.splits import build_manifest, fold_splits
 from core.imageio.pixel_cache import build_pixel_cache
+from core.models.architectures import BUILDERS
 from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe, Stage
 from core.runs import writing
 from core.training import cross_validation
 from core.training.trainer import Materials, ModelSpec, train_once
+from tests.support.models import build_small
 
 NAMES = ["covid", "normal", "pneumonia"]
-FROZEN = Recipe(64, (Stage("blocks", 1, 1e-3, cut="block_15_add", views=2),), batch_size=16)
+FROZEN = Recipe(64, (Stage("blocks", 1, 1e-3, cut="low", views=2),), batch_size=16)
 WHOLE = Recipe(64, (Stage("all layers", 1, 1e-3),), batch_size=16)
 CONFIG = Config("tiny", ("cnn", "mobilenetv2"), "mine", folds=3)
 
@@ -104,7 +106,8 @@ def materials(tmp_path_factory):
 def test_every_image_is_predicted_once_and_what_was_finished_is_taken_over(
     materials, tmp_path, monkeypatch
 ):
-    name, plans = "mobilenetv2", {"mobilenetv2": InitPlan("imagenet")}
+    name, plans = "small", {"small": InitPlan("imagenet")}
+    monkeypatch.setitem(BUILDERS, name, build_small)
     config = Config("tiny", (name,), "mine", folds=3)
     manifest, seen = materials.manifest, []
 
