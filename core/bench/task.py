@@ -79,7 +79,8 @@ def first_model(name: str, recipe, task: BenchTask):
 
     keras = import_keras()
     from core.models.architectures import build_model
-    from core.models.pretrained import load_initial_weights, plan_init
+    from core.models.load_weights import load_initial_weights
+    from core.models.pretrained import plan_init
     from core.training.devices import clear_session
 
     clear_session()

@@ -10,7 +10,7 @@ made by occlusion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import keras
 
@@ -142,12 +142,21 @@ def build_serving_model(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, outputs)
 
 
-def set_batch_norm(model: keras.Model, *, momentum: float | None = None, frozen: bool) -> None:
+def set_batch_norm(
+    model: keras.Model,
+    *,
+    momentum: float | None = None,
+    frozen: bool,
+    only: Collection[str] | None = None,
+) -> None:
     """Freeze every batch normalisation or give it a momentum that fits a few hundred steps.
 
+    only: names of the layers that it is done to, None for all.
     Keras' MobileNetV2 has 0.999: its moving statistics would still be the old ones at the end.
     """
     for layer in model.layers:
+        if only is not None and layer.name not in only:
+            continue
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = not frozen
             if momentum is not None:

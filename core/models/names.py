@@ -22,6 +22,9 @@ BACKBONES = {name: name.partition("_")[0] for name in NOTEBOOK if "_frozen" in n
 _CONTROL_SUFFIX = "_random"
 CONTROL = f"mobilenetv2{_CONTROL_SUFFIX}"
 
+# run.json's `init` of a model of which only the layers up to the one named are ImageNet's.
+PARTIAL = "imagenet-partial:"
+
 # The layer of a frozen network whose output the added layers read.
 POOLED = "pooled"
 
@@ -62,6 +65,14 @@ def is_control(name: str) -> bool:
 def without_control(name: str) -> str:
     """The model that a control is compared with; any other model itself."""
     return name.removesuffix(_CONTROL_SUFFIX)
+
+
+def init_title(init: str) -> str:
+    """Where first weights came from, for people, from run.json's `init` of a model."""
+    if init.startswith(PARTIAL):
+        return f"ImageNet up to {init.removeprefix(PARTIAL).partition('_')[0]}"
+    known = {"imagenet": "ImageNet", "scratch": "from scratch"}
+    return known.get(init, init.removeprefix("file:"))
 
 
 def from_scratch(name: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.models.names import POOLED, without_control
+from core.models.names import PARTIAL, POOLED, without_control
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,27 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Degradation:
+    """How much worse training images are made, and how often (core.training.degradation).
+
+    Each is the strongest that is drawn, 0 for never. gamma: logarithm of the exponent either way;
+    brightness: grey levels either way; local_contrast: share of what differs from its surroundings,
+    either way; blur: standard deviation as a share of the side; resolution: share of the way to
+    half the resolution; noise: standard deviation in grey levels; jpeg: times the quantisation of
+    quality 50. share: how many of the images each befalls.
+    """
+
+    gamma: float = 0.0
+    brightness: float = 0.0
+    local_contrast: float = 0.0
+    blur: float = 0.0
+    resolution: float = 0.0
+    noise: float = 0.0
+    jpeg: float = 0.0
+    share: float = 0.5
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides how one model is made from the images, apart from the seed.
 
@@ -67,6 +88,7 @@ class Recipe:
     shift: float = 0.05
     contrast: float = 0.2
     flip: bool = True
+    degradation: Degradation | None = None
     flip_at_test: bool = True
     class_weights: bool = True
     members: int = 1
@@ -98,6 +120,7 @@ QUICK: dict[str, Any] = {
     "shift": 0.02,
     "contrast": 0.05,
     "label_smoothing": 0.0,
+    "degradation": None,
 }
 
 # The key is (model, init); a model whose init is not listed uses its "random" recipe.
@@ -114,6 +137,11 @@ RECIPES: dict[tuple[str, str], Recipe] = {
             Stage("head", 15, 1e-3, cut="features", views=4),
             Stage("block 5", 12, 1e-4, cut="conv4_block6_out", views=4),
         ),
+        step_ms=60.0,
+    ),
+    ("resnet50", PARTIAL): Recipe(
+        image_size_px=224,
+        stages=(Stage("block 5", 16, 5e-4, cut="conv4_block6_out", views=6, keep="last"),),
         step_ms=60.0,
     ),
     ("mobilenetv2", "random"): Recipe(
@@ -251,8 +279,10 @@ TRIALS: tuple[dict, ...] = (
 
 
 def find_recipe(model: str, init: str) -> Recipe:
-    """The recipe of a model for the init it really got ("imagenet", "random" or "file:NAME")."""
+    """The recipe of a model for the init it really got (core.models.pretrained.InitPlan's kind)."""
     kind = "random" if init == "random" else "imagenet"
+    if init.startswith(PARTIAL):
+        kind = PARTIAL
     base = without_control(model)  # a control is trained as its model is
     if base in NOTEBOOK_RECIPES:
         return NOTEBOOK_RECIPES[base]
@@ -265,7 +295,15 @@ def find_recipe(model: str, init: str) -> Recipe:
 def recipe_from_json(values: dict) -> Recipe:
     """A recipe as run.json has it; settings that it does not name yet have their defaults."""
     stages = tuple(Stage(**stage) for stage in values["stages"])
-    return Recipe(**{**values, "stages": stages, "track": tuple(values.get("track", ()))})
+    worse = values.get("degradation")
+    return Recipe(
+        **{
+            **values,
+            "stages": stages,
+            "track": tuple(values.get("track", ())),
+            "degradation": Degradation(**worse) if worse else None,
+        }
+    )
 
 
 def adapt_recipe(

@@ -15,7 +15,7 @@ from core.datasets.registry import Dataset
 from core.evaluation.heatmaps import sanity_checks
 from core.evaluation.heatmaps.pointing_game import BASELINES
 from core.files import sha256_file
-from core.models.names import NOTEBOOK, POOLED
+from core.models.names import NOTEBOOK, PARTIAL, POOLED, init_title
 from core.models.recipes import TRIALS_DATASET, Recipe, recipe_from_json
 from core.reporting.templating import render_markdown
 from core.reporting.verdict import baselines_sentence, unbeaten_baselines
@@ -155,7 +155,10 @@ def tried_where(info: Mapping[str, Any], most: int) -> str:
 
 def _init_text(recipe: Recipe, init: str) -> str:
     pooled = all(stage.cut == POOLED for stage in recipe.stages)
-    return (FROZEN_INIT_TEXT if pooled else INIT_TEXT).get(init, f"weights from {init}")
+    texts = FROZEN_INIT_TEXT if pooled else INIT_TEXT
+    if init.startswith(PARTIAL):
+        return f"{init_title(init)}, fine-tuned; the layers above from random weights"
+    return texts.get(init, f"weights from {init}")
 
 
 def _results(metrics: Mapping[str, Any]) -> list[tuple[str, float | None, Mapping | None]]:

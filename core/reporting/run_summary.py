@@ -13,14 +13,13 @@ from typing import Any
 from core.evaluation.cross_validation import folds_not_done, load_pooled
 from core.evaluation.published_protocol import is_published_set, judge_target, published_table
 from core.formatting import NO_VALUE, number, with_interval
+from core.models.names import init_title
 from core.reporting import verdict
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.external_checks import fall_text, macro_f1_fall
 from core.reporting.templating import render_markdown
 from core.runs import additions, artifacts
 from core.runs.run import Run
-
-INIT_TEXT = {"imagenet": "ImageNet", "random": "random", "scratch": "from scratch"}
 
 
 def summarise_run(run: Run) -> str:
@@ -171,7 +170,7 @@ def _external(run: Run, name: str) -> dict[str, Any]:
 def _model_row(run: Run, model: str, metrics: Mapping[str, Any]) -> list[str]:
     init = str(run.info.get("init", {}).get(model, NO_VALUE))
     size = run.info.get("model_input_size_px", {}).get(model, run.info.get("input_size_px"))
-    start, seen = INIT_TEXT.get(init, init), f"{size} px"
+    start, seen = init_title(init), f"{size} px"
     if run.members(model):
         start, seen = f"mean of {len(run.members(model))}", NO_VALUE
     covid = metrics["per_class"].get("covid", {}).get("recall")

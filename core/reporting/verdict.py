@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.formatting import interval_text, join, percent
-from core.models.names import is_control, without_control
+from core.models.names import PARTIAL, init_title, is_control, without_control
 
 # Two macro-F1 closer than this are the same number, apart from rounding.
 TIE = 1e-9
@@ -74,8 +74,9 @@ def leader_sentence(
 def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str]) -> str | None:
     """Warns where a comparison of models mixes initialisations; None where it does not.
 
-    init: model -> "imagenet", "random", "scratch" (no pretrained weights exist for it, so it is
-    left out), "file:NAME" or None (an ensemble, left out). A model named X_random is X's control.
+    init: model -> "imagenet", "imagenet-partial:LAYER", "random", "scratch" (no pretrained weights
+    exist for it, so it is left out), "file:NAME" or None (an ensemble, left out). A model named
+    X_random is X's control.
     """
     controls = [m for m in init if is_control(m)]
     started = {
@@ -319,5 +320,7 @@ def _duration(seconds: float) -> str:
 
 
 def _start_text(init: str) -> str:
+    if init.startswith(PARTIAL):
+        return init_title(init)
     texts = {"imagenet": "ImageNet weights", "random": "random weights"}
-    return texts.get(init) or f"the weights of {init.removeprefix('file:')}"
+    return texts.get(init) or f"the weights of {init_title(init)}"

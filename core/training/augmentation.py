@@ -7,16 +7,18 @@ that is faster, and it blurs less.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from core.models.recipes import Recipe
+from core.training.degradation import Degrade
 
 
-def build_augmentation(recipe: Recipe, seed: int) -> keras.Layer:
-    """Random flip, small rotation, zoom, shift and contrast, each drawn anew for every image."""
-    return Augmentation(
+def build_augmentation(recipe: Recipe, seed: int) -> Callable:
+    """Random flip, small rotation, zoom, shift, contrast and loss of quality, anew every time."""
+    moves = Augmentation(
         rotation_deg=recipe.rotation_deg,
         zoom=recipe.zoom,
         shift=recipe.shift,
@@ -24,6 +26,10 @@ def build_augmentation(recipe: Recipe, seed: int) -> keras.Layer:
         flip=recipe.flip,
         seed=seed,
     )
+    if recipe.degradation is None:
+        return moves
+    worse = Degrade(recipe.degradation, seed)
+    return lambda images, training=None: worse(moves(images, training=training), training=training)
 
 
 class Augmentation(keras.layers.Layer):

@@ -93,7 +93,11 @@ class BatchNormStatistics(keras.callbacks.Callback):
 
     def __init__(self, model, fitted, batches):
         super().__init__()
-        self.norms = [m for m in model.layers if isinstance(m, keras.layers.BatchNormalization)]
+        self.norms = [
+            layer
+            for layer in model.layers
+            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        ]
         self.batches, self.as_trained = batches, _AsTrained(fitted)
 
     def on_test_begin(self, logs=None) -> None:

@@ -43,7 +43,8 @@ class FitTask:
     """What a model is fitted on, from which seed, and what it is called meanwhile.
 
     store: frozen outputs of a set of images that train.rows and val.rows point into; None makes
-    one of these images.
+    one of these images. fresh: the layers that start from random weights in a network of which
+    others do not.
     """
 
     train: TrainingImages
@@ -52,6 +53,7 @@ class FitTask:
     seed: int
     title: str
     store: FrozenStore | None = None
+    fresh: frozenset[str] = frozenset()
 
 
 def fit_model(model: keras.Model, recipe: Recipe, task: FitTask, work_dir: Path) -> pd.DataFrame:
@@ -95,7 +97,7 @@ def _fit_stage(
     model: keras.Model, stage: Stage, recipe: Recipe, task: FitTask, folder: Path
 ) -> None:
     started = time.perf_counter()
-    models = stage_models(model, recipe, stage, task.seed)
+    models = stage_models(model, recipe, stage, task.seed, task.fresh)
     fitted, train, val, store = models.fitted, task.train, task.val, task.store
     assert store is not None and train.rows is not None and val.rows is not None  # _with_store
     if models.below is not None:
@@ -122,8 +124,7 @@ def _fit_stage(
         return
     batches = make_batches(first_epoch=first_epoch)
     callbacks: list = [average] if average else []
-    if models.below is None:
-        callbacks.append(BatchNormStatistics(model, fitted, batches))
+    callbacks.append(BatchNormStatistics(models.saved, fitted, batches))
     fitted.fit(
         batches,
         validation_data=InOrder(views, onehot[val.y], _VAL_BATCH, rows=val.rows),
@@ -135,16 +136,24 @@ def _fit_stage(
     )
 
 
-def stage_models(model: keras.Model, recipe: Recipe, stage: Stage, seed: int) -> StageModels:
+def stage_models(
+    model: keras.Model,
+    recipe: Recipe,
+    stage: Stage,
+    seed: int,
+    fresh: frozenset[str] = frozenset(),
+) -> StageModels:
     """Freeze and free the layers of `model` for a stage; batch norm is set for few steps."""
     if stage.cut is None:
         model.trainable = True
         set_batch_norm(model, momentum=0.9, frozen=False)
         fitted = _with_augmentation(model, recipe, seed) if stage.augment else model
         return StageModels(None, fitted, model)
-    # Batch norm stays in inference mode: a few hundred steps cannot re-estimate it.
-    set_batch_norm(model, frozen=True)
     below, top = split_model(model, stage.cut)
+    # Batch norm that was learned stays in inference mode: a few hundred steps cannot re-estimate
+    # it. Of fresh layers there is nothing to keep.
+    set_batch_norm(model, frozen=True)
+    set_batch_norm(top, momentum=0.9, frozen=False, only=fresh)
     for layer in top.layers:
         if not isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = True

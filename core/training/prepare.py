@@ -108,7 +108,7 @@ def describe_task(
 def plan_models(
     config: Config, begun: Path | None, finished: dict[str, Any] | None
 ) -> tuple[dict[str, InitPlan], dict[str, Recipe]]:
-    """Init and recipe of every model; a random-weights control joins where inits differ.
+    """Init and recipe of every model; a control joins where only some are from random weights.
 
     What began with some first weights, or is finished, keeps them.
     """
@@ -124,7 +124,7 @@ def plan_models(
         else:
             plans[name] = plan_again(name, kind, config.init)
     kinds = {plans[n].kind for n in names if n in ("resnet50", "mobilenetv2")}
-    if len(kinds) > 1 and CONTROL not in plans and not config.quick:
+    if "random" in kinds and len(kinds) > 1 and CONTROL not in plans and not config.quick:
         plans[CONTROL] = plan_init(CONTROL, "random")
     recipes = {
         name: adapt_recipe(

@@ -16,7 +16,7 @@ import pandas as pd
 from core.config import Config, config_to_json
 from core.datasets.registry import KNOWN, Dataset
 from core.datasets.splits import fingerprint
-from core.models.names import ENSEMBLE, NOTEBOOK, from_scratch, model_title
+from core.models.names import ENSEMBLE, NOTEBOOK, from_scratch, init_title, model_title
 from core.models.pretrained import InitPlan
 from core.models.recipes import TRIALS, TRIALS_DATASET, Recipe, find_recipe
 from core.runs import writing
@@ -47,7 +47,7 @@ def announce_models(
         minutes = expected_minutes(recipes[name], find_recipe(name, plan.kind), n_train)
         total += minutes
         words = {"random": "random weights", "imagenet": "ImageNet weights"}.get(
-            plan.kind, plan.kind
+            plan.kind, init_title(plan.kind)
         )
         if from_scratch(name) and plan.kind == "random":
             words = "random weights (made to be trained from scratch)"
@@ -57,7 +57,7 @@ def announce_models(
             f"up to {epochs} epochs, about {minutes:.0f} min on 2 cores."
         )
         if plan.reason:
-            logger.info(f"  Not from ImageNet weights: {plan.reason}")
+            logger.info(f"  Not from whole ImageNet weights: {plan.reason}")
     logger.info(f"Expected in all: about {total:.0f} minutes on 2 cores without a GPU.")
 
 

@@ -16,8 +16,9 @@ from core.evaluation.scoring import predictions_table
 from core.imageio.pixel_cache import PixelCache
 from core.inference.served_model import ServedModel, compile_model
 from core.models.architectures import average_models, build_model
+from core.models.load_weights import load_initial_weights
 from core.models.names import model_title
-from core.models.pretrained import InitPlan, load_initial_weights
+from core.models.pretrained import InitPlan
 from core.models.recipes import Recipe
 from core.runs import artifacts
 from core.training.data_loader import TrainingImages
@@ -134,11 +135,12 @@ def _fit(
             place = folder / f"member{number + 1}"
             keras.utils.set_random_seed(seed)
         model = build_model(name, recipe.image_size_px, n_classes, recipe.dropout)
+        fresh: frozenset[str] = frozenset()
         if spec.init.file is not None:
-            load_initial_weights(model, name, spec.init.file)
+            fresh = load_initial_weights(model, name, spec.init.file)
         title = ", ".join(word for word in (model_title(name), what, of) if word)
         store = materials.store(name, recipe)
-        task = FitTask(images["train"], images["val"], n_classes, seed, title, store)
+        task = FitTask(images["train"], images["val"], n_classes, seed, title, store, fresh)
         history = fit_model(model, recipe, task, place)
         if of:
             history["phase"] = f"{of}: " + history["phase"]

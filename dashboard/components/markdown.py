@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.formatting import number, percent
+from core.models.names import init_title
 from core.runs.run import Run
 from dashboard.charts.style import model_style
 from dashboard.tables import metrics as metric_tables
 
-INIT_NAMES = {"imagenet": "ImageNet init", "random": "random init", "scratch": "from scratch"}
+INIT_NAMES = {"imagenet": "ImageNet init", "random": "random init"}
 
 
 def escape(text: str) -> str:
@@ -55,7 +56,7 @@ def init_name(run: Run, model: str) -> str:
     init = str(run.info.get("init", {}).get(model, ""))
     if init.startswith("file:"):
         return f"init from {init.removeprefix('file:')}"
-    return INIT_NAMES.get(init, init)
+    return INIT_NAMES.get(init) or init_title(init)
 
 
 def model_label(run: Run, model: str) -> str:

@@ -1,6 +1,5 @@
 """Networks, first weights, batch normalisation, rounding and export."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -11,7 +10,6 @@ from core.config import ConfigError
 from core.datasets.phantom.generate import class_names, make_phantom
 from core.engine import import_openvino
 from core.inference.served_model import InferenceError, compile_model
-from core.models import pretrained
 from core.models.architectures import build_model, build_serving_model, split_model
 from core.models.names import OWN
 from core.models.recipes import Recipe, Stage
@@ -23,7 +21,6 @@ from core.training.export import ExportError, export_model, round_weights
 from core.training.feature_cache import FrozenStore, augmented_views
 from core.training.fit import FitTask, fit_model
 from core.training.openvino import cached_openvino
-from tests.support.files import write_published_layout
 from tests.support.models import build_small
 
 
@@ -336,81 +333,6 @@ def test_flips_are_averaged_and_their_maps_turned_back(phantoms, tmp_path):
     maps = (one.class_maps + other.class_maps[:, :, ::-1]) / 2
     assert both.class_maps == pytest.approx(maps, abs=1e-4)
     assert np.abs(maps - one.class_maps).max() > 1e-2, "the test must be able to tell"
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A Keras home whose files are stand-ins with random values."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    (tmp_path / "models").mkdir()
-    return tmp_path / "models"
-
-
-@pytest.mark.parametrize(
-    ("name", "application"),
-    [("resnet50", keras.applications.ResNet50), ("mobilenetv2", keras.applications.MobileNetV2)],
-)
-def test_imagenet_weights_come_from_the_keras_home(home, monkeypatch, name, application):
-    keras.utils.set_random_seed(7)
-    base = application(include_top=False, weights=None, input_shape=(64, 64, 3))
-    known = pretrained.IMAGENET[name]
-    stand_in = home / known.name
-    write_published_layout(stand_in, base)
-    md5 = pretrained.md5_file(stand_in)
-    monkeypatch.setitem(pretrained.IMAGENET, name, replace(known, md5=md5))
-    assert pretrained.plan_init(name, "auto", download=False) == pretrained.InitPlan(
-        "imagenet", stand_in
-    )
-    model = build_model(name, 96, 3, 0.2)
-    pretrained.load_initial_weights(model, name, stand_in)
-    loaded = keras.Model(model.inputs, model.get_layer("features").input)
-    for ours, theirs in zip(loaded.get_weights(), base.get_weights(), strict=True):
-        assert (ours == theirs).all()
-
-
-def test_weights_of_another_network_are_one_sentence(home):
-    base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(64, 64, 3))
-    write_published_layout(home / "other.h5", base)
-    with pytest.raises(ConfigError, match="do not fit"):
-        pretrained.load_initial_weights(
-            build_model("resnet50", 64, 3, 0.2), "resnet50", home / "other.h5"
-        )
-
-
-def test_without_files_auto_is_random_and_imagenet_names_the_file(home):
-    plan = pretrained.plan_init("resnet50", "auto", download=False)
-    assert (plan.kind, plan.file) == ("random", None) and "not in the Keras home" in plan.reason
-    known = pretrained.IMAGENET["resnet50"]
-    with pytest.raises(ConfigError) as caught:
-        pretrained.plan_init("resnet50", "imagenet", download=False)
-    for part in (known.name, known.md5, str(home)):
-        assert part in str(caught.value)
-
-
-def test_a_file_of_another_hash_is_neither_loaded_nor_deleted(home):
-    file = home / pretrained.IMAGENET["resnet50"].name
-    file.write_bytes(b"not the published file")
-    plan = pretrained.plan_init("resnet50", "auto", download=False)
-    assert (plan.kind, plan.file) == ("random", None) and "not the published one" in plan.reason
-    with pytest.raises(ConfigError, match="not the published one"):
-        pretrained.plan_init("resnet50", "imagenet", download=False)
-    assert file.read_bytes() == b"not the published file"
-
-
-def test_a_control_is_random_whatever_is_asked_and_the_cnn_unless_a_file_is_given(home):
-    for name in ("cnn", "mobilenetv2_random"):
-        assert pretrained.plan_init(name, "imagenet", download=False) == pretrained.InitPlan(
-            "random"
-        )
-    file = home / "mine.keras"
-    file.touch()
-    assert pretrained.plan_init("cnn", str(file)) == pretrained.InitPlan("file:mine.keras", file)
-    assert pretrained.plan_init("mobilenetv2_random", str(file)) == pretrained.InitPlan("random")
-
-
-def test_a_file_that_is_not_there_is_one_sentence():
-    with pytest.raises(ConfigError, match="names no file"):
-        pretrained.plan_init("cnn_missing", "nowhere.h5")
 
 
 def test_a_network_is_converted_once_and_anew_when_a_weight_changes(tmp_path, monkeypatch):

@@ -207,6 +207,13 @@ def measure_perturbations(
     return {"kinds": kinds, "models": models}
 
 
+def mildest_strengths(kind: str) -> list[float]:
+    """The strengths next to neutral, one a side where there are two."""
+    how = KINDS[kind]
+    below = [s for s in how.strengths if s < how.neutral][-1:]
+    return below + [s for s in how.strengths if s > how.neutral][:1]
+
+
 def _steps(kind: Perturbation) -> list[tuple[float, float]]:
     """Neighbouring strengths, the milder first, from neutral outwards on each side."""
     below = [s for s in reversed(kind.strengths) if s < kind.neutral]

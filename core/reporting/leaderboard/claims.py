@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from core.formatting import interval_text, percent, points
+from core.models.names import PARTIAL, init_title
 from core.reporting.leaderboard.ranking import (
     Entry,
     Protocol,
@@ -193,5 +194,7 @@ def _judge_difference(
 
 def _init_text(protocol: Protocol, entry: Entry) -> str:
     init = str(protocol.run(entry[0]).info.get("init", {}).get(entry[1], ""))
+    if init.startswith(PARTIAL):
+        return f"from {init_title(init)}"
     words = {"imagenet": "from ImageNet weights", "random": "from random weights"}
     return words.get(init, f"from weights of {init.removeprefix('file:') or 'unstated origin'}")

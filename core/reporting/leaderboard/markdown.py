@@ -9,11 +9,11 @@ import pandas as pd
 
 from core.files import jsonable
 from core.formatting import NO_VALUE, interval_text, number, percent, with_interval
+from core.models.names import init_title
 from core.reporting.leaderboard import describe as leaderboard_describe
 from core.reporting.leaderboard import ranking as zoo
 from core.reporting.leaderboard.claims import UNKNOWN, ClaimResult, judge_claims
 from core.reporting.leaderboard.ranking import Protocol
-from core.reporting.run_summary import INIT_TEXT
 from core.reporting.templating import markdown_table
 from core.runs.run import Run
 
@@ -84,7 +84,7 @@ def _protocol_text(protocol: Protocol) -> str:
 
 
 def _row(row: dict[str, Any]) -> list[str]:
-    init = "mean" if row["kind"] == "ensemble" else INIT_TEXT.get(row["init"], row["init"])
+    init = "mean" if row["kind"] == "ensemble" else init_title(row["init"])
     if row["behind"] == 0 and row["rank"] == 1:
         against = NO_VALUE
     else:
