@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from core.datasets.extra_tables import join_clinical, stem_of
 from core.datasets.registry import SOURCES, Dataset, DatasetError, canonical_label, read_text_table
 
 # Wider than what core.imageio.decode decodes: a file that looks like an image is refused there by
@@ -52,7 +53,8 @@ def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
     Columns: image_id (path without its extension; with it where two files would share one id),
     path (POSIX, relative to root), label (canonical), original_label, patient_id (never empty:
     `image:<image_id>` where unknown), split_given ("", train, val or test), then every further
-    column of metadata.csv under its own name (`metadata_<name>` where ours has that name).
+    column of metadata.csv under its own name (`metadata_<name>` where ours has that name), then
+    those of clinical.csv (core.datasets.extra_tables).
     attrs: grouping (the rule, in words), augmented (as the data set says), skipped (list of
     {path, reason}), unlisted_n (how many of them are images that metadata.csv does not name).
     Raises DatasetError if no image can be used.
@@ -84,6 +86,7 @@ def load_table(dataset: Dataset, root: str | Path) -> pd.DataFrame:
     add_ids(rows, images)
     if dataset.findings:
         further = further + _add_findings(rows, root, dataset.findings)
+    further = further + join_clinical(rows, further, root, _RESERVED)
     for row in rows:
         row["label"] = canonical_label(row["original_label"], dataset.class_map)
     grouping = add_patients(rows, further)
@@ -114,7 +117,7 @@ def find_image(root: str | Path, image_id: str) -> Path | None:
         return None
     hits = [name for name in names if _suffix(name) in IMAGE_SUFFIXES]
     # The id with its extension names one file exactly, so it comes before a mere stem.
-    for name in [n for n in hits if n == stem] + [n for n in hits if _stem(n) == stem]:
+    for name in [n for n in hits if n == stem] + [n for n in hits if stem_of(n) == stem]:
         return parent / name
     return None
 
@@ -182,7 +185,7 @@ class _NamedFiles:
         # Re-encoded copies keep the id and change the extension, and the same table serves both.
         self._by_stem: dict[str, list[str]] = {}
         for key, image in self._by_path.items():
-            self._by_stem.setdefault(_stem(key), []).append(image)
+            self._by_stem.setdefault(stem_of(key), []).append(image)
 
     def find(self, named: str) -> tuple[str | None, str]:
         """(image, "") or (None, why there is none)."""
@@ -190,7 +193,7 @@ class _NamedFiles:
         if relative is None:
             return None, _REFUSED
         key = unicodedata.normalize("NFC", relative)
-        same_stem = self._by_stem.get(_stem(key), [])
+        same_stem = self._by_stem.get(stem_of(key), [])
         found = self._by_path.get(key) or (same_stem[0] if len(same_stem) == 1 else None)
         if found is None:
             return None, "named in metadata.csv, but the file is missing"
@@ -251,9 +254,9 @@ def _rows_from_metadata(
 def add_ids(rows: list[dict], images: list[str]) -> None:
     """Fill every image_id: the path without its extension, or with it where two would be alike."""
     # Counted over the whole folder: an id must not depend on which files a table happens to name.
-    count = Counter(_stem(image) for image in images)
+    count = Counter(stem_of(image) for image in images)
     for row in rows:
-        stem = _stem(row["path"])
+        stem = stem_of(row["path"])
         row["image_id"] = stem if count[stem] == 1 else row["path"]
 
 
@@ -261,7 +264,7 @@ def add_patients(rows: list[dict], further: list[str]) -> str:
     """Fill every patient_id and return the rule used, in words."""
     rules: Counter[str] = Counter()
     for row in rows:
-        nih = _NIH_NAME.fullmatch(_stem(row["path"].rsplit("/", 1)[-1]))
+        nih = _NIH_NAME.fullmatch(stem_of(row["path"].rsplit("/", 1)[-1]))
         if row.get("patient_id"):
             rules["patient id from metadata"] += 1
         elif "group" in further and row.get("group", "").strip():
@@ -291,9 +294,9 @@ def _add_findings(rows: list[dict], root: Path, name: str) -> list[str]:
     missing = {"path", "finding", "patient_id", "view"}.difference(found.columns)
     if missing:
         raise DatasetError(f"{path} has no column {min(missing)!r}: put the file as it was.")
-    by_stem = {_stem(record["path"]): record for record in found.to_dict("records")}
+    by_stem = {stem_of(record["path"]): record for record in found.to_dict("records")}
     for row in rows:
-        record = by_stem.get(_stem(row["path"]), {})
+        record = by_stem.get(stem_of(row["path"]), {})
         row["finding"], row["view"] = record.get("finding", ""), record.get("view", "")
         row["patient_id"] = row.get("patient_id") or record.get("patient_id", "").strip()
     return ["finding", "view"]
@@ -301,10 +304,6 @@ def _add_findings(rows: list[dict], root: Path, name: str) -> list[str]:
 
 def _suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
-
-
-def _stem(path: str) -> str:
-    return path[: len(path) - len(PurePosixPath(path).suffix)]
 
 
 def _safe_relative(text: str) -> str | None:

@@ -24,8 +24,21 @@ BORDER_PX = 2
 BLACKOUT_SHARE = 0.66
 GREY_BINS = 64
 TREES = 300
+_WORDS = {
+    "age_years": "age",
+    "follow_up": "follow-up",
+    "detector_width_px": "detector width",
+    "detector_height_px": "detector height",
+    "spacing_x_mm": "pixel spacing x",
+    "spacing_y_mm": "pixel spacing y",
+}
 FILE_COLUMNS = ("width", "height", "format", "mode")
 ORIGINAL_COLUMNS = ("original_width", "original_height", "original_format", "original_mode")
+# What is known of patient and exposure without looking at the image.
+CLINICAL_COLUMNS = (
+    *("age_years", "age", "sex", "view", "follow_up"),
+    *("detector_width_px", "detector_height_px", "spacing_x_mm", "spacing_y_mm"),
+)
 
 
 class BaselineError(UserError):
@@ -92,8 +105,9 @@ def compute_baselines(
 
     pixels (n, s, s) uint8, what the models get, in the order of manifest's n rows (label, split,
     patient_id, image_id; width, height, format where known); metadata: a further table with
-    image_id and any of ORIGINAL_COLUMNS, any order. The answer maps a baseline's name to
-    {title, kind: "pixel" | "metadata", accuracy, macro_f1, n, intervals{accuracy, macro_f1}}.
+    image_id and any of ORIGINAL_COLUMNS and CLINICAL_COLUMNS, any order. The answer maps a
+    baseline's name to {title, kind: "pixel" | "metadata", accuracy, macro_f1, n,
+    intervals{accuracy, macro_f1}}.
     `majority` looks at nothing and is listed with the pixel baselines. Raises BaselineError.
     """
     class_names = list(class_names)
@@ -135,12 +149,20 @@ def _file_tables(
     for name, title, columns in (
         ("file_properties", "File properties", FILE_COLUMNS),
         ("original_properties", "Original file properties", ORIGINAL_COLUMNS),
+        ("clinical", "Patient and exposure", CLINICAL_COLUMNS),
     ):
-        known = [column for column in columns if column in table and table[column].notna().any()]
+        known = [column for column in columns if column in table and _known(table[column])]
         if known:
-            listed = ", ".join(column.removeprefix("original_") for column in known)
+            listed = ", ".join(_WORDS.get(c, c.removeprefix("original_")) for c in known)
             found.append((name, f"{title} ({listed})", table[known]))
+    numbers = table["patient_id"].astype(str).str.extract(r"(\d+)$")[0]
+    if numbers.notna().all() and not table["patient_id"].str.startswith("image:").any():
+        found.append(("patient_number", "Patient number alone", numbers.to_frame("number")))
     return found
+
+
+def _known(column: pd.Series) -> bool:
+    return bool((column.notna() & (column.astype(str).str.strip() != "")).any())
 
 
 def score_baseline(

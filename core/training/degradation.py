@@ -55,13 +55,11 @@ class Degrade(keras.layers.Layer):
             most = getattr(self.settings, name)
             if not most:
                 continue
-            happens, drawn = ops.split(
-                keras.random.uniform((2, n, 1, 1, 1), seed=self.generator), 2
-            )
-            if name in EITHER_WAY:
-                drawn = 2 * drawn - 1
-            strength = ops.where(happens[0] < self.settings.share, drawn[0] * most, 0.0)
-            images = ops.clip(change(images, strength, most, self.generator), 0.0, 255.0)
+            chance = keras.random.uniform((n, 1, 1, 1), seed=self.generator)
+            drawn = keras.random.uniform((n, 1, 1, 1), seed=self.generator)
+            strength = most * (2 * drawn - 1 if name in EITHER_WAY else drawn)
+            changed = ops.clip(change(images, strength, most, self.generator), 0.0, 255.0)
+            images = ops.where(chance < self.settings.share, changed, images)
         return images
 
     def compute_output_shape(self, input_shape):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from core.console import progress
+from core.datasets.extra_tables import READERS_FILE, read_readings, stem_of
 from core.datasets.folder import load_table
 from core.datasets.leakage import find_leaks
 from core.datasets.registry import DatasetError, describe_folder
@@ -24,11 +25,13 @@ from core.evaluation.audit.blackout import (
 )
 from core.evaluation.audit.images import RunImages, read_masks
 from core.evaluation.audit.perturbation import count_questions, measure_perturbations
+from core.evaluation.audit.readers import measure_readers
 from core.evaluation.audit.source_probe import Known, predict_probe
 from core.evaluation.audit.source_probe_images import Probe
 from core.evaluation.audit.subgroups import compute_subgroups
 from core.evaluation.sample import Sample
 from core.inference.ensemble import AuditError, ModelGroup
+from core.runs import artifacts
 from core.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -110,6 +113,34 @@ class SubgroupsSection:
                 context.missing.append(f"Subgroups know only the run's own columns: {error}")
         seed = int(context.run.info["seed"])
         return compute_subgroups(context.run, table, context.predictions, seed)
+
+
+class ReadersSection:
+    """How often the models and the labels agree with radiologists who read the images again."""
+
+    name = "readers"
+
+    def measure(self, context: AuditContext) -> dict[str, Any] | None:
+        """core.evaluation.audit.readers, where the data set brings readings; no image is needed."""
+        run = context.run
+        readings = read_readings(context.root)
+        if readings is None:
+            context.missing.append(
+                f"No second readers: {context.root.name} brings no {READERS_FILE}."
+            )
+            return None
+        logger.info("Second readers ...")
+        stems = context.manifest["path"].map(stem_of)
+        ids = pd.Series(context.manifest["image_id"].to_numpy(), index=stems)
+        readings = readings[readings.index.isin(ids.index)]
+        readings = readings.assign(image_id=ids.loc[readings.index].to_numpy())
+        predictions = {
+            model: artifacts.load_predictions(run, model, "folds")
+            if artifacts.has_predictions(run, model, "folds")
+            else table
+            for model, table in context.predictions.items()
+        }
+        return measure_readers(readings, context.manifest, predictions, int(run.info["seed"]))
 
 
 class ProbeSection:
@@ -239,6 +270,7 @@ class PerturbationSection:
 SECTIONS: tuple[Section, ...] = (
     LeakageSection(),
     SubgroupsSection(),
+    ReadersSection(),
     ProbeSection(),
     BlackoutSection(),
     PerturbationSection(),

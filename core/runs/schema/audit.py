@@ -158,6 +158,30 @@ class Subgroups(TypedDict):
     columns: list[SubgroupColumn]
 
 
+class Agreement(Estimate):
+    n: int
+
+
+class ReaderModel(TypedDict):
+    n: int
+    of: str
+    label_agreement: Agreement
+    questions: dict[str, Agreement]
+
+
+class Reader(TypedDict):
+    n: int
+    counts: dict[str, dict[str, int]]
+    label: dict[str, Agreement]
+    models: dict[str, ReaderModel]
+
+
+class Readers(TypedDict):
+    readers: dict[str, Reader]
+    unknown: list[str]
+    sentence: str
+
+
 class Audit(TypedDict):
     """audit/audit.json; a section that was not done is null."""
 
@@ -170,3 +194,4 @@ class Audit(TypedDict):
     probe: SourceProbe | None
     perturbation: Perturbation | None
     subgroups: Subgroups | None
+    readers: NotRequired[Readers | None]
