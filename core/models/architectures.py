@@ -58,7 +58,7 @@ def build_resnet50(image_size_px: int, n_classes: int, dropout: float) -> keras.
     """ResNet50 under global pooling and one dense layer.
 
     Blocks that start fresh begin as their shortcut alone (Goyal et al. 2017, Accurate, Large
-    Minibatch SGD, section 5.1), so that layers below that are trained are heard from the first step.
+    Minibatch SGD, section 5.1), so that what lies below them is heard from the first step.
     """
     image, maps = resnet50_backbone(image_size_px)
     model = keras.Model(image, apply_layers(pooled_head(n_classes, dropout), maps), name="resnet50")

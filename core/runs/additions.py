@@ -36,7 +36,10 @@ ADDITION_VERSION = 1
 EXTERNAL_COLUMNS = ["image_id", "path", "label", "original_label", "patient_id", "sha256"]
 SCORE_COLUMNS = ["model", "map", "label", "patient", "called", "hit", "hit_exact", "mass"]
 # What every reader takes for granted; the sections are described in docs/artifacts.md.
-AUDIT_SECTIONS = ("leakage", "blackout", "probe", "perturbation", "subgroups", "readers")
+AUDIT_SECTIONS = (
+    *("leakage", "blackout", "probe", "perturbation", "subgroups"),
+    *("readers", "doubtful_labels"),
+)
 
 
 def write_audit(run: Run, document: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> Path:

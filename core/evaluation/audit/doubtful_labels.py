@@ -39,7 +39,7 @@ def find_doubtful_labels(
 
     Returns {method, models[], n, n_doubtful, suggested{given label: {suggested: n}}, images[{
     image_id, label, suggested, quality, p{model: probability of the label}, readings{reader:
-    reading}}] (most doubtful first), scores{model: {with, without: estimate}}}: accuracy and
+    reading}}] (most doubtful first), scores{model: {all, without_doubtful: estimate}}}: accuracy,
     macro-F1 over all images and over those whose label is not doubtful. The latter leaves out the
     very images that the models get wrong, so it is no better estimate of anything.
     """
@@ -70,7 +70,7 @@ def find_doubtful_labels(
             name: Sample(y_true[rows], groups[rows], class_names, seed, draws).estimate(
                 y_prob[rows]
             )
-            for name, rows in (("with", slice(None)), ("without", ~doubtful))
+            for name, rows in (("all", slice(None)), ("without_doubtful", ~doubtful))
         }
     return {
         "method": METHOD,

@@ -23,6 +23,7 @@ from core.evaluation.audit.blackout import (
     Masking,
     measure_blackout,
 )
+from core.evaluation.audit.doubtful_labels import find_doubtful_labels
 from core.evaluation.audit.images import RunImages, read_masks
 from core.evaluation.audit.perturbation import count_questions, measure_perturbations
 from core.evaluation.audit.readers import measure_readers
@@ -62,6 +63,16 @@ class AuditContext:
     def lack_images(self, what: str) -> None:
         """Note what could not be done without the run's images."""
         self.missing.append(NO_IMAGES.format(what=what))
+
+    def readings(self) -> pd.DataFrame | None:
+        """image_id, reader, reading of the run's images; None where the data set brings none."""
+        readings = read_readings(self.root)
+        if readings is None:
+            return None
+        stems = self.manifest["path"].map(stem_of)
+        ids = pd.Series(self.manifest["image_id"].to_numpy(), index=stems)
+        readings = readings[readings.index.isin(ids.index)]
+        return readings.assign(image_id=ids.loc[readings.index].to_numpy()).reset_index(drop=True)
 
     def sample(self, rows: pd.DataFrame) -> Sample:
         """Rows of the manifest as images whose truth is known."""
@@ -123,17 +134,13 @@ class ReadersSection:
     def measure(self, context: AuditContext) -> dict[str, Any] | None:
         """core.evaluation.audit.readers, where the data set brings readings; no image is needed."""
         run = context.run
-        readings = read_readings(context.root)
+        readings = context.readings()
         if readings is None:
             context.missing.append(
                 f"No second readers: {context.root.name} brings no {READERS_FILE}."
             )
             return None
         logger.info("Second readers ...")
-        stems = context.manifest["path"].map(stem_of)
-        ids = pd.Series(context.manifest["image_id"].to_numpy(), index=stems)
-        readings = readings[readings.index.isin(ids.index)]
-        readings = readings.assign(image_id=ids.loc[readings.index].to_numpy())
         predictions = {
             model: artifacts.load_predictions(run, model, "folds")
             if artifacts.has_predictions(run, model, "folds")
@@ -141,6 +148,35 @@ class ReadersSection:
             for model, table in context.predictions.items()
         }
         return measure_readers(readings, context.manifest, predictions, int(run.info["seed"]))
+
+
+class DoubtfulLabelsSection:
+    """Labels that all cross-validated models together doubt."""
+
+    name = "doubtful_labels"
+
+    def measure(self, context: AuditContext) -> dict[str, Any] | None:
+        """core.evaluation.audit.doubtful_labels; no image is needed."""
+        run = context.run
+        predictions = {
+            model: artifacts.load_predictions(run, model, "folds")
+            for model in run.models
+            if not run.members(model) and artifacts.has_predictions(run, model, "folds")
+        }
+        if not predictions:
+            context.missing.append(
+                "Doubtful labels were not looked for: they need out-of-fold predictions (--folds)."
+            )
+            return None
+        logger.info("Doubtful labels ...")
+        patients = context.manifest.set_index("image_id")["patient_id"]
+        return find_doubtful_labels(
+            predictions,
+            patients,
+            run.class_names,
+            int(run.info["seed"]),
+            readings=context.readings(),
+        )
 
 
 class ProbeSection:
@@ -271,6 +307,7 @@ SECTIONS: tuple[Section, ...] = (
     LeakageSection(),
     SubgroupsSection(),
     ReadersSection(),
+    DoubtfulLabelsSection(),
     ProbeSection(),
     BlackoutSection(),
     PerturbationSection(),

@@ -182,6 +182,30 @@ class Readers(TypedDict):
     sentence: str
 
 
+class DoubtfulImage(TypedDict):
+    image_id: str
+    label: str
+    suggested: str
+    quality: float
+    p: dict[str, float]
+    readings: dict[str, str]
+
+
+class WithAndWithout(TypedDict):
+    all: AccuracyEstimate
+    without_doubtful: AccuracyEstimate
+
+
+class DoubtfulLabels(TypedDict):
+    method: str
+    models: list[str]
+    n: int
+    n_doubtful: int
+    suggested: dict[str, dict[str, int]]
+    images: list[DoubtfulImage]
+    scores: dict[str, WithAndWithout]
+
+
 class Audit(TypedDict):
     """audit/audit.json; a section that was not done is null."""
 
@@ -195,3 +219,4 @@ class Audit(TypedDict):
     perturbation: Perturbation | None
     subgroups: Subgroups | None
     readers: NotRequired[Readers | None]
+    doubtful_labels: NotRequired[DoubtfulLabels | None]
