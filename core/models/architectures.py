@@ -16,6 +16,7 @@ import keras
 
 from core.config import ConfigError
 from core.models import notebook_architectures
+from core.models.feature_architectures import build_resnet50_logistic
 from core.models.layers import (
     apply_layers,
     image_input,
@@ -79,6 +80,7 @@ BUILDERS: dict[str, Builder] = {
     "cnn": build_cnn,
     "resnet50": build_resnet50,
     "mobilenetv2": build_mobilenetv2,
+    "resnet50_logistic": build_resnet50_logistic,
     CONTROL: build_mobilenetv2,
     "fnn": notebook_architectures.build_fnn,
     "fnn_remedies": notebook_architectures.build_fnn,

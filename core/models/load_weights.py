@@ -79,7 +79,7 @@ def _text(name: bytes | str) -> str:
 
 
 def _names_match(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> bool:
-    return arrays.keys() <= _variables(model).keys()
+    return bool(arrays.keys() & _variables(model).keys())
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -94,13 +94,17 @@ def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> frozenset[s
     """All or nothing: every array must have its place in the model, each layer all or none."""
     variables = _variables(model)
     unknown = [key for key in arrays if key not in variables]
+    held = {key.partition("/")[0] for key in arrays}
+    # A network that ends below the file's last layers needs all of its own, but for its head.
+    if unknown and all_layers(model) - held == {"probabilities"}:
+        arrays = {key: values for key, values in arrays.items() if key in variables}
+        unknown = []
     if unknown or not arrays:
         raise ValueError(
             f"{len(unknown)} of {len(arrays)} arrays, such as {unknown[0]}, are no layer's"
             if unknown
             else "it is empty"
         )
-    held = {key.partition("/")[0] for key in arrays}
     for key, variable in variables.items():
         if key.partition("/")[0] not in held:
             continue

@@ -13,10 +13,15 @@ NOTEBOOK = (
     *("mobilenetv2_frozen", "mobilenetv2_frozen_dropout"),
     *("baseline", "model_1", "model_2", "model_3"),
 )
-ZOO = (*OWN, *NOTEBOOK)
+# A pretrained network that is never trained, its features under a linear layer.
+FEATURES = ("resnet50_logistic",)
+ZOO = (*OWN, *FEATURES, *NOTEBOOK)
 
 # Which ImageNet weights a model takes where it is not called as they are.
-BACKBONES = {name: name.partition("_")[0] for name in NOTEBOOK if "_frozen" in name}
+BACKBONES = {
+    name: name.partition("_")[0]
+    for name in (*FEATURES, *(name for name in NOTEBOOK if "_frozen" in name))
+}
 
 # A model trained from random weights whatever the others start from, to be compared with them.
 _CONTROL_SUFFIX = "_random"
@@ -34,6 +39,7 @@ _TITLES = {
     "mobilenetv2": "MobileNetV2",
     CONTROL: "MobileNetV2 control",
     ENSEMBLE: "Mean of the models",
+    "resnet50_logistic": "ResNet50 features, logistic",
     "fnn": "FNN, plain",
     "fnn_remedies": "FNN with remedies",
     "fnn_ensemble": "FNN, mean of five",

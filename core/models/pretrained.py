@@ -14,7 +14,7 @@ import keras
 import pooch
 
 from core.config import ConfigError
-from core.models.names import BACKBONES, PARTIAL, is_control
+from core.models.names import BACKBONES, NOTEBOOK, PARTIAL, is_control
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def plan_init(model: str, init: str, *, download: bool = True) -> InitPlan:
     """
     if is_control(model) or init == "random":  # a control is random, whatever --init says
         return InitPlan("random")
-    partial = PARTIAL_IMAGENET.get(model)
+    # The notebooks' frozen networks read the last layer: a part of the weights is none to them.
+    partial = PARTIAL_IMAGENET.get(model if model in NOTEBOOK else BACKBONES.get(model, model))
     if init not in ("auto", "imagenet") and not init.startswith(PARTIAL):
         return _plan_file(Path(init), partial)
     known = IMAGENET.get(BACKBONES.get(model, model))

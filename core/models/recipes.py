@@ -27,7 +27,8 @@ class Stage:
     "constant", the peak from the first step on. augment: whether a stage that trains every layer
     alters its images. min_delta: how much lower a validation loss must be to end the waiting.
     find_rate: search the peak first (core.training.lr_finder); learning_rate is then what was tried
-    last.
+    last. solver: "steps", or "logistic" where what lies above the cut is one linear layer that is
+    solved for (core.training.logistic); of the numbers only views counts then.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stage:
     augment: bool = True
     min_delta: float = 0.0
     find_rate: bool = False
+    solver: str = "steps"
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not {stage.optimizer for stage in self.stages} <= {"adamw", "adam"}:
             raise ValueError("A stage's optimizer is adamw or adam.")
+        if not {stage.solver for stage in self.stages} <= {"steps", "logistic"}:
+            raise ValueError("A stage's solver is steps or logistic.")
         cuts = [stage.cut for stage in self.stages]
         if None in cuts[:-1]:
             raise ValueError(
@@ -143,6 +147,13 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         image_size_px=224,
         stages=(Stage("block 5", 16, 5e-4, cut="conv4_block6_out", views=6, keep="last"),),
         step_ms=60.0,
+    ),
+    ("resnet50_logistic", "random"): Recipe(
+        image_size_px=448,
+        stages=(Stage("logistic regression", 6, 0.0, cut="features", views=4, solver="logistic"),),
+        dropout=0.0,
+        label_smoothing=0.0,
+        step_ms=50.0,
     ),
     ("mobilenetv2", "random"): Recipe(
         image_size_px=112, stages=(_whole(36, 1e-3),), dropout=0.2, step_ms=28.0

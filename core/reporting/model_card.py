@@ -154,8 +154,10 @@ def tried_where(info: Mapping[str, Any], most: int) -> str:
 
 
 def _init_text(recipe: Recipe, init: str) -> str:
-    pooled = all(stage.cut == POOLED for stage in recipe.stages)
-    texts = FROZEN_INIT_TEXT if pooled else INIT_TEXT
+    frozen = all(stage.cut in (POOLED, "features") for stage in recipe.stages)
+    texts = FROZEN_INIT_TEXT if frozen else INIT_TEXT
+    if init.startswith(PARTIAL) and frozen:
+        return f"{init_title(init)}, which stays as it is under the layer that is trained"
     if init.startswith(PARTIAL):
         return f"{init_title(init)}, fine-tuned; the layers above from random weights"
     return texts.get(init, f"weights from {init}")

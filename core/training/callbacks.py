@@ -199,13 +199,13 @@ class Recorder(keras.callbacks.Callback):
             raise FloatingPointError(f"{self.title}: the loss is no longer a number.")
         self.rows.append(row)
         if self._best_epoch() == row["epoch"]:
-            _save_state(self.folder / "best.npz", self.saved.variables, row["epoch"])
+            save_state(self.folder / "best.npz", self.saved.variables, row["epoch"])
         write_csv(self.folder / "history.csv", pd.DataFrame(self.rows))
         more = {}
         if self.average:
             self.average.take_out()
             more = self.average.state()
-        _save_state(self.folder / "state.npz", self._variables(), row["epoch"], more)
+        save_state(self.folder / "state.npz", self._variables(), row["epoch"], more)
         self.bar.set_postfix_str(
             f"loss {row['loss']:.3f}, val {row['val_loss']:.3f}, "
             f"val accuracy {row['val_accuracy']:.3f}"
@@ -239,7 +239,8 @@ class Recorder(keras.callbacks.Callback):
         return [*self.saved.variables, *more, *self.fitted.optimizer.variables]
 
 
-def _save_state(path: Path, variables: list, epoch: int, more: dict | None = None) -> None:
+def save_state(path: Path, variables: list, epoch: int, more: dict | None = None) -> None:
+    """Write arrays of variables atomically, for load_state."""
     arrays = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
     arrays |= {"epoch": np.int64(epoch)} | (more or {})
     temporary = path.with_name(f".{path.name}.tmp.npz")

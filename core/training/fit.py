@@ -32,6 +32,7 @@ from core.training.data_loader import Batches, InOrder, TrainingImages, class_we
 from core.training.devices import Once
 from core.training.feature_cache import FrozenStore
 from core.training.fused_batch_norm import fused_batch_norm
+from core.training.logistic import fit_logistic
 from core.training.lr_finder import search_rate
 
 RATE_FILE = "rate.json"
@@ -109,6 +110,12 @@ def _fit_stage(
     weight = np.ones(len(train.y), dtype="float32")
     if recipe.class_weights:
         weight = class_weights(train.y, task.n_classes)
+    if stage.solver == "logistic":
+        seen = np.concatenate([np.asarray(view[train.rows], "float32") for view in views])
+        y, weight = (np.tile(values, len(views)) for values in (train.y, weight))
+        checked = np.asarray(views[0, val.rows], "float32"), val.y
+        fit_logistic(fitted, (seen, y), checked, weight, folder, task.title, task.seed)
+        return
     # Read from the disk by row, since memory must not grow with the data set.
     make_batches = partial(
         Batches, views, onehot[train.y], weight, recipe.batch_size, task.seed, rows=train.rows
