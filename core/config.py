@@ -25,6 +25,12 @@ def artifacts_root() -> Path:
     return Path(os.environ.get("CXR_ARTIFACTS") or "artifacts")
 
 
+def annotations_root() -> Path:
+    """Folder for what people say of images, never a run's (`CXR_ANNOTATIONS`, default
+    `annotations/`)."""
+    return Path(os.environ.get("CXR_ANNOTATIONS") or "annotations")
+
+
 def cache_root() -> Path:
     """Folder for pixels and features that can be made again (`CXR_CACHE`, default `.cache/`)."""
     return Path(os.environ.get("CXR_CACHE") or ".cache")

@@ -15,6 +15,7 @@ PAGES = {
     "errors": ("Errors", ":material/image_search:"),
     "predict": ("Predict", ":material/upload_file:"),
     "trust": ("Trust", ":material/verified_user:"),
+    "labels": ("Labels", ":material/fact_check:"),
     "curves": ("Curves", ":material/stacked_line_chart:"),
     "protocol": ("Protocol", ":material/rule:"),
     "zoo": ("Zoo", ":material/format_list_numbered:"),

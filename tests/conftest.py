@@ -73,6 +73,7 @@ def demo_app(demo_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("CXR_ARTIFACTS", str(demo_root / "artifacts"))
     monkeypatch.setenv("CXR_DATA", str(demo_root / "data"))
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXR_ANNOTATIONS", str(tmp_path / "annotations"))
     return demo_root / "artifacts"
 
 
@@ -81,6 +82,7 @@ def empty_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The environment of a dashboard without runs; returns its artifacts root."""
     monkeypatch.setenv("CXR_ARTIFACTS", str(tmp_path / "artifacts"))
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CXR_ANNOTATIONS", str(tmp_path / "annotations"))
     monkeypatch.delenv("CXR_RUN", raising=False)
     return tmp_path / "artifacts"
 

@@ -25,6 +25,7 @@ PAGES = {
     "protocol": "Protocol",
     "zoo": "Zoo",
     "trust": "Trust",
+    "labels": "Labels",
     "predict": "Predict",
     "training": "Training",
     "data": "Data",

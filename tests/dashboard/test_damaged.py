@@ -20,7 +20,7 @@ from tests.support.runs import make_run
 
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
 PAGES = (
-    *("overview", "confusion", "errors", "curves", "protocol", "trust"),
+    *("overview", "confusion", "errors", "curves", "protocol", "trust", "labels"),
     *("predict", "zoo", "training", "data"),
 )
 FIRST = "covid/phantom-c0000_0"  # the image in the first row of manifest and predictions

@@ -30,8 +30,8 @@ from tests.support.runs import make_run
 
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
 PAGES = (
-    "overview", "confusion", "errors", "predict", "trust", "curves", "protocol", "zoo", "training",
-    "data",
+    "overview", "confusion", "errors", "predict", "trust", "labels", "curves", "protocol", "zoo",
+    "training", "data",
 )  # fmt: skip
 LEAKAGE = {
     "patients": 40, "images": 99, "share": 0.44, "exact": 2, "near": 1, "by_patient": 98,

@@ -32,6 +32,8 @@ FILLS = {"mean": "the mean grey of the training images", "surroundings": "greys 
 BOXES = [[0.05, 0.05, 0.9, 0.95]]
 DAMAGE = {"cnn": 0.7, "resnet50": 0.9, "mobilenetv2": 0.5}
 MIN_N = 3  # patients
+READER, OTHER_READER = "Panel A", "Panel B"
+DOUBTED_EVERY = 7  # images of the manifest
 TINY = {"rule": "A rule made up for tests."}
 
 
@@ -69,6 +71,8 @@ def add_audit(
         "probe": _probe(run, fooled, rng) if probe else None,
         "perturbation": _perturbation(run, figures),
         "subgroups": _subgroups(run, manifest),
+        "readers": _readers(run),
+        "doubtful_labels": _doubtful_labels(run, manifest) if _folded(run) else None,
     }
     document |= dict.fromkeys(left_out)
     additions.write_audit(run, document, {})
@@ -425,3 +429,92 @@ def _drop(own: dict, far: dict, present: Sequence[str]) -> dict[str, Any]:
             for end in ("low", "high"):
                 rows[key][f"{side}_{end}"] = figures["intervals"][key][end]
     return rows
+
+
+def _folded(run: Run) -> list[str]:
+    return [model for model in run.models if artifacts.has_predictions(run, model, "folds")]
+
+
+def _agreement(share: float, n: int) -> dict[str, float]:
+    return {"value": share, **bounds(share, n), "n": n}
+
+
+def _readers(run: Run) -> dict[str, Any]:
+    """Panel A read 60 images and answers both questions, Panel B 30 and one of them."""
+    folded = _folded(run)
+    readers = {}
+    for name, n, shares, counts in (
+        (
+            READER,
+            60,
+            {"opacity": 0.5, "abnormal": 0.75},
+            {
+                "normal": {"Lung Opacity": 1, "No Lung Opacity / Not Normal": 9, "Normal": 10},
+                "pneumonia": {"Lung Opacity": 16, "No Lung Opacity / Not Normal": 14, "Normal": 10},
+            },
+        ),
+        (
+            OTHER_READER,
+            30,
+            {"opacity": 0.6},
+            {
+                "normal": {"airspace opacity": 2, "no airspace opacity": 8},
+                "pneumonia": {"airspace opacity": 10, "no airspace opacity": 10},
+            },
+        ),
+    ):
+        models = {}
+        for place, model in enumerate(run.models):
+            asked = n if model in folded else n // 2
+            models[model] = {
+                "n": asked,
+                "of": "out of fold" if model in folded else "test",
+                "label_agreement": _agreement(0.8, asked),
+                "questions": {
+                    question: _agreement(share - 0.05 * (place + 1), asked)
+                    for question, share in shares.items()
+                },
+            }
+        label = {question: _agreement(share, n) for question, share in shares.items()}
+        readers[name] = {"n": n, "counts": counts, "label": label, "models": models}
+    sentence = (
+        f"{READER}: radiologists saw an opacity in 40.0 % of the 40 images labelled pneumonia that "
+        "they read. On the images that were read, the label agrees with them in at most 75.0 %."
+    )
+    return {"readers": readers, "unknown": ["Blurred"], "sentence": sentence}
+
+
+def _doubtful_labels(run: Run, manifest: pd.DataFrame) -> dict[str, Any]:
+    """Every seventh image is doubted; Panel A read those that are labelled pneumonia."""
+    doubted = manifest.iloc[::DOUBTED_EVERY]
+    names, models = run.class_names, _folded(run)
+    images: list[dict[str, Any]] = []
+    for place, row in enumerate(doubted.itertuples()):
+        reading = ("Lung Opacity", "Normal")[place % 2]
+        images.append(
+            {
+                "image_id": row.image_id,
+                "label": row.label,
+                "suggested": names[(names.index(row.label) + 1) % len(names)],
+                "quality": 0.01 * (place + 1),
+                "p": dict.fromkeys(models, 0.01 * (place + 1)),
+                "readings": {READER: reading} if row.label == "pneumonia" else {},
+            }
+        )
+    n, kept = len(manifest), len(manifest) - len(images)
+    ends = {"macro_f1_low": 0.7, "macro_f1_high": 0.9}
+    return {
+        "method": "Confident learning, made up for tests.",
+        "models": models,
+        "n": n,
+        "n_doubtful": len(images),
+        "suggested": {},
+        "images": images,
+        "scores": {
+            model: {
+                "all": estimate(0.8, n) | ends,
+                "without_doubtful": estimate(0.9, kept) | ends,
+            }
+            for model in models
+        },
+    }

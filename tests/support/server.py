@@ -38,6 +38,7 @@ class Server:
                 "CXR_ARTIFACTS": str(root / "artifacts"),
                 "CXR_DATA": str(root / "data"),
                 "CXR_CACHE": str(root / "cache"),
+                "CXR_ANNOTATIONS": str(root / "annotations"),
                 **(environ or {}),
             },
         )
