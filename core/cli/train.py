@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score a run whose test part shares patients or pictures with train, marked as such",
     )
     parser.add_argument(
-        "--init", default="auto", help="auto, imagenet, random or a weights file (default: auto)"
+        "--init",
+        default="auto",
+        help="auto, imagenet, random, or a file of weights: .h5, .keras or .npz (default: auto)",
     )
     parser.add_argument("--image-size", type=int, metavar="PX", help="default: each recipe's own")
     parser.add_argument("--epochs", type=int, help="at most so many epochs a stage")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,7 +48,8 @@ def fit_logistic(
         x, y, weight = x[chosen], y[chosen], weight[chosen]
     mean, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
     x, x_val = (x - mean) / spread, (x_val - mean) / spread
-    layer, rows = top.get_layer("probabilities"), []
+    layer = top.get_layer("probabilities")
+    rows: list[dict[str, Any]] = []
     solver = LogisticRegression(max_iter=1000, warm_start=True)
     bar = progress(len(STRENGTHS), f"{title}: logistic regression", "strength")
     for strength in STRENGTHS:

@@ -11,7 +11,16 @@ from core.datasets.phantom.generate import class_names, make_phantom
 from core.inference.served_model import compile_model
 from core.models import architectures, layers
 from core.models.architectures import BUILDERS, average_models, build_model, build_serving_model
-from core.models.names import BACKBONES, NOTEBOOK, OWN, ZOO, expand_names, from_scratch, model_title
+from core.models.names import (
+    BACKBONES,
+    FEATURES,
+    NOTEBOOK,
+    OWN,
+    ZOO,
+    expand_names,
+    from_scratch,
+    model_title,
+)
 from core.models.recipes import adapt_recipe, find_recipe
 from core.training.export import export_model, round_weights
 
@@ -110,7 +119,7 @@ def test_the_recipes_are_the_ones_that_the_notebooks_name():
 
 
 def test_names():
-    assert set(ZOO) == {*OWN, *NOTEBOOK} and set(ZOO) <= set(BUILDERS)
+    assert set(ZOO) == {*OWN, *FEATURES, *NOTEBOOK} and set(ZOO) <= set(BUILDERS)
     assert expand_names(("zoo", "cnn")) == ZOO
     assert expand_names(("cnn", "fnn", "cnn")) == ("cnn", "fnn")
     assert BACKBONES["resnet50_frozen_dropout"] == "resnet50"

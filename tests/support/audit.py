@@ -474,6 +474,9 @@ def _readers(run: Run) -> dict[str, Any]:
                     question: _agreement(share - 0.05 * (place + 1), asked)
                     for question, share in shares.items()
                 },
+                "gap": {
+                    question: _agreement(0.8 - share, asked) for question, share in shares.items()
+                },
             }
         label = {question: _agreement(share, n) for question, share in shares.items()}
         readers[name] = {"n": n, "counts": counts, "label": label, "models": models}

@@ -10,7 +10,7 @@ images that were read: whoever chose them did not draw them at random.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,11 @@ def measure_readers(
     predictions: model -> its out-of-fold predictions, or those of the test split.
 
     Returns {readers{reader: {n, counts{label: {reading: n}}, label{question: agreement},
-    models{model: {n, of, label_agreement, questions{question: agreement}}}}}, unknown[readings that
+    models{model: {n, of, label_agreement, questions{question: agreement}, gap{question:
+    difference}}}}}, unknown[readings that
     say nothing of the questions], sentence}; an agreement is {value, low, high, n}, its interval
-    over drawn patients; label_agreement is of the model with the label on the same images.
+    over drawn patients; label_agreement is of the model with the label on the same images, and gap
+    how much larger it is than the label's agreement with the readers there.
     """
     known = manifest[manifest["label"].isin(JUDGED)][["image_id", "label", "patient_id"]]
     table = readings.merge(known, on="image_id")
@@ -85,6 +87,7 @@ def _judge_reader(
             "of": OUT_OF_FOLD if (answered["fold"].astype(str) != "").all() else TEST,
             "label_agreement": _agreement(right, answered["patient_id"], seed, draws),
             "questions": _ask(answered, answered["predicted"], seed, draws),
+            "gap": _gaps(answered, right, seed, draws),
         }
     return {
         "n": len(rows),
@@ -100,21 +103,41 @@ def _nested(counts: pd.DataFrame):
 
 def _ask(rows: pd.DataFrame, said: pd.Series, seed: int, draws: int) -> dict[str, Any]:
     """Each question that enough readings answer: how often `said` (labels) agrees."""
-    found = {}
+    return {
+        question: _agreement(same, rows["patient_id"][told], seed, draws)
+        for question, told, same in _answers(rows, said)
+    }
+
+
+def _gaps(rows: pd.DataFrame, right: pd.Series, seed: int, draws: int) -> dict[str, Any]:
+    """By how much a model agrees with the label more often than the readers do, image by image."""
+    return {
+        question: _agreement(right[told], rows["patient_id"][told], seed, draws, same)
+        for question, told, same in _answers(rows, rows["label"])
+    }
+
+
+def _answers(rows: pd.DataFrame, said: pd.Series) -> Iterator[tuple[str, np.ndarray, pd.Series]]:
+    """Each question, the rows (n,) whose reading answers it, and on which of them `said` agrees."""
     for question in QUESTIONS:
         answers = rows["reading"].str.strip().str.lower().map(lambda r, q=question: READINGS[r][q])
         told = answers.notna().to_numpy()
         if told.sum() >= MIN_N:
-            same = (said != NORMAL)[told] == answers[told].astype(bool)
-            found[question] = _agreement(same, rows["patient_id"][told], seed, draws)
-    return found
+            yield question, told, (said != NORMAL)[told] == answers[told].astype(bool)
 
 
-def _agreement(same: pd.Series, patients: pd.Series, seed: int, draws: int) -> dict[str, Any]:
-    marks = same.to_numpy(dtype=np.float64)
-    sample = Sample(np.zeros(len(marks), dtype=int), patients.to_numpy(), [NORMAL], seed, draws)
-    low, high = np.quantile(sample.drawn_shares(marks)[0], [0.025, 0.975])
-    return {"value": float(marks.mean()), "low": float(low), "high": float(high), "n": len(marks)}
+def _agreement(
+    same: pd.Series, patients: pd.Series, seed: int, draws: int, less: pd.Series | None = None
+) -> dict[str, Any]:
+    """Share of `same`, less that of `less` on the same images where there is one."""
+    marks = [x.to_numpy(dtype=np.float64) for x in (same, less) if x is not None]
+    n = len(marks[0])
+    sample = Sample(np.zeros(n, dtype=int), patients.to_numpy(), [NORMAL], seed, draws)
+    drawn, value = sample.drawn_shares(*marks), marks[0].mean()
+    if less is not None:
+        drawn, value = drawn[:1] - drawn[1:], value - marks[1].mean()
+    low, high = np.quantile(drawn[0], [0.025, 0.975])
+    return {"value": float(value), "low": float(low), "high": float(high), "n": n}
 
 
 def _sentence(readers: Mapping[str, Mapping[str, Any]]) -> str:
@@ -133,20 +156,19 @@ def _sentence(readers: Mapping[str, Mapping[str, Any]]) -> str:
             f"{reader}: radiologists saw an opacity in {percent(seen / n)} of the {n} images "
             "labelled pneumonia that they read"
         )
-    wide = row["label"].get("abnormal") or row["label"].get("opacity")
-    if not row["models"] or wide is None:
+    question = "abnormal" if "abnormal" in row["label"] else "opacity"
+    # A model that answered about fewer images is no match for all readings.
+    whole = [m for m in row["models"].values() if m["n"] == row["n"] and question in m["gap"]]
+    if not whole:
         return f"{said}."
-    most = max(model["n"] for model in row["models"].values())
-    answered = [m["label_agreement"] for m in row["models"].values() if m["n"] == most]
-    best = max(answered, key=lambda agreement: agreement["value"])
-    if best["low"] > wide["high"]:
-        than = "more than the radiologists do"
-    else:
-        than = "less than the radiologists do" if best["high"] < wide["low"] else "about as often"
+    best = max(whole, key=lambda model: model["label_agreement"]["value"])
+    gap, than = best["gap"][question], "about as often as"
+    if gap["low"] > 0 or gap["high"] < 0:
+        than = "more than" if gap["low"] > 0 else "less than"
     return (
-        f"{said}. On the images that were read, the label agrees with them in at most "
-        f"{_text(wide)}; the model closest to the label agrees with it in {_text(best)} of {most}: "
-        f"{than}."
+        f"{said}. The label agrees with them in at most {_text(row['label'][question])} of the "
+        f"images that they read; the closest model agrees with the label in "
+        f"{_text(best['label_agreement'])}: {than} the radiologists do."
     )
 
 

@@ -167,6 +167,7 @@ class ReaderModel(TypedDict):
     of: str
     label_agreement: Agreement
     questions: dict[str, Agreement]
+    gap: dict[str, Agreement]
 
 
 class Reader(TypedDict):

@@ -44,6 +44,10 @@ def test_agreement_by_hand():
     assert model["questions"]["opacity"]["value"] == pytest.approx(14 / 30)
     assert model["questions"]["abnormal"]["value"] == pytest.approx((13 + 8) / 30)
     assert model["label_agreement"]["value"] == pytest.approx(25 / 30)
+    assert model["gap"]["abnormal"]["value"] == pytest.approx(25 / 30 - 23 / 30)
+    assert model["gap"]["opacity"]["value"] == pytest.approx(25 / 30 - 16 / 30)
+    assert model["gap"]["opacity"]["low"] > 0 > model["gap"]["abnormal"]["low"]
+    assert "about as often as the radiologists do" in found["sentence"]
     for agreement in (row["label"]["opacity"], model["label_agreement"]):
         assert 0 <= agreement["low"] < agreement["value"] < agreement["high"] <= 1
     assert found["unknown"] == []
@@ -85,6 +89,12 @@ def test_predictions_of_the_test_split_alone_are_called_so():
     model = measure_readers(readings, manifest, {"m": test}, 0, draws=50)["readers"]["R"]["models"]
     assert (model["m"]["n"], model["m"]["of"]) == (10, "test")
     assert model["m"]["questions"] == {}
+
+
+def test_a_model_that_answered_about_fewer_images_is_not_held_against_all_readings():
+    readings, manifest, predictions = tables()
+    some = predictions.iloc[:25].assign(fold="")
+    assert "model" not in measure_readers(readings, manifest, {"m": some}, 0, draws=50)["sentence"]
 
 
 def test_no_image_that_was_read_is_no_section():
