@@ -7,13 +7,14 @@ PYTHON  ?= python3
 DATASET ?= darkcovidnet
 MODELS  ?= cnn,resnet50,mobilenetv2
 PY      := .venv/bin/python
+COMMA   := ,
 RUNS    := $(or $(CXR_ARTIFACTS),artifacts)
 DATA    := $(or $(CXR_DATA),data)
 # A release that was begun goes on, also past midnight.
 BEGUN   := $(notdir $(patsubst %/.work/,%,$(lastword $(sort $(wildcard $(RUNS)/release-*/.work/)))))
 # What is asked about an existing run is asked about the release, unless RUN= says otherwise.
 ASKED   := $(if $(filter command environment,$(firstword $(origin RUN))),$(RUN),release)
-ZOO_RUN := $(if $(filter command environment,$(firstword $(origin RUN))),$(RUN),zoo-$(notdir $(DATASET)))
+ZOO_RUN := $(if $(filter command environment,$(firstword $(origin RUN))),$(RUN),zoo-$(subst $(COMMA),-,$(notdir $(DATASET))))
 RUN     ?= $(or $(BEGUN),release-$(shell date +%Y-%m-%d))
 
 # What is installed is marked by files named after the pins, so a second call installs nothing
@@ -38,7 +39,7 @@ setup: $(FULL) ## install what training needs into .venv (TensorFlow included)
 data: $(FULL) ## fetch and check a data set (DATASET=darkcovidnet)
 	@$(PY) -m core data "$(DATASET)"
 
-train-all: $(FULL) ## train and evaluate the three models (DATASET=, RUN=, MODELS=, FOLDS=5, MIXED=measure); goes on where it broke off
+train-all: $(FULL) ## train and evaluate the three models (DATASET=a or a,b, RUN=, MODELS=, FOLDS=5, MIXED=measure); goes on where it broke off
 	@$(call train,$(DATASET),$(RUN),$(if $(FOLDS),--folds "$(FOLDS)"))
 
 train-zoo: $(FULL) ## train the field's notebooks' models beside ours under one protocol (DATASET=, RUN=zoo-DATASET); no guard, no maps
@@ -94,7 +95,7 @@ DASHBOARD = $(PY) -m dashboard $(if $(PORT),--port "$(PORT)") $(if $(ADDRESS),--
 # $(call fit,data set,run,models,more options): nothing where the run is there, --resume where it
 # broke off; a data set that is not there is fetched first (phantoms are drawn by the training itself).
 define fit
-if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else [ "$(1)" = phantom ] || [ -d "$(1)" ] || [ -d "$(DATA)/$(1)" ] || $(PY) -m core data "$(1)"; $(PY) -m core train --dataset "$(1)" --models "$(3)" --run "$(2)" $(4) $(if $(MIXED),--mixed "$(MIXED)") $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi
+if [ -e "$(RUNS)/$(2)/run.json" ]; then echo "$(RUNS)/$(2) is there already; delete it or give another RUN= to train again."; else IFS=, read -ra sets <<< "$(1)"; for set in "$${sets[@]}"; do [ "$$set" = phantom ] || [ -d "$$set" ] || [ -d "$(DATA)/$$set" ] || $(PY) -m core data "$$set"; done; $(PY) -m core train --dataset "$(1)" --models "$(3)" --run "$(2)" $(4) $(if $(MIXED),--mixed "$(MIXED)") $$([ -d "$(RUNS)/$(2)/.work" ] && echo --resume || true); fi
 endef
 
 # $(call train,data set,run,more options): the three models, then what is measured of a run.

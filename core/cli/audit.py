@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         help="folder of images from the covid images' own collection that show another disease "
-        "(default for darkcovidnet: kaggle-covid19-xray, where it lies beside it)",
+        "(default for darkcovidnet: cohen-2020 or else kaggle-covid19-xray, where it is in data/)",
     )
     parser.add_argument(
         "--masks",

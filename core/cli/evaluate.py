@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """Exit status 1 when some of the images could not be used."""
-    from core.datasets.registry import dataset_folder, describe_folder, resolve_dataset
+    from core.datasets.registry import dataset_folder, resolve_dataset
+    from core.datasets.several import describe_own
     from core.evaluation.external.dataset import find_own_images
 
     run = open_named(args.run)
@@ -52,7 +53,8 @@ def run_command(args: argparse.Namespace) -> int:
         if args.name is not None:
             raise UserError("--name is for images from elsewhere: give them with --data.")
         root = dataset_folder(run.info["dataset"]["name"], data_root())
-        return _evaluate_own(run, find_own_images(run, describe_folder(root), root), args.json)
+        known = describe_own(run.info["dataset"], root)
+        return _evaluate_own(run, find_own_images(run, known, root), args.json)
     dataset, root = resolve_dataset(args.data, data_root())
     own = find_own_images(run, dataset, root)
     if own is None or (args.name is not None and not own.same_bytes):
@@ -72,7 +74,7 @@ def _evaluate_own(run: Run, own: OwnImages | None, as_json: bool) -> int:
     from core.evaluation.scoring import score_predictions
     from core.inference.ensemble import open_models
     from core.reporting.run_summary import score_line
-    from core.runs.artifacts import load_manifest, load_predictions
+    from core.runs.artifacts import load_manifest, load_predictions, sources_of
     from core.runs.missing_weights import left_out, left_out_sentence
 
     manifest = load_manifest(run)
@@ -104,7 +106,11 @@ def _evaluate_own(run: Run, own: OwnImages | None, as_json: bool) -> int:
     results = {}
     for name, table in tables.items():
         results[name] = score_predictions(
-            table, patients, run.class_names, seed=int(run.info["seed"])
+            table,
+            patients,
+            run.class_names,
+            seed=int(run.info["seed"]),
+            sources=sources_of(manifest),
         )
         say(score_line(run.title(name), results[name]))
     if is_published_set(run):

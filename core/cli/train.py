@@ -14,13 +14,19 @@ EXAMPLES = """examples:
   python -m core train --dataset phantom --models cnn --run demo --quick
   python -m core train --dataset FOLDER --models mobilenetv2 --run mine --classes covid,normal
   python -m core train --dataset darkcovidnet --run release --folds 5 --resume
+  python -m core train --dataset darkcovidnet,cohen-2020 --run several --folds 5 --folds-by source
   python -m core train --dataset darkcovidnet --run leaky --split random --allow-leakage --folds 5
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `train`."""
-    parser.add_argument("--dataset", required=True, help="a known name or the path of a folder")
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        help="a known name or the path of a folder; several with commas between them (a,b) are "
+        "trained on together",
+    )
     parser.add_argument(
         "--models",
         default="cnn,resnet50,mobilenetv2",
@@ -47,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="cross-validate too: the hold-out part is fold 0, and K-1 more models are trained; "
         "with --resume folds are added to a finished run",
+    )
+    parser.add_argument(
+        "--folds-by",
+        choices=("source",),
+        help="with several data sets: also train once without each source (publisher, or set) and "
+        "judge its images by that model; beside --folds, or alone, or with --resume",
     )
     parser.add_argument(
         "--fold-models",
@@ -102,6 +114,7 @@ def run_command(args: argparse.Namespace) -> int:
         split=args.split,
         folds=args.folds,
         fold_models=args.fold_models,
+        folds_by=args.folds_by,
         allow_leakage=args.allow_leakage,
         init=args.init,
         image_size_px=args.image_size,

@@ -31,6 +31,7 @@ SYNONYMS = {
     "viralpneumonia": "pneumonia",
 }
 SOURCES = Path(__file__).parent / "sources"
+JOINED = "+"  # between the names of the data sets that a run was trained on
 
 
 class DatasetError(UserError):
@@ -50,6 +51,12 @@ class Dataset:
     How it is fetched: recorded names the list of its files and their hashes in sources/, for which
     the base_urls are asked in turn; kaggle is its handle there; drawn: made by this project.
     findings: a table in sources/ with finding, patient and view of some of its images.
+
+    Where an image comes from (core.datasets.several): source_column of its table names the
+    publisher; source_names takes a publisher as named there to what it is called beside the
+    images of other sets (None: as named), and other_sources is what all others are called
+    together ("": by the set's name, as images without a publisher are).
+    parts: the sets that this one is made of, empty for one that is a set of its own.
     """
 
     name: str
@@ -68,11 +75,23 @@ class Dataset:
     kaggle: str = ""
     drawn: bool = False
     findings: str = ""
+    source_column: str = "source"
+    source_names: Mapping[str, str] | None = None
+    other_sources: str = ""
+    parts: tuple[Part, ...] = ()
 
     @property
     def records_csv(self) -> Path:
         """The recorded list of its files."""
         return SOURCES / self.recorded
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several data sets used together; folder: POSIX, below the one that holds all."""
+
+    dataset: Dataset
+    folder: str
 
 
 # One published collection of two kinds of images; a run has one kind, so each is a data set.
@@ -137,6 +156,30 @@ KNOWN: dict[str, Dataset] = {
             f"https://raw.githubusercontent.com/muhammedtalo/COVID-19/{revision}"
             for revision in ("ee3e2cff", "master")
         ),
+        source_names={"ChestX-ray8 (Wang et al., NIH)": "NIH"},
+    ),
+    "cohen-2020": Dataset(
+        name="cohen-2020",
+        title="COVID-19 image data collection, frontal X-rays (Cohen et al. 2020)",
+        modality="xray",
+        class_map={"COVID": "covid", "Pneumonia": "pneumonia", "Normal": "normal"},
+        caveats=(
+            "The collection that darkcovidnet's covid images come from: 116 of the 395 images are "
+            "in both, so the two data sets are not independent.",
+            "Collected from publications and teaching files, whose interesting cases are not what "
+            "a clinic sees; 85 % of the images are covid, and only 11 are normal.",
+            "The publisher may give the class away: 32 of the 47 pneumonia images are from "
+            "eurorad.org, and 28 of the 337 covid images.",
+        ),
+        licence="The licence of each publication (column license; 196 images name none). Research "
+        "use, not redistributed here.",
+        attribution="Cohen et al. 2020 (covid-chestxray-dataset), state of 2020-06-22.",
+        homepage="https://github.com/ieee8023/covid-chestxray-dataset",
+        how_to_get="take the frontal X-rays of https://github.com/ieee8023/covid-chestxray-dataset "
+        "(state of 2020-06-22) and put them there with a metadata.csv of "
+        "path,label,patient_id,finding,view,source",
+        source_names={name: name for name in ("radiopaedia.org", "sirm.org", "eurorad.org")},
+        other_sources="journals",
     ),
     "kaggle-covid19-xray": Dataset(
         name="kaggle-covid19-xray",
@@ -206,9 +249,13 @@ KNOWN: dict[str, Dataset] = {
 
 
 def dataset_folder(name: str, data_root: str | Path) -> Path:
-    """Where the data set of that name belongs, whether it is there or not."""
+    """Where the data set of that name belongs, whether it is there or not.
+
+    Sets that are used together ("darkcovidnet+cohen-2020") lie in the data folder itself.
+    """
     known = KNOWN.get(name)
-    return Path(data_root) / (known.folder if known and known.folder else name)
+    folder = Path(data_root) / (known.folder if known and known.folder else name)
+    return Path(data_root) if JOINED in name and not folder.is_dir() else folder
 
 
 def resolve_dataset(name_or_path: str | Path, data_root: str | Path) -> tuple[Dataset, Path]:

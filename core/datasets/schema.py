@@ -18,6 +18,8 @@ MANIFEST_COLUMNS = [
     "height",
     "format",
 ]
+# After these, where a run was trained on several data sets: where an image comes from.
+SOURCE_COLUMN = "source"
 
 
 class ManifestError(UserError):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from core.datasets.schema import MANIFEST_COLUMNS, ManifestError
+from core.datasets.schema import MANIFEST_COLUMNS, SOURCE_COLUMN, ManifestError
 
 TEST_FOLDS = 5
 VAL_FRACTION = 0.10
@@ -26,20 +26,22 @@ def build_manifest(
     split: str = "group",
     folds: int = 0,
     near_duplicates: pd.DataFrame | None = None,
+    sources: bool = False,
 ) -> pd.DataFrame:
     """Groups, splits and folds for the images of `table`.
 
     table: one row an image: image_id, path, label, original_label, patient_id, split_given ("",
     train, val or test), sha256, width, height, format (what is absent comes out empty).
     near_duplicates: what `find_duplicates` found (image_id_a, image_id_b); both images of a pair
-    go into one group, and so do files with the same sha256.
+    go into one group, and so do files with the same sha256. sources: keep the column `source`.
 
-    Returns MANIFEST_COLUMNS in the order of the table's rows. `group_id` is the first patient_id
-    of the images that must stay together. Test is fold 0 of five stratified group folds (~20%),
-    val about 10% of all images, cut by group from the rest. A given test split is kept (so is a
-    given val split); an image of the same group that was given as train or val moves into test,
-    because neither leaking it nor losing it would do. With `folds` = K the column `fold` is 0
-    (the test split) and 1..K-1 (the rest in stratified group folds), else missing.
+    Returns MANIFEST_COLUMNS (and `source`) in the order of the table's rows. `group_id` is the
+    first patient_id of the images that must stay together. Test is fold 0 of five stratified
+    group folds (~20%), val about 10% of all images, cut by group from the rest. A given test
+    split is kept (so is a given val split); an image of the same group that was given as train or
+    val moves into test, because neither leaking it nor losing it would do. With `folds` = K the
+    column `fold` is 0 (the test split) and 1..K-1 (the rest in stratified group folds), else
+    missing.
     split="random" lets every image go its own way; `group_id` is recorded all the same.
     Raises ManifestError.
     """
@@ -60,7 +62,7 @@ def build_manifest(
 
     split_of = _split(y, units, given, class_names, seed)
     fold = _folds(y, units, split_of, folds, seed)
-    out = rows.reindex(columns=MANIFEST_COLUMNS)
+    out = rows.reindex(columns=[*MANIFEST_COLUMNS, *([SOURCE_COLUMN] if sources else [])])
     for column in ("original_label", "path", "sha256", "format"):
         out[column] = out[column].astype(object).fillna("").astype(str)
     out["group_id"] = group_id
@@ -83,22 +85,49 @@ def fold_splits(
     """
     ordered = manifest.reset_index(drop=True).sort_values("image_id")  # rows' order cannot matter
     folds = ordered["fold"].to_numpy(dtype=np.int64)
-    unit = ordered["image_id" if split == "random" else "group_id"].astype(str).to_numpy()
-    y = np.unique(ordered["label"].astype(str).to_numpy(), return_inverse=True)[1]
     split_of = np.where(folds == fold, "test", "train").astype(object)
     if inner:
         split_of[folds == 0] = ""
+    return _with_validation(ordered, split_of, split, seed, f"fold {fold}; ask for fewer folds")
+
+
+def source_splits(manifest: pd.DataFrame, source: str, split: str, seed: int) -> np.ndarray:
+    """The same where one source is held out: its images are "test" (n,).
+
+    manifest: with the column source. Images of other sources that belong to a group of a held-out
+    image (its patient, a copy) are left out (""), so that the model never saw any of it.
+    Raises ManifestError where a class has too few groups left.
+    """
+    ordered = manifest.reset_index(drop=True).sort_values("image_id")
+    held = (ordered["source"] == source).to_numpy()
+    group = ordered["group_id"].astype(str).to_numpy()
+    split_of = np.where(np.isin(group, group[held]), "", "train").astype(object)
+    split_of[held] = "test"
+    return _with_validation(
+        ordered, split_of, split, seed, f"a training without {source}; leave it in"
+    )
+
+
+def _with_validation(
+    ordered: pd.DataFrame, split_of: np.ndarray, split: str, seed: int, what: str
+) -> np.ndarray:
+    """split_of with a tenth of "train" as "val", in the order of the manifest's rows.
+
+    ordered: the manifest sorted by image_id, its index the rows' places.
+    """
+    unit = ordered["image_id" if split == "random" else "group_id"].astype(str).to_numpy()
+    y = np.unique(ordered["label"].astype(str).to_numpy(), return_inverse=True)[1]
     rest = split_of == "train"
     units = np.unique(unit[rest], return_inverse=True)[1]
     n_folds = max(2, round(1 / VAL_FRACTION))
     is_val = np.zeros(len(split_of), dtype=bool)
     is_val[rest] = _cut(y[rest], units, n_folds, seed, 1)
     split_of[is_val] = "val"
-    for label, name in enumerate(sorted(manifest["label"].astype(str).unique())):
+    for label, name in enumerate(sorted(ordered["label"].astype(str).unique())):
         if not all(((split_of == who) & (y == label)).any() for who in ("train", "val")):
             raise ManifestError(
-                f"The class {name!r} has too few groups (patients) for fold {fold}; ask for fewer "
-                "folds, or leave the class out."
+                f"The class {name!r} has too few groups (patients) for {what}, or leave the "
+                "class out."
             )
     back = np.empty(len(split_of), dtype=object)
     back[ordered.index.to_numpy()] = split_of

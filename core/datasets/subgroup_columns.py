@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from core.datasets.schema import SOURCE_COLUMN
 from core.errors import UserError
 
 MOST_VALUES = 12
@@ -61,7 +62,7 @@ def list_columns(
     one where the table knows it), then whatever else has 2 to MOST_VALUES values.
     Raises GroupingError.
     """
-    rows = manifest[["image_id"]]
+    rows = manifest[["image_id", *([SOURCE_COLUMN] if SOURCE_COLUMN in manifest else [])]]
     if table is not None:
         if "image_id" not in table:
             raise GroupingError("The data set's table has no column image_id; list it anew.")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.evaluation.group_figures import score_sources
+from core.evaluation.left_out_sources import score_left_out
 from core.metrics.calibration import apply_calibration, calibrated_metrics, fit_calibration
 from core.metrics.classification import (
     COVID,
@@ -58,8 +60,12 @@ def score_predictions(
     seed: int,
     cost: dict[str, Any] | None = None,
     draws: int = DRAWS,
+    sources: pd.Series | None = None,
 ) -> dict[str, Any]:
-    """metrics.json of one predictions table; patients maps image_id to patient_id."""
+    """metrics.json of one predictions table; patients maps image_id to patient_id.
+
+    sources: image_id to where the image comes from, where the run has several data sets.
+    """
     y_true, y_prob = arrays_from_predictions(predictions, class_names)
     groups = patients.loc[predictions["image_id"]].to_numpy()
     metrics: dict[str, Any] = compute_metrics(y_true, y_prob, class_names)
@@ -69,6 +75,10 @@ def score_predictions(
     )
     metrics["calibrated"] = None
     metrics["cost"] = cost
+    if sources is not None:
+        metrics["sources"] = score_sources(
+            predictions, patients, sources, class_names, seed=seed, draws=draws
+        )
     return metrics
 
 
@@ -79,12 +89,15 @@ def score_folds(
     *,
     seed: int,
     draws: int = DRAWS,
+    sources: pd.Series | None = None,
 ) -> dict[str, Any]:
     """metrics_folds.json: pooled figures with intervals, each fold's, and covid against normal.
 
     Every image counts once, predicted by the model of the fold that left it out.
     """
-    metrics = score_predictions(predictions, patients, class_names, seed=seed, draws=draws)
+    metrics = score_predictions(
+        predictions, patients, class_names, seed=seed, draws=draws, sources=sources
+    )
     folds = []
     for fold, rows in predictions.groupby(predictions["fold"].astype(int)):
         figures = compute_metrics(*arrays_from_predictions(rows, class_names), class_names)
@@ -150,6 +163,7 @@ def score_run(
     run = Run.in_progress(run_dir, info)
     manifest = artifacts.load_manifest(run)
     patients = manifest.set_index("image_id")["patient_id"]
+    sources = artifacts.sources_of(manifest)
     train = manifest.loc[manifest["split"] == "train", "label"]
     shares = train.value_counts(normalize=True)
     prior = {name: float(shares.get(name, 0.0)) for name in run.class_names}
@@ -162,7 +176,13 @@ def score_run(
         predictions = artifacts.load_predictions(run, model).sort_values("image_id")
         cost = _cost(run, model, costs)
         metrics = score_predictions(
-            predictions, patients, class_names, seed=seed, cost=cost, draws=draws
+            predictions,
+            patients,
+            class_names,
+            seed=seed,
+            cost=cost,
+            draws=draws,
+            sources=sources,
         )
         y_true, probabilities[model] = arrays_from_predictions(predictions, class_names)
         groups = patients.loc[predictions["image_id"]].to_numpy()
@@ -179,12 +199,36 @@ def score_run(
         writing.write_metrics(run_dir, model, metrics)
         if artifacts.has_predictions(run, model, "folds"):
             table = artifacts.load_predictions(run, model, "folds")
-            figures = score_folds(table, patients, class_names, seed=seed, draws=draws)
+            figures = score_folds(
+                table, patients, class_names, seed=seed, draws=draws, sources=sources
+            )
             writing.write_fold_metrics(run_dir, model, figures)
+        if artifacts.has_predictions(run, model, "sources"):
+            _score_left_out(run, model, manifest, draws)
     new["comparisons"] = compare_models(
         y_true, probabilities, groups, class_names, draws=draws, seed=seed
     )
     return new
+
+
+def _score_left_out(run: Run, model: str, manifest: pd.DataFrame, draws: int) -> None:
+    """Write metrics_sources.json: each source judged by models that never saw it."""
+    grouped = run.info.get("split_policy") == "group"
+    left_out: Mapping[str, Any] = run.info.get("source_folds") or {}
+    folds = None
+    if grouped and artifacts.has_predictions(run, model, "folds"):
+        folds = artifacts.load_predictions(run, model, "folds")
+    figures = score_left_out(
+        artifacts.load_predictions(run, model, "sources"),
+        manifest,
+        run.class_names,
+        left_out.get("cannot_tell", {}),
+        folds,
+        seed=int(run.info["seed"]),
+        title=run.title(model),
+        draws=draws,
+    )
+    writing.write_source_metrics(run.path, model, figures)
 
 
 def _calibrate(

@@ -17,6 +17,7 @@ from core.evaluation.heatmaps.pointing_game import BASELINES
 from core.files import sha256_file
 from core.models.names import NOTEBOOK, PARTIAL, POOLED, init_title
 from core.models.recipes import TRIALS_DATASET, Recipe, recipe_from_json
+from core.reporting.source_table import source_table
 from core.reporting.templating import render_markdown
 from core.reporting.verdict import baselines_sentence, unbeaten_baselines
 from core.runs import artifacts, writing
@@ -133,6 +134,7 @@ def build_card(
         has_weights=(info.get("weights") or {}).get(model, KEPT) == KEPT,
         retrain_command=retrain_command(info),
         results=_results(metrics),
+        by_source=source_table(metrics.get("sources"), info["class_names"]),
         baselines=baselines_sentence(metrics, info["floors"]),
         beats_baselines=not unbeaten_baselines(metrics, info["floors"]),
         calibration=info["calibration"].get(model),

@@ -17,6 +17,7 @@ from core.models.names import init_title
 from core.reporting import verdict
 from core.reporting.scorecard import scorecard
 from core.reporting.scorecard.external_checks import fall_text, macro_f1_fall
+from core.reporting.source_table import source_table
 from core.reporting.templating import render_markdown
 from core.runs import additions, artifacts
 from core.runs.run import Run
@@ -52,6 +53,16 @@ def summarise_run(run: Run) -> str:
             {m: inits.get(m) for m in run.models if not run.members(m)}, titles
         ),
         folds=_folds(run),
+        by_source=[
+            (titles[model], source_table(metrics[model].get("sources"), run.class_names))
+            for model in run.headline_models
+            if metrics[model].get("sources")
+        ],
+        left_out=[
+            found
+            for m in run.models
+            if (found := artifacts.load_source_metrics(run, m)) is not None
+        ],
         externals=[_external(run, name) for name in additions.list_external(run)],
         trust=_trust(checks),
         guard=next(check.sentence for check in checks if check.key == "guard")

@@ -14,13 +14,13 @@ from typing import cast
 
 import pandas as pd
 
-from core.datasets.schema import MANIFEST_COLUMNS
+from core.datasets.schema import MANIFEST_COLUMNS, SOURCE_COLUMN
 from core.files import sha256_file
 from core.metrics.classification import COVID
 from core.runs.readers import ArtifactError, damaged, read_csv, read_json, read_text
 from core.runs.run import KEPT, NOT_KEPT, RUN_NAME, Run, RunEntry
 from core.runs.schema.checking import find_problem
-from core.runs.schema.metrics import Metrics, PooledMetrics
+from core.runs.schema.metrics import LeftOutMetrics, Metrics, PooledMetrics
 from core.runs.schema.run import RunInfo
 
 FORMAT_VERSION = 1
@@ -38,8 +38,11 @@ PREDICTION_FILES = {
     "folds": "predictions_folds.csv",
     # Out-of-fold over train and val by models that never saw the test part: calibrates.
     "inner": "predictions_inner.csv",
+    # By models that never saw the image's source, which stands in the column `fold`.
+    "sources": "predictions_sources.csv",
 }
 FOLD_METRICS_FILE = "metrics_folds.json"
+SOURCE_METRICS_FILE = "metrics_sources.json"
 OWN_HASHES = ("audit", "external", "guard", "maps")  # folders with their own files{path: sha256}
 WORK_FOLDER = ".work"  # checkpoints of a training in progress; gone when the run is complete
 
@@ -149,9 +152,18 @@ def _weights_problem(info: RunInfo) -> str | None:
 
 
 def load_manifest(run: Run) -> pd.DataFrame:
-    """One row an image: MANIFEST_COLUMNS (fold empty without cross-validation: "")."""
+    """One row an image: MANIFEST_COLUMNS (fold empty without cross-validation: ""), and `source`
+    where the run was trained on several data sets.
+    """
     table = read_csv(run.path, MANIFEST_FILE, MANIFEST_COLUMNS, numbers=("width", "height"))
     return _check_images(run, MANIFEST_FILE, table)
+
+
+def sources_of(manifest: pd.DataFrame) -> pd.Series | None:
+    """image_id -> where the image comes from; None where the run has one data set."""
+    if SOURCE_COLUMN not in manifest:
+        return None
+    return manifest.set_index("image_id")[SOURCE_COLUMN].astype(str)
 
 
 def load_skipped(run: Run) -> pd.DataFrame:
@@ -204,6 +216,18 @@ def load_fold_metrics(run: Run, model: str) -> PooledMetrics | None:
         return None
     metrics = read_json(run.path, name)
     problem = find_problem(metrics, PooledMetrics)
+    if problem:
+        raise damaged(run.path, name, problem)
+    return metrics
+
+
+def load_source_metrics(run: Run, model: str) -> LeftOutMetrics | None:
+    """metrics_sources.json: each source judged by models that never saw it; None without."""
+    name = f"{model}/{SOURCE_METRICS_FILE}"
+    if not (run.path / name).is_file():
+        return None
+    metrics = read_json(run.path, name)
+    problem = find_problem(metrics, LeftOutMetrics)
     if problem:
         raise damaged(run.path, name, problem)
     return metrics

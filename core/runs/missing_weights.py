@@ -26,7 +26,8 @@ def retrain_command(info: Mapping[str, Any]) -> str:
         return renamed
     members = info.get("members") or {}
     models = ",".join(model for model in info["models"] if model not in members)
-    name = info["dataset"]["name"]
+    parts = info["dataset"].get("parts") or [info["dataset"]]
+    name = ",".join(part["name"] for part in parts)
     return f"python -m core train --dataset {name} --models {models} --run {again}"
 
 

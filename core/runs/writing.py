@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from core.datasets.schema import MANIFEST_COLUMNS
+from core.datasets.schema import MANIFEST_COLUMNS, SOURCE_COLUMN
 from core.files import sha256_file, write_csv, write_json, write_text
 from core.runs.artifacts import (
     CARD_FILE,
@@ -27,6 +27,7 @@ from core.runs.artifacts import (
     RUN_FILE,
     SKIPPED_COLUMNS,
     SKIPPED_FILE,
+    SOURCE_METRICS_FILE,
     open_run,
     run_file_names,
 )
@@ -50,8 +51,9 @@ def write_predictions(run_dir: Path, model: str, part: str, table: pd.DataFrame)
 
 
 def write_manifest(run_dir: Path, table: pd.DataFrame) -> None:
-    """Write manifest.csv; `table` has MANIFEST_COLUMNS and perhaps more."""
-    write_csv(run_dir / MANIFEST_FILE, table[MANIFEST_COLUMNS])
+    """Write manifest.csv: MANIFEST_COLUMNS, and `source` where `table` has it."""
+    columns = [*MANIFEST_COLUMNS, *([SOURCE_COLUMN] if SOURCE_COLUMN in table else [])]
+    write_csv(run_dir / MANIFEST_FILE, table[columns])
 
 
 def write_skipped(run_dir: Path, table: pd.DataFrame) -> None:
@@ -73,6 +75,11 @@ def write_metrics(run_dir: Path, model: str, metrics: Mapping[str, Any]) -> None
 def write_fold_metrics(run_dir: Path, model: str, figures: Mapping[str, Any]) -> None:
     """Write the metrics_folds.json of one model."""
     write_json(run_dir / model / FOLD_METRICS_FILE, figures)
+
+
+def write_source_metrics(run_dir: Path, model: str, figures: Mapping[str, Any]) -> None:
+    """Write the metrics_sources.json of one model."""
+    write_json(run_dir / model / SOURCE_METRICS_FILE, figures)
 
 
 def write_card(run_dir: Path, model: str, text: str) -> None:

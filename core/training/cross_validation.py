@@ -175,15 +175,23 @@ def _hold_out(run_dir: Path, name: str, materials: Materials) -> pd.DataFrame:
 def _one_fold(
     kind: str, fold: int, spec: ModelSpec, materials: Materials
 ) -> tuple[pd.DataFrame, float]:
-    """(predictions of the fold, seconds of training), taken over where it was finished before."""
-    folder = materials.work / spec.name / f"{kind}{fold}"
+    """(predictions of the fold, seconds of training)."""
+    split = fold_splits(materials.manifest, fold, kind == "inner", materials.split, materials.seed)
+    return train_part(spec, materials, split, f"{kind}{fold}", f"{kind} fold {fold}")
+
+
+def train_part(
+    spec: ModelSpec, materials: Materials, split: np.ndarray, name: str, what: str
+) -> tuple[pd.DataFrame, float]:
+    """(predictions of "test", seconds of training), taken over where it was finished before.
+
+    split (n,): "train", "val", "test" or ""; name: of its folder in the work folder.
+    """
+    folder = materials.work / spec.name / name
     result, record = folder / "predictions.csv", folder / "done.json"
     if not record.exists():
-        logger.info(f"{model_title(spec.name)}: {kind} fold {fold} ...")
-        split = fold_splits(
-            materials.manifest, fold, kind == "inner", materials.split, materials.seed
-        )
-        made = train_once(spec, materials, split, folder, f"{kind} fold {fold}")
+        logger.info(f"{model_title(spec.name)}: {what} ...")
+        made = train_once(spec, materials, split, folder, what)
         table = made.predict(np.flatnonzero(split == "test"))
         write_csv(result, table)
         seconds = float(made.history["seconds"].sum())

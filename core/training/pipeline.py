@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from core.config import Config, ConfigError, config_to_json
-from core.datasets.folder import load_table
-from core.datasets.registry import KNOWN, Dataset, order_classes
+from core.datasets.registry import Dataset, order_classes
+from core.datasets.several import load_images
 from core.evaluation.scoring import score_run
 from core.evaluation.shortcut_baselines import compute_baselines
 from core.files import write_json
@@ -34,6 +34,7 @@ from core.training.prepare import (
     check_leakage,
     choose_classes,
     common_tta,
+    count_shared_once,
     decode,
     find_images,
     list_pairs,
@@ -55,7 +56,9 @@ from core.training.run_metadata import (
     command_line,
     describe_run,
     describe_split,
+    known_names,
 )
+from core.training.source_folds import leave_sources_out, sources_to_leave_out
 from core.training.trainer import Materials, ModelSpec, serve, train_once
 
 logger = logging.getLogger(__name__)
@@ -79,7 +82,7 @@ def train_and_evaluate(
             f"--models names {', '.join(unknown) or 'no model'}. Known: {', '.join(BUILDERS)}."
         )
     dataset, root = find_images(config)
-    table = choose_classes(load_table(dataset, root), config.classes)
+    table = choose_classes(load_images(dataset, root), config.classes)
     check_run_folder(run_dir, config, resume=resume, replace=replace)
     finished = None if replace else finished_part(run_dir)
     begun = run_dir / artifacts.WORK_FOLDER if resume else None
@@ -87,8 +90,11 @@ def train_and_evaluate(
 
     cache = decode(table, root, recipes)
     cache.table.attrs.update(table.attrs)
+    cache = count_shared_once(cache, root, recipes)
     manifest, pairs = split_images(cache, config)
     leakage = check_leakage(manifest, pairs, config)
+    if config.folds_by:
+        sources_to_leave_out(manifest, config)  # refused before anything is written
     # Until here nothing was written, so a refusal leaves every run as it was.
     work = open_work_folder(run_dir, config, replace=replace)
     check_images(work, manifest, config.run)
@@ -128,13 +134,15 @@ def train_and_evaluate(
     else:
         logger.info(f"The hold-out part of {config.run} is complete; its models stay as they are.")
         check_finished(finished, manifest, run_dir, recipes)
-        known = dataset.name if dataset.name in KNOWN else ""
         info = finished | {"config": config_to_json(config)}
-        info |= {"command": command_line(config, known)}
+        info |= {"command": command_line(config, known_names(dataset))}
     if config.folds:
         announce_folds(config, plans, recipes, len(manifest), finished or {})
         info |= cross_validate(run_dir, config, materials, plans, recipes, finished or {})
         writing.write_manifest(run_dir, manifest)
+        run = close_run(run_dir, info, dataset)
+    if config.folds_by:
+        info |= leave_sources_out(run_dir, config, materials, plans, recipes, finished or {})
         run = close_run(run_dir, info, dataset)
     shutil.rmtree(work)
     shutil.rmtree(replaced_folder(run_dir), ignore_errors=True)

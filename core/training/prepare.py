@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.config import Config, ConfigError, cache_root, data_root
+from core.config import Config, ConfigError, cache_root, data_root, split_datasets
 from core.console import progress
 from core.datasets.augmented_copies import KIND as AUGMENTED
 from core.datasets.augmented_copies import copies_sentence, count_steps, find_augmented
 from core.datasets.duplicate_pairs import linked_sets
+from core.datasets.image_matching import SIDE_PX
 from core.datasets.leakage import leak_sentence, measure_split
 from core.datasets.near_duplicates import find_duplicates
 from core.datasets.phantom.generate import write_phantoms
-from core.datasets.registry import KNOWN, Dataset, order_classes, resolve_dataset
+from core.datasets.registry import KNOWN, Dataset, order_classes
+from core.datasets.several import SET_COLUMN, SPLITS_LEFT, resolve_datasets
+from core.datasets.shared_pictures import find_shared_pictures, matching_steps
 from core.datasets.splits import build_manifest
 from core.imageio.pixel_cache import PixelCache, build_pixel_cache
 from core.models.names import CONTROL
@@ -38,10 +41,14 @@ SPLIT_ANEW = (
 
 
 def find_images(config: Config) -> tuple[Dataset, Path]:
-    """The data set's folder; phantoms are drawn where they are asked for and not there yet."""
-    if config.dataset in KNOWN and KNOWN[config.dataset].drawn:
-        write_phantoms(data_root() / config.dataset)
-    dataset, root = resolve_dataset(config.dataset, data_root())
+    """The data set and its folder, or several and the folder that holds them.
+
+    Phantoms are drawn where they are asked for and not there yet.
+    """
+    for name in split_datasets(config.dataset):
+        if name in KNOWN and KNOWN[name].drawn:
+            write_phantoms(data_root() / name)
+    dataset, root = resolve_datasets(config.dataset, data_root())
     return (replace(dataset, augmented=True) if config.group_copies else dataset), root
 
 
@@ -96,6 +103,7 @@ def describe_task(
     before: the table as listed; after: what `choose_classes` left of it. Returns {"classes",
     "map": {original label: class}, "left_out": {original label: n images}}.
     """
+    before, after = _labels_by_set(before), _labels_by_set(after)
     left_out = before[~before["image_id"].isin(after["image_id"])]["original_label"]
     pairs = after[["original_label", "label"]].drop_duplicates().sort_values("original_label")
     return {
@@ -103,6 +111,13 @@ def describe_task(
         "map": dict(zip(pairs["original_label"], pairs["label"], strict=True)),
         "left_out": {str(k): int(n) for k, n in left_out.value_counts().sort_index().items()},
     }
+
+
+def _labels_by_set(table: pd.DataFrame) -> pd.DataFrame:
+    """Two sets may mean different things by one label, so it is called by its set too."""
+    if SET_COLUMN not in table or not table.attrs.get("several"):
+        return table
+    return table.assign(original_label=table[SET_COLUMN] + ": " + table["original_label"])
 
 
 def plan_models(
@@ -154,6 +169,8 @@ def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe]) -> Pixel
     sizes = {recipe.image_size_px for recipe in recipes.values()}
     if table.attrs.get("augmented"):
         sizes.add(DUPLICATES_PX)
+    if table.attrs.get("several"):
+        sizes.add(SIDE_PX)
     with progress(len(table), "Decoding images", "image") as bar:
         cache = build_pixel_cache(
             table,
@@ -172,6 +189,33 @@ def decode(table: pd.DataFrame, root: Path, recipes: dict[str, Recipe]) -> Pixel
     return cache
 
 
+def count_shared_once(cache: PixelCache, root: Path, recipes: dict[str, Recipe]) -> PixelCache:
+    """The images of several data sets without the copies that two of them share.
+
+    The cache of a single data set is left as it is. attrs of the table: shared (words for the
+    caveats), alike (pairs that belong together) and, among skipped, the copies.
+    """
+    table = cache.table
+    if not table.attrs.get("several"):
+        return cache
+    with progress(matching_steps(table), "Looking for shared pictures", "step") as bar:
+        shared = find_shared_pictures(table, cache.pixels(SIDE_PX), bar.update)
+    logger.info(
+        f"{len(shared.skipped)} pictures are in two data sets; each counts once (skipped.csv)."
+    )
+    attrs = table.attrs | {
+        "shared": shared.sentence(),
+        "alike": shared.alike,
+        "skipped": [*table.attrs["skipped"], *shared.skipped],
+    }
+    rest = table.assign(patient_id=shared.patients)[shared.kept].reset_index(drop=True)
+    rest.attrs = {"augmented": table.attrs["augmented"]}
+    rest = rest.drop(columns=["sha256", "width", "height", "format"])
+    smaller = decode(rest, root, recipes)
+    smaller.table.attrs.update(attrs)
+    return replace(smaller, skipped=cache.skipped)
+
+
 def split_images(cache: PixelCache, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The manifest and the confirmed duplicates whose images it keeps together.
 
@@ -181,6 +225,8 @@ def split_images(cache: PixelCache, config: Config) -> tuple[pd.DataFrame, pd.Da
     """
     table, ids = cache.table, list(cache.table["image_id"])
     pairs = find_duplicates(cache.pixels(min(cache.sizes)), ids)
+    alike = pd.DataFrame(table.attrs.get("alike") or [], columns=pairs.columns)
+    pairs = pd.concat([part for part in (pairs, alike) if len(part)] or [pairs], ignore_index=True)
     grouping = str(table.attrs.get("grouping", ""))
     if len(pairs):
         grouping += f"; {len(pairs)} pairs of the same or nearly the same picture together"
@@ -191,10 +237,17 @@ def split_images(cache: PixelCache, config: Config) -> tuple[pd.DataFrame, pd.Da
         table = join_patients(table, copies)
         pairs = pd.concat([part for part in (pairs, copies) if len(part)] or [pairs])
         pairs = pairs.reset_index(drop=True)
+    attrs = cache.table.attrs
     manifest = build_manifest(
-        table, seed=config.seed, split=config.split, folds=config.folds, near_duplicates=pairs
+        table,
+        seed=config.seed,
+        split=config.split,
+        folds=config.folds,
+        near_duplicates=pairs,
+        sources=bool(attrs.get("several")),
     )
     caveats = [moved_sentence(table, manifest), conflict_sentence(manifest, pairs)]
+    caveats += [attrs.get("shared", ""), SPLITS_LEFT if attrs.get("splits_left") else ""]
     merged = any("=" in text for text in config.classes or ())
     if merged or table.attrs.get("task", {}).get("left_out"):
         caveats.append(SPLIT_ANEW)
@@ -278,6 +331,7 @@ def check_leakage(manifest: pd.DataFrame, pairs: pd.DataFrame, config: Config) -
 
 
 def all_skipped(table: pd.DataFrame, cache: PixelCache) -> pd.DataFrame:
-    """Files left out while listing the folder and while decoding, with the reason."""
-    listed = pd.DataFrame(table.attrs.get("skipped", []), columns=artifacts.SKIPPED_COLUMNS)
+    """Files left out while listing the folder, while decoding and as copies, with the reason."""
+    attrs = cache.table.attrs if table.attrs.get("several") else table.attrs
+    listed = pd.DataFrame(attrs.get("skipped", []), columns=artifacts.SKIPPED_COLUMNS)
     return pd.concat([listed, cache.skipped], ignore_index=True)

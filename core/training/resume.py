@@ -24,7 +24,7 @@ from core.runs.run import Run
 
 SETTINGS, PLAN, DONE = "config.json", "plan.json", "done.json"
 # What may differ when folds are added to a finished run.
-FOLD_SETTINGS = ("folds", "fold_models", "allow_leakage")
+FOLD_SETTINGS = ("folds", "fold_models", "folds_by", "allow_leakage")
 
 
 def check_run_folder(run_dir: Path, config: Config, *, resume: bool, replace: bool) -> None:
@@ -73,13 +73,14 @@ def open_work_folder(run_dir: Path, config: Config, *, replace: bool) -> Path:
 
 def _check_more_folds(run_dir: Path, config: Config) -> None:
     """A run whose hold-out split is complete goes on only with folds that it does not have."""
-    if not config.folds:
+    if not config.folds and not config.folds_by:
         raise ConfigError(f"Run {config.run} is complete; there is nothing to resume.")
     info = _run_info(run_dir)
     before = info.get("folds") or {}
-    done = [n for n, state in before.get("models", {}).items() if state["status"] == "done"]
-    wanted = config.models if config.fold_models is None else config.fold_models
-    if set(wanted) <= set(done):
+    wanted = set(config.models if config.fold_models is None else config.fold_models)
+    missing = bool(config.folds) and not wanted <= _done(before)
+    missing |= bool(config.folds_by) and not wanted <= _done(info.get("source_folds") or {})
+    if not missing:
         raise ConfigError(f"Run {config.run} is complete; there is nothing to resume.")
     if before and before["k"] != config.folds:
         raise ConfigError(
@@ -97,6 +98,12 @@ def _check_more_folds(run_dir: Path, config: Config) -> None:
             f"Run {config.run} was made with another {changed[0].replace('_', ' ')} "
             f"({info['config'].get(changed[0])}); give the same settings to add folds to it."
         )
+
+
+def _done(folds: Mapping[str, Any]) -> set[str]:
+    """The models of run.json's `folds` or `source_folds` that were cross-validated."""
+    models = folds.get("models", {})
+    return {name for name, state in models.items() if state["status"] == "done"}
 
 
 def finished_part(run_dir: Path) -> dict | None:

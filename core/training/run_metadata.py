@@ -13,8 +13,9 @@ from typing import Any
 import keras
 import pandas as pd
 
-from core.config import Config, config_to_json
+from core.config import Config, config_to_json, plain_datasets
 from core.datasets.registry import KNOWN, Dataset
+from core.datasets.schema import SOURCE_COLUMN
 from core.datasets.splits import fingerprint
 from core.models.names import ENSEMBLE, NOTEBOOK, from_scratch, init_title, model_title
 from core.models.pretrained import InitPlan
@@ -25,6 +26,10 @@ from core.training.devices import list_gpus
 logger = logging.getLogger(__name__)
 
 PRECISION = "f32"
+WEIGHTING = (
+    "Classes weigh as each recipe says (recipes, class_weights); sources are not weighted: each "
+    "image counts the same within its class, whichever set or publisher it is from."
+)
 RESIZE = "stretch to a square, bilinear with antialiasing"
 
 
@@ -97,6 +102,7 @@ def describe_run(
             "licence": dataset.licence,
             "attribution": dataset.attribution,
             "homepage": dataset.homepage,
+            **describe_parts(dataset, manifest),
         },
         "class_names": class_names,
         "models": [*recipes, *ensemble],
@@ -120,8 +126,43 @@ def describe_run(
         "recipes": {name: asdict(recipe) for name, recipe in recipes.items()},
         "versions": versions(),
         "hardware": hardware(),
-        "command": command_line(config, dataset.name if dataset.name in KNOWN else ""),
+        "command": command_line(config, known_names(dataset)),
     }
+
+
+def describe_parts(dataset: Dataset, manifest: pd.DataFrame) -> dict[str, Any]:
+    """run.json's further keys of `dataset` where a run has several; {} where it has one."""
+    if not dataset.parts:
+        return {}
+    parts = []
+    for part in dataset.parts:
+        known = part.dataset
+        rows = manifest[manifest["path"].str.startswith(f"{part.folder}/")]
+        parts.append(
+            {
+                "name": known.name,
+                "folder": part.folder,
+                "title": known.title,
+                "n": len(rows),
+                "fingerprint": fingerprint(rows),
+                "classes": {c: int(n) for c, n in rows["label"].value_counts().items()},
+                "caveats": list(known.caveats),
+                "licence": known.licence,
+                "attribution": known.attribution,
+                "homepage": known.homepage,
+            }
+        )
+    return {
+        "parts": parts,
+        "sources": sorted(manifest[SOURCE_COLUMN].unique()),
+        "weighting": WEIGHTING,
+    }
+
+
+def known_names(dataset: Dataset) -> str:
+    """The data set's name as a command takes it, "" where a set is not known by name."""
+    sets = [part.dataset for part in dataset.parts] or [dataset]
+    return ",".join(d.name for d in sets) if all(d.name in KNOWN for d in sets) else ""
 
 
 def versions() -> dict[str, str]:
@@ -151,7 +192,7 @@ def command_line(config: Config, dataset: str = "") -> str:
     """The command that makes this run anew, where the data set lies in the data folder."""
     parts = [
         "python -m core train",
-        f"--dataset {dataset or Path(config.dataset).name}",
+        f"--dataset {dataset or plain_datasets(config.dataset)}",
         f"--models {','.join(config.models)}",
         f"--run {config.run}",
     ]
@@ -159,6 +200,7 @@ def command_line(config: Config, dataset: str = "") -> str:
         parts.append(f"--classes {','.join(config.classes)}")
     if config.fold_models is not None:
         parts.append(f"--fold-models {','.join(config.fold_models)}")
+    parts += [f"--folds-by {config.folds_by}"] * bool(config.folds_by)
     parts += ["--allow-leakage"] * config.allow_leakage
     parts += ["--group-copies"] * config.group_copies
     defaults = {"split": "group", "folds": 0}

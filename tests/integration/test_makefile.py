@@ -300,3 +300,14 @@ def test_train_zoo_trains_all_on_the_data_set_into_a_run_of_its_name(checkout: C
     assert checkout.make("train-zoo", "DATASET=phantom") == [], "it is there"
     calls = checkout.make("train-zoo", "DATASET=phantom", "RUN=z", "MODELS=fnn")
     assert calls == ["-m core train --dataset phantom --models fnn --run z"]
+
+
+def test_several_data_sets_are_fetched_one_by_one_and_trained_on_together(checkout: Checkout):
+    (checkout.folder / "data" / "cohen-2020").mkdir(parents=True)
+    calls = checkout.make("train-all", "DATASET=darkcovidnet,cohen-2020", "RUN=several")
+    of_core = [call for call in calls if call.startswith("-m core")]
+    assert of_core[0] == "-m core data darkcovidnet"
+    assert of_core[1].startswith("-m core train --dataset darkcovidnet,cohen-2020 ")
+    assert of_core[2:] == measured("several")
+    zoo = checkout.make("train-zoo", "DATASET=darkcovidnet,cohen-2020")
+    assert any("--run zoo-darkcovidnet-cohen-2020" in call for call in zoo)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from core.console import progress
-from core.datasets.extra_tables import READERS_FILE, read_readings, stem_of
-from core.datasets.folder import load_table
+from core.datasets.extra_tables import READERS_FILE, stem_of
 from core.datasets.leakage import find_leaks
-from core.datasets.registry import DatasetError, describe_folder
+from core.datasets.registry import DatasetError
+from core.datasets.several import describe_own, load_images, read_own_readings
 from core.evaluation.audit.blackout import (
     FILLS,
     NO_BOX,
@@ -66,7 +66,7 @@ class AuditContext:
 
     def readings(self) -> pd.DataFrame | None:
         """image_id, reader, reading of the run's images; None where the data set brings none."""
-        readings = read_readings(self.root)
+        readings = read_own_readings(self.run.info["dataset"], self.root)
         if readings is None:
             return None
         stems = self.manifest["path"].map(stem_of)
@@ -119,7 +119,9 @@ class SubgroupsSection:
         table = None
         if context.images is not None:
             try:
-                table = load_table(describe_folder(context.root), context.root)
+                table = load_images(
+                    describe_own(context.run.info["dataset"], context.root), context.root
+                )
             except DatasetError as error:
                 context.missing.append(f"Subgroups know only the run's own columns: {error}")
         seed = int(context.run.info["seed"])
@@ -193,11 +195,13 @@ class ProbeSection:
             )
             return None
         logger.info(f"Source probe {probe.name}: {len(probe.table)} images ...")
-        known = Known(context.manifest[context.manifest["split"] != "test"])
+        parts = context.run.info["dataset"].get("parts", [])
+        folders = {part["name"]: part["folder"] for part in parts}
+        known = Known(context.manifest[context.manifest["split"] != "test"], folders=folders)
         if images is not None:
             rows = np.flatnonzero(images.manifest["split"] != "test")
             ids = list(images.manifest["image_id"].iloc[rows])
-            known = Known(known.manifest, ids, np.asarray(images.small[rows]))
+            known = replace(known, image_ids=ids, pixels=np.asarray(images.small[rows]))
         else:
             context.lack_images("a search of the probe for copies of training images")
         patients = context.manifest.set_index("image_id")["patient_id"]

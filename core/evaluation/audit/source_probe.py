@@ -7,12 +7,15 @@ than the disease; one that reads the disease calls them something else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from core.datasets.near_duplicates import find_duplicates
+from core.datasets.several import SHARED_NUMBERING
 from core.evaluation.audit.source_probe_images import NORMAL, NOT_STATED, Probe
 from core.formatting import percent, with_interval
 from core.imageio.decode import ImageError, read_image, resize_square
@@ -31,12 +34,43 @@ class Known:
     """What the models have learned from: n images of train and val, as far as they are here.
 
     manifest: rows of train and val with image_id, patient_id, sha256; pixels uint8 (m, s, s) of
-    the rows `image_ids`, empty where the images are not here.
+    the rows `image_ids`, empty where the images are not here. folders: where each of the run's
+    data sets lies below the folder that holds its images, for a run on several.
     """
 
     manifest: pd.DataFrame
     image_ids: Sequence[str] = ()
     pixels: np.ndarray | None = None
+    folders: Mapping[str, str] = field(default_factory=dict)
+
+    def refuse(self, row: Any, set_name: str) -> str | None:
+        """Why the image of a probe (image_id, patient_id) was learned from; None where not known.
+
+        By its own id where the probe is one of the run's data sets, and by its patient.
+        """
+        patient_id = str(row.patient_id)
+        if set_name in self.folders:
+            own_id = f"{self.folders[set_name]}/{row.image_id}"
+            if own_id in self._ids:
+                return f"the models learned from it ({own_id})"
+            if not SHARED_NUMBERING.fullmatch(patient_id):
+                patient_id = f"{set_name}:{patient_id}"
+        if patient_id in self._patients:
+            return f"the models learned from other images of its patient ({patient_id})"
+        return None
+
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        return frozenset(self.manifest["image_id"].astype(str))
+
+    @cached_property
+    def _patients(self) -> frozenset[str]:
+        # A bare number names another patient in every collection, image:<image_id> names none.
+        return frozenset(
+            patient_id
+            for patient_id in self.manifest["patient_id"].astype(str)
+            if not patient_id.isdigit() and not patient_id.startswith("image:")
+        )
 
 
 def predict_probe(
@@ -126,19 +160,11 @@ def _read(
 ) -> tuple[pd.DataFrame, dict[int, np.ndarray], list[dict]]:
     """Rows that can be asked about, their pixels by size, and the others with the reason."""
     sizes, small = set(sizes_px), _compare_px(known)
-    # A bare number names another patient in every collection, image:<image_id> names none.
-    learned = {
-        patient_id
-        for patient_id in known.manifest["patient_id"].astype(str)
-        if not patient_id.isdigit() and not patient_id.startswith("image:")
-    }
     pixels: dict[int, list] = {size: [] for size in sizes}
     kept, excluded = [], []
     for row in probe.table.itertuples():
-        reason = None
-        if row.patient_id in learned:
-            reason = f"the models learned from other images of its patient ({row.patient_id})"
-        else:
+        reason = known.refuse(row, probe.name)
+        if reason is None:
             try:
                 grey = read_image(probe.root / row.path).pixels
             except ImageError as error:

@@ -13,8 +13,14 @@ from core.datasets.registry import DatasetError, canonical_label, describe_folde
 from core.inference.ensemble import AuditError
 from core.metrics.classification import COVID
 
-# What is asked where nothing else is given: run on this data set -> the probe below the data root.
-DEFAULT_PROBES = {"darkcovidnet": "kaggle-covid19-xray"}
+# What is asked where nothing else is given: run on this data set -> the probes below the data root,
+# of which the first that is there counts (the larger one).
+DEFAULT_PROBES = {
+    "darkcovidnet": ("cohen-2020", "kaggle-covid19-xray"),
+    "darkcovidnet+cohen-2020": ("cohen-2020", "kaggle-covid19-xray"),
+}
+# Whose images of other classes than covid come from elsewhere, so that they say nothing of it.
+FOREIGN_CLASSES = ("kaggle-covid19-xray",)
 NORMAL = "normal"
 NOT_STATED = "not stated"
 _UNKNOWN = frozenset({"", "unknown", "todo", "na", "n/a", "none", "?"})
@@ -39,14 +45,15 @@ class Probe:
 
 def default_probe(dataset_name: str, data_root: Path) -> Path | None:
     """The probe that is asked when none is named: a folder with findings that are known."""
-    name = DEFAULT_PROBES.get(dataset_name)
-    if name is None or not (data_root / name).is_dir():
-        return None
-    try:
-        probe = load_probe(data_root / name)
-    except ValueError:
-        return None
-    return data_root / name if len(probe.table) else None
+    for name in DEFAULT_PROBES.get(dataset_name, ()):
+        if (data_root / name).is_dir():
+            try:
+                probe = load_probe(data_root / name)
+            except ValueError:
+                continue
+            if len(probe.table):
+                return data_root / name
+    return None
 
 
 def load_probe(path: Path) -> Probe:
@@ -75,7 +82,7 @@ def load_probe(path: Path) -> Probe:
     other = ""
     if "finding" not in table:
         table = table.assign(finding=table["original_label"])
-    elif dataset.name in DEFAULT_PROBES.values():
+    elif dataset.name in FOREIGN_CLASSES:
         # Its NORMAL images come from elsewhere, so they say nothing about the collection.
         foreign = table["label"] != COVID
         other = f"{int(foreign.sum())} images of other classes, which come from elsewhere"

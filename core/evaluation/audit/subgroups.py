@@ -15,15 +15,14 @@ from numpy.typing import ArrayLike
 
 from core.datasets.subgroup_columns import UNKNOWN, list_columns
 from core.errors import UserError
+from core.evaluation.group_figures import DRAWS, MIN_N, measure_group
 from core.formatting import percent
 from core.metrics.classification import arrays_from_predictions, predicted_index
-from core.metrics.intervals import draw_weights, patient_index, wilson_interval
+from core.metrics.intervals import patient_index
 from core.runs.artifacts import load_manifest
 from core.runs.run import Run
 
-MIN_N = 20  # patients; a smaller group is marked
 GIVES_AWAY = 0.75  # balanced accuracy: halfway from guessing to knowing
-DRAWS, LEVEL = 2000, 0.95
 RULE = (
     "Intervals draw whole patients of the group. A column gives the class away where some class "
     "is told from the others, by the column alone and in every image from the other patients' "
@@ -80,7 +79,9 @@ def compute_subgroups(
         away = {name: share for name, share in told.items() if share >= GIVES_AWAY}
         groups = [
             {"value": value}
-            | _group(values == value, y_true, predicted, patients[place], class_names, seed, draws)
+            | measure_group(
+                values == value, y_true, predicted, patients[place], class_names, seed, draws
+            )
             for value in _in_order(values, column.order)
         ]
         single = [group["value"] for group in groups if len(group["classes"]) == 1]
@@ -157,69 +158,6 @@ def _aligned(
     if first is None:
         raise SubgroupsError("Subgroups need the predictions of at least one model.")
     return *first, predicted
-
-
-def _group(
-    inside: np.ndarray,
-    y_true: np.ndarray,
-    predicted: Mapping[str, np.ndarray],
-    patients: np.ndarray,
-    class_names: list[str],
-    seed: int,
-    draws: int,
-) -> dict[str, Any]:
-    """Counts and figures of the images where `inside` (n,) is True."""
-    y, n_classes = y_true[inside], len(class_names)
-    patient, n_patients = patient_index(patients[inside], len(y))
-
-    def by_patient(chosen: np.ndarray) -> np.ndarray:
-        """Chosen images of each class and patient: (C, n_patients)."""
-        cell = y[chosen] * n_patients + patient[chosen]
-        counts = np.bincount(cell, minlength=n_classes * n_patients)
-        return counts.reshape(n_classes, n_patients).astype(np.float64)
-
-    support = by_patient(np.ones(len(y), dtype=bool))
-    right = {model: by_patient(called[inside] == y) for model, called in predicted.items()}
-    stacked = np.concatenate([support, *right.values()])
-    drawn = np.concatenate([stacked @ w for w in draw_weights(n_patients, draws, seed)], axis=1)
-    drawn = drawn.reshape(1 + len(right), n_classes, -1)
-    present = np.flatnonzero(support.sum(axis=1))
-    models = {}
-    for number, (model, hits) in enumerate(right.items(), start=1):
-        accuracy = hits.sum() / len(y)
-        models[model] = {
-            "accuracy": {"value": float(accuracy)}
-            | _bounds(accuracy, n_patients, drawn[number].sum(axis=0), drawn[0].sum(axis=0)),
-            "sensitivity": {},
-        }
-        for k in present:
-            n, share = int(support[k].sum()), hits[k].sum() / support[k].sum()
-            behind = int((support[k] > 0).sum())
-            models[model]["sensitivity"][class_names[k]] = (
-                {"value": float(share)}
-                | _bounds(share, behind, drawn[number, k], drawn[0, k])
-                | {"n": n, "n_patients": behind}
-            )
-    return {
-        "n": len(y),
-        "n_patients": n_patients,
-        "small": n_patients < MIN_N,
-        "classes": {class_names[k]: int(support[k].sum()) for k in present},
-        "models": models,
-    }
-
-
-def _bounds(share: float, n_patients: int, right: np.ndarray, n: np.ndarray) -> dict[str, Any]:
-    """Interval of a share from its drawn counts; draws without any such image are left out."""
-    low = high = share
-    if share not in (0.0, 1.0):
-        if n_patients < 2:
-            return {"low": None, "high": None}
-        some = n > 0
-        low, high = np.quantile(right[some] / n[some], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    if low == high:  # patients who are all alike would seem to leave no doubt
-        low, high = wilson_interval(share * n_patients, n_patients, LEVEL)
-    return {"low": float(low), "high": float(high)}
 
 
 def _why(title: str, away: Mapping[str, float], single: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from core.runs.schema.figures import Interval, NoBounds
+from core.runs.schema.figures import Estimate, Interval, NoBounds
 
 
 class Rates(TypedDict):
@@ -35,6 +35,24 @@ class Cost(TypedDict, total=False):
     latency_ms: float | None
 
 
+class SensitivityOf(Estimate):
+    """Sensitivity for a class, and the images of it that it rests on."""
+
+    n: int
+    n_patients: int
+
+
+class SourceFigures(TypedDict):
+    """The images of one source."""
+
+    n: int
+    n_patients: int
+    small: NotRequired[Any]
+    classes: dict[str, int]
+    accuracy: Estimate
+    sensitivity: dict[str, SensitivityOf]
+
+
 class Metrics(TypedDict):
     """metrics.json of a model."""
 
@@ -54,6 +72,7 @@ class Metrics(TypedDict):
     binary: NotRequired[Annotated[Binary, dict[str, dict]]]
     intervals: dict[str, Interval | NoBounds]
     cost: NotRequired[Cost | None]
+    sources: NotRequired[dict[str, SourceFigures]]  # only of runs on several data sets
 
 
 class FoldMetrics(TypedDict):
@@ -80,3 +99,35 @@ class PooledMetrics(Metrics):
     folds: list[FoldMetrics]
     spread: dict[str, Spread]
     two_class: TwoClassMetrics | None
+
+
+class ShareOf(Estimate):
+    """A share of n images of n_patients patients; null where there are none."""
+
+    n: int
+    n_patients: int
+
+
+class Drop(TypedDict):
+    """Covid sensitivity of the patient-grouped folds minus that of sources left out (paired)."""
+
+    folds: float
+    left_out: float
+    difference: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+class LeftOutMetrics(TypedDict):
+    """metrics_sources.json of a model."""
+
+    rule: str
+    sources: dict[str, SourceFigures]
+    cannot_tell: dict[str, str]  # source -> why
+    covid_sensitivity: ShareOf | None
+    false_covid: ShareOf | None
+    false_covid_by_source: dict[str, ShareOf]
+    drop: Drop | None
+    drop_missing: str
+    sentence: str

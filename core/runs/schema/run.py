@@ -7,6 +7,21 @@ from typing import Any, NotRequired, TypedDict
 from core.runs.schema.figures import Bounds, NoBounds
 
 
+class PartInfo(TypedDict):
+    """One of the data sets that a run was trained on, where it was trained on several."""
+
+    name: str
+    folder: str
+    title: NotRequired[str]
+    n: NotRequired[Any]
+    fingerprint: NotRequired[Any]
+    classes: NotRequired[dict[str, int]]
+    caveats: NotRequired[list[str]]
+    licence: NotRequired[Any]
+    attribution: NotRequired[Any]
+    homepage: NotRequired[Any]
+
+
 class DatasetInfo(TypedDict):
     name: str
     title: NotRequired[str]
@@ -15,6 +30,9 @@ class DatasetInfo(TypedDict):
     licence: NotRequired[Any]
     attribution: NotRequired[Any]
     homepage: NotRequired[Any]
+    parts: NotRequired[list[PartInfo]]
+    sources: NotRequired[list[str]]
+    weighting: NotRequired[str]
 
 
 class Task(TypedDict):
@@ -50,6 +68,14 @@ class CrossValidation(TypedDict):
     k: int
     split_policy: str
     rule: str
+    models: dict[str, Status]
+
+
+class SourceFolds(TypedDict):
+    """Sources left out one at a time."""
+
+    rule: str
+    cannot_tell: dict[str, str]
     models: dict[str, Status]
 
 
@@ -141,6 +167,7 @@ class RunInfo(TypedDict):
     near_duplicates: NotRequired[Any]
     folds: NotRequired[CrossValidation | None]
     inner: NotRequired[dict[str, Status] | None]
+    source_folds: NotRequired[SourceFolds | None]
     calibration: NotRequired[dict[str, Calibration | None] | None]
     conformal: NotRequired[dict[str, Conformal | None] | None]
     trials: NotRequired[list[Trial]]

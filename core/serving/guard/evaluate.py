@@ -16,7 +16,8 @@ import pandas as pd
 
 from core.console import progress
 from core.datasets.folder import find_image, load_table
-from core.datasets.registry import KNOWN, DatasetError, dataset_folder, describe_folder
+from core.datasets.registry import KNOWN, DatasetError, dataset_folder
+from core.datasets.several import describe_own, load_images
 from core.datasets.subgroup_columns import list_columns
 from core.imageio.decode import resize_square
 from core.inference.served_model import ServedModel
@@ -59,7 +60,7 @@ def measure_guard(
             "test": {
                 "all": acceptance_rate(accepted, test["patient_id"]),
                 "classes": by_value(accepted, test["label"], test["patient_id"]),
-                "columns": _by_column(accepted, test, root, missing),
+                "columns": _by_column(run, accepted, test, root, missing),
                 "refused": test["image_id"][~accepted].tolist(),
             },
             "elsewhere": _external_rows(run, guard, model, data_root),
@@ -135,11 +136,11 @@ def _agreement(guard: Guard, features: np.ndarray, test: pd.DataFrame) -> float:
 
 
 def _by_column(
-    accepted: np.ndarray, test: pd.DataFrame, root: Path, missing: list[str]
+    run: Run, accepted: np.ndarray, test: pd.DataFrame, root: Path, missing: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Acceptance by the columns source and view of the data set's table, where it has them."""
     try:
-        table = load_table(describe_folder(root), root)
+        table = load_images(describe_own(run.info["dataset"], root), root)
     except DatasetError as error:
         missing.append(f"acceptance by source: {str(error).rstrip('.')}")
         return {}
@@ -161,9 +162,11 @@ def _external_rows(
     All their images as they are: copies of images that the run knows are counted too.
     """
     found = {}
+    own = {part["name"] for part in run.info["dataset"].get("parts", [])}
+    own.add(run.info["dataset"]["name"])
     for name, dataset in KNOWN.items():
         root = dataset_folder(name, data_root)
-        same = dataset.modality == run.modality and name != run.info["dataset"]["name"]
+        same = dataset.modality == run.modality and name not in own
         if not same or not root.is_dir():
             continue
         accepted, _, table = _run_guard_on_table(

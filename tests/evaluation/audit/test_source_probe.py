@@ -17,6 +17,7 @@ from core.evaluation.audit.source_probe import Known, predict_probe, share_on_pa
 from core.evaluation.audit.source_probe_images import default_probe, load_probe
 from core.inference.ensemble import AuditError
 from tests.support.fake_models import CLASSES, Rule, panel_of
+from tests.support.files import write_files, write_metadata
 
 SIZE = 64
 
@@ -241,3 +242,27 @@ def test_the_published_findings_give_twenty_images():
     findings = probe.table.loc[~probe.table["normal"], "finding"].value_counts().to_dict()
     assert findings == {"SARS": 11, "Streptococcus": 5, "ARDS": 3, "Pneumocystis": 1}
     assert probe.table["normal"].sum() == 1 and len(probe.excluded) == 3
+
+
+def test_a_probe_that_a_run_was_trained_on_is_asked_about_its_other_images_alone():
+    columns = ["image_id", "patient_id", "sha256"]
+    rows = [("sets/b/COVID/x", "b:1", ""), ("a/Well/y", "cohen-7", "")]
+    known = Known(pd.DataFrame(rows, columns=columns), folders={"a": "a", "b": "sets/b"})
+
+    def reason(image_id, patient_id, name="b"):
+        row = pd.Series({"image_id": image_id, "patient_id": patient_id})
+        return known.refuse(row, name)
+
+    assert "learned from it (sets/b/COVID/x)" in reason("COVID/x", "9")
+    assert "other images of its patient (b:1)" in reason("COVID/z", "1")
+    assert "(cohen-7)" in reason("COVID/z", "cohen-7")
+    assert reason("COVID/z", "2") is None
+    assert reason("COVID/x", "1", "elsewhere") is None, "a set of another name"
+
+
+def test_the_larger_probe_comes_first(tmp_path):
+    text = "path,label,patient_id,finding\nPneumonia/a.png,Pneumonia,cohen-3,SARS\n"
+    write_metadata(write_files(tmp_path / "cohen-2020", "Pneumonia/a.png"), text)
+    (tmp_path / "kaggle-covid19-xray").mkdir()
+    for name in ("darkcovidnet", "darkcovidnet+cohen-2020"):
+        assert default_probe(name, tmp_path) == tmp_path / "cohen-2020"
