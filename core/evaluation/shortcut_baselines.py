@@ -156,7 +156,13 @@ def _file_tables(
             listed = ", ".join(_WORDS.get(c, c.removeprefix("original_")) for c in known)
             found.append((name, f"{title} ({listed})", table[known]))
     numbers = table["patient_id"].astype(str).str.extract(r"(\d+)$")[0]
-    if numbers.notna().all() and not table["patient_id"].str.startswith("image:").any():
+    # Asked where patients are described at all; unknown ones have the image's number.
+    described = any(name == "clinical" for name, _, _ in found)
+    if (
+        described
+        and numbers.notna().all()
+        and not table["patient_id"].str.startswith("image:").any()
+    ):
         found.append(("patient_number", "Patient number alone", numbers.to_frame("number")))
     return found
 

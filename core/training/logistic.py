@@ -68,7 +68,7 @@ def fit_logistic(
         if row["val_loss"] == min(done["val_loss"] for done in rows):
             kernel = (solver.coef_ / spread).T
             layer.set_weights([kernel, solver.intercept_ - mean @ kernel])
-            save_state(folder / "best.npz", top.variables, row["epoch"])
+            save_state(folder / "best.npz", top.variables, len(rows))
         bar.update(1)
     bar.close()
     history = pd.DataFrame(rows)

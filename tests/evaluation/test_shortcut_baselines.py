@@ -102,6 +102,30 @@ def test_size_and_format_of_the_files_are_metadata_floors():
     assert result["thumbnail"]["accuracy"] < 0.85
 
 
+def test_what_is_known_of_patients_is_a_floor_and_so_is_their_number():
+    pixels, manifest = noise()
+    covid = (manifest["label"] == "covid").to_numpy()
+    facts = pd.DataFrame(
+        {
+            "image_id": manifest["image_id"],
+            "age_years": np.where(covid, "70", ""),
+            "sex": "F",
+            "nih_findings": manifest["label"],
+        }
+    )
+    result = floors(pixels, manifest, metadata=facts)
+    assert result["clinical"]["title"] == "Patient and exposure (age, sex)"
+    assert result["clinical"]["accuracy"] == 1, "that the age is not known tells the class"
+    assert result["patient_number"]["kind"] == "metadata"
+    ordered = manifest.sort_values("label", kind="stable")
+    ordered["patient_id"] = [f"p{k // 2}" for k in range(len(ordered))]
+    numbered = floors(pixels, ordered.sort_index(), metadata=facts)
+    # Near the border between the classes a number may fall on either side.
+    assert numbered["patient_number"]["accuracy"] == 0.8 > result["patient_number"]["accuracy"]
+    unknown = manifest.assign(patient_id="image:" + manifest["image_id"])
+    assert "patient_number" not in floors(pixels, unknown, metadata=facts)
+
+
 def test_test_labels_teach_nothing():
     """Flipping the test labels turns the score over: they are never trained on."""
     pixels, manifest = noise()
