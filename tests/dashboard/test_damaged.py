@@ -49,7 +49,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info["devices"] = {"backend": "tensorflow", "kind": "cpu", "n": 1, "distribution": "none"}
     info["devices"]["precision"] = "float32"
     info["rate_search"] = {"cnn": [{"learning_rate": 1e-3}]}
+    part = {"name": "a", "folder": "a", "title": "A", "classes": {"covid": 1}, "caveats": ["c"]}
+    info["dataset"] |= {"parts": [part], "sources": ["NIH"], "weighting": "none"}
+    state = {"status": "not done", "reason": "too few"}
+    info["source_folds"] = {"rule": "r", "cannot_tell": {"NIH": "x"}, "models": {"cnn": state}}
     (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    sensitivity = {"covid": figure | {"n": 2, "n_patients": 2}}
+    metrics = json.loads((run / "cnn" / "metrics.json").read_text(encoding="utf-8"))
+    metrics["sources"] = {
+        "NIH": {"n": 2, "n_patients": 2, "classes": {"covid": 2}, "accuracy": figure}
+        | {"sensitivity": sensitivity}
+    }
+    (run / "cnn" / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     return run
 
 

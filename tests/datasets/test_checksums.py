@@ -46,5 +46,8 @@ def test_a_download_has_the_ids_of_the_copies(tmp_path):
     write_metadata(root / "metadata.csv", records)
     published = load_table(*resolve_dataset(root, tmp_path))
     there = load_table(*resolve_dataset(copies, tmp_path))
-    shared = ["image_id", "label", "patient_id", "view", "license", "original_width"]
+    shared = ["image_id", "label", "patient_id", "license", "original_width"]
     assert published[shared].equals(there[shared])
+    # Beside the copies may lie facts that fill blanks.
+    known = published["view"] != ""
+    assert known.any() and published["view"][known].equals(there["view"][known])

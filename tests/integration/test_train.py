@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from sklearn import metrics as sk
 from core.backend import import_keras
 from core.datasets.phantom.generate import make_phantom, write_phantoms
 from core.inference.served_model import load_model
+from core.models import pretrained
 from core.runs import artifacts
 from tests.support.cli import run_here
 from tests.support.files import write_published_layout
@@ -41,10 +43,9 @@ def command(place, *arguments):
     return [sys.executable, "-m", "core", *arguments], dict(os.environ) | folders(place)
 
 
-def start_core(place, *arguments, **variables):
+def start_core(place, *arguments):
     """In a process of its own, as a person starts it."""
     words, environment = command(place, *arguments)
-    environment |= variables
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=400)
 
 
@@ -221,16 +222,19 @@ def test_a_checkpoint_of_other_images_is_not_gone_on_with(place):
     assert history.exists() and "Traceback" not in done.stderr
 
 
-def test_imagenet_weights_go_through_their_stages(place):
+def test_imagenet_weights_go_through_their_stages(place, monkeypatch):
     home = place / "keras-home"
     (home / "models").mkdir(parents=True)
     keras = import_keras()
     base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(64, 64, 3))
-    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-    write_published_layout(home / "models" / name, base)
+    known = pretrained.IMAGENET["mobilenetv2"]
+    file = home / "models" / known.name
+    write_published_layout(file, base)
+    stand_in = replace(known, versions={file.stat().st_size: ""})
+    monkeypatch.setitem(pretrained.IMAGENET, "mobilenetv2", stand_in)
     words = train_words("imagenet", "mobilenetv2", 1)
     words[words.index("random")] = "auto"
-    done = start_core(place, *words, KERAS_HOME=str(home))
+    done = run_here(words, folders(place) | {"KERAS_HOME": str(home)})
     assert done.returncode == 0, done.stderr
     assert "MobileNetV2: ImageNet weights" in done.stderr
     run = artifacts.open_run(place / "runs" / "imagenet")

@@ -82,14 +82,18 @@ def test_batches_hold_every_image_once_and_repeat_after_a_resume():
             assert (a == b).all()
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("cnn", 8), ("mobilenetv2", 8)])
-def test_batch_norm_answers_alike_in_training_and_inference_mode(name, epochs, phantoms, tmp_path):
+@pytest.mark.parametrize("name", ["cnn", "small"])
+def test_batch_norm_answers_alike_in_training_and_inference_mode(name, phantoms, tmp_path):
     # Classes told by brightness are learned in few steps; where nothing is learned modes agree.
     y = phantoms[1][:48]
     pixels = (phantoms[0][:48] * 0.4 + 60 * y[:, None, None]).astype("uint8")
     keras.utils.set_random_seed(0)
-    model = build_model(name, 64, 3, 0.0)
-    stage = Stage("all layers", epochs, 2e-3, patience=epochs)
+    rate, epochs = (2e-3, 8) if name == "cnn" else (3e-2, 16)
+    model = build_model(name, 64, 3, 0.0) if name == "cnn" else build_small(64, 3, 0.0)
+    for layer in model.layers:  # as MobileNetV2's: hundreds of steps would not be enough
+        if name == "small" and isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.999
+    stage = Stage("all layers", epochs, rate, patience=epochs)
     recipe = Recipe(64, (stage,), batch_size=12, dropout=0.0)
     data = TrainingImages(pixels, y)
     history = fit_model(model, recipe, FitTask(data, data, 3, 0, name), tmp_path)

@@ -30,6 +30,11 @@ from tests.support.runs import make_run
 
 TEST_N = 12
 
+NO_READERS_NO_FOLDS = [
+    "No second readers: phantom brings no readers.csv.",
+    "Doubtful labels were not looked for: they need out-of-fold predictions (--folds).",
+]
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -90,8 +95,10 @@ def test_a_clean_run_is_audited_whole(audit, root):
     assert set(document["perturbation"]["models"]) == {"cnn", "resnet50"}
     assert document["subgroups"]["columns"] is not None
     assert document["probe"] is None
+    assert document["readers"] is None and document["doubtful_labels"] is None
     assert document["missing"] == [
-        "No source probe was given: whether the models read the collection was not asked."
+        *NO_READERS_NO_FOLDS,
+        "No source probe was given: whether the models read the collection was not asked.",
     ]
     for line in ("Leakage: None of", "Blackout: ", "Perturbation: ", "asked at f32 without"):
         assert line in said
@@ -224,7 +231,7 @@ def test_a_probe_that_is_named_is_asked(audit, root):
     assert set(document["probe"]["models"]) == {"cnn", "resnet50"}
     assert document["probe"]["models"]["cnn"]["own"]["images"] == 4
     assert "Probe: " in said and str(root) not in out
-    assert document["missing"] == []
+    assert document["missing"] == NO_READERS_NO_FOLDS
     # Without --probe the next audit has none, rather than an old answer.
     assert json.loads(audit("--json")[1])["probe"] is None
 
