@@ -11,7 +11,7 @@ from core.metrics.classification import compute_metrics
 from core.models.architectures import BUILDERS
 from core.models.recipes import Degradation, Recipe, Stage
 from core.training import trials
-from core.training.trials import AS_IT_IS, change_recipe, compare, judge, load_answers
+from core.training.trials import AS_IT_IS, UNALTERED, change_recipe, compare, judge, load_answers
 from tests.support.models import build_small
 
 NAMES = ["covid", "normal", "pneumonia"]
@@ -31,6 +31,7 @@ def answers(right, changed=None, fold=1, seed=0):
         "class_names": np.array(NAMES),
         "fold": np.full(12, fold),
         AS_IT_IS: said(right),
+        UNALTERED: said(right),
         "noise 5": said(right if changed is None else changed),
     }
 
