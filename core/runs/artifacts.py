@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 
@@ -211,26 +211,22 @@ def load_metrics(run: Run, model: str) -> Metrics:
 
 def load_fold_metrics(run: Run, model: str) -> PooledMetrics | None:
     """metrics_folds.json: pooled out-of-fold figures; None where the model has none."""
-    name = f"{model}/{FOLD_METRICS_FILE}"
-    if not (run.path / name).is_file():
-        return None
-    metrics = read_json(run.path, name)
-    problem = find_problem(metrics, PooledMetrics)
-    if problem:
-        raise damaged(run.path, name, problem)
-    return metrics
+    return _load_where_there(run, f"{model}/{FOLD_METRICS_FILE}", PooledMetrics)
 
 
 def load_source_metrics(run: Run, model: str) -> LeftOutMetrics | None:
     """metrics_sources.json: each source judged by models that never saw it; None without."""
-    name = f"{model}/{SOURCE_METRICS_FILE}"
+    return _load_where_there(run, f"{model}/{SOURCE_METRICS_FILE}", LeftOutMetrics)
+
+
+def _load_where_there(run: Run, name: str, expected: type) -> Any:
     if not (run.path / name).is_file():
         return None
-    metrics = read_json(run.path, name)
-    problem = find_problem(metrics, LeftOutMetrics)
+    document = read_json(run.path, name)
+    problem = find_problem(document, expected)
     if problem:
         raise damaged(run.path, name, problem)
-    return metrics
+    return document
 
 
 def calibration_split(run: Run, model: str) -> str | None:
