@@ -15,14 +15,22 @@ from tests.support.runs import make_run
 CONNECT = socket.socket.connect
 
 
-# Folders whose tests train, draw whole pages or start servers: `make test-fast` leaves them out.
-SLOW = ("bench", "browser", "dashboard", "integration", "models", "training")
+# Whose tests train, audit, draw whole pages, start processes or read real sets: `make test-fast`
+# leaves them out.
+SLOW = (
+    *("bench", "browser", "dashboard", "integration", "models", "training"),
+    *("evaluation/audit", "evaluation/external", "serving/guard", "cli/test_light.py"),
+    *("datasets/test_augmented_copies.py", "datasets/test_image_matching.py"),
+    *("datasets/test_leakage.py", "datasets/test_several.py", "datasets/test_splits.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies in a slow folder."""
+    """Mark what is slow."""
+    here = Path(__file__).parent
+    slow = {here / name for name in SLOW}
     for item in items:
-        if item.path.relative_to(Path(__file__).parent).parts[0] in SLOW:
+        if not slow.isdisjoint([item.path, *item.path.parents]):
             item.add_marker(pytest.mark.slow)
 
 

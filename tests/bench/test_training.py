@@ -9,7 +9,9 @@ from core.bench import memory, registry, training
 from core.bench import task as bench_task
 from core.bench.measurement import BenchError
 from core.bench.task import open_task
+from core.models import architectures
 from core.models.recipes import Recipe, Stage
+from tests.support.models import build_small
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,10 @@ def test_the_whole_bench_says_ratios_precisions_and_scores(tmp_path, monkeypatch
     """Small enough to say nothing about speed; every line of the real one is there."""
     pytest.importorskip("tensorflow")
     monkeypatch.setenv("CXR_DATA", str(tmp_path / "none"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "none"))
     monkeypatch.setenv(bench_task.IMAGES, "60")
+    for name in ("cnn", "mobilenetv2"):
+        monkeypatch.setitem(architectures.BUILDERS, name, build_small)
     monkeypatch.setattr(training, "EPOCHS", 1)
     monkeypatch.setattr(training, "FROZEN", ("mobilenetv2",))
     monkeypatch.setattr(training, "FROZEN_PX", 32)

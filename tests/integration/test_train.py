@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,13 @@ from core.backend import import_keras
 from core.datasets.phantom.generate import make_phantom, write_phantoms
 from core.inference.served_model import load_model
 from core.models import pretrained
+from core.models.architectures import BUILDERS
 from core.runs import artifacts
 from tests.support.cli import run_here
 from tests.support.files import write_published_layout
+from tests.support.models import build_small
 
+ROOT = Path(__file__).parents[2]
 MODELS = "cnn,resnet50,mobilenetv2"
 
 
@@ -39,18 +43,20 @@ def folders(place):
     return data | {"CXR_ARTIFACTS": str(place / "runs"), "KERAS_HOME": str(place / "no-keras")}
 
 
-def command(place, *arguments):
-    return [sys.executable, "-m", "core", *arguments], dict(os.environ) | folders(place)
-
-
 def start_core(place, *arguments):
     """In a process of its own, as a person starts it."""
-    words, environment = command(place, *arguments)
+    words, environment = [sys.executable, "-m", "core", *arguments], os.environ | folders(place)
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=400)
 
 
 def run_core(place, *arguments):
     return run_here(list(arguments), folders(place))
+
+
+@pytest.fixture
+def small_cnn(monkeypatch):
+    """What happens around a training does not depend on the network."""
+    monkeypatch.setitem(BUILDERS, "cnn", build_small)
 
 
 def train_words(run, models, epochs, *more):
@@ -179,9 +185,12 @@ def test_wrong_use_is_one_sentence(trained, place, arguments, says):
     assert says in done.stderr and "Traceback" not in done.stderr
 
 
-def kill_once(words, environment, ready):
-    """Start a command and kill it as soon as `ready` says so."""
-    process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+def kill_once(words, place, ready):
+    """Start a command, whose CNN is small, and kill it as soon as `ready` says so."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.small_core", *words],
+        env=os.environ | folders(place), cwd=ROOT, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         deadline = time.monotonic() + 200
         while time.monotonic() < deadline and process.poll() is None and not ready():
@@ -191,35 +200,33 @@ def kill_once(words, environment, ready):
         process.wait()
 
 
-def test_a_killed_training_goes_on_from_its_last_finished_epoch(place):
-    words, environment = command(place, *train_words("killed", "cnn", 8))
+@pytest.mark.usefixtures("small_cnn")
+def test_a_killed_training_goes_on_from_its_last_finished_epoch_of_the_same_images(place):
+    words = train_words("killed", "cnn", 60)
     history = place / "runs" / "killed" / ".work" / "cnn" / "stage0" / "history.csv"
-    kill_once(words, environment, lambda: history.exists() and len(pd.read_csv(history)) >= 2)
+    kill_once(words, place, lambda: history.exists() and len(pd.read_csv(history)) >= 2)
     before = pd.read_csv(history)
-    assert 2 <= len(before) < 8
-    refused = run_core(place, *train_words("killed", "cnn", 8))
+    assert 2 <= len(before) < 60
+    refused = run_core(place, *words)
     assert refused.returncode == 2 and "--resume" in refused.stderr
-    done = run_core(place, *train_words("killed", "cnn", 8, "--resume"))
-    assert done.returncode == 0, done.stderr
-    after = pd.read_csv(place / "runs" / "killed" / "cnn" / "history.csv")
-    assert list(after["epoch"]) == list(range(1, 9))
-    kept = len(before) - 1  # the row may be there before the state of its epoch is
-    pd.testing.assert_frame_equal(after.head(kept), before.head(kept))
 
-
-def test_a_checkpoint_of_other_images_is_not_gone_on_with(place):
-    words, environment = command(place, *train_words("other", "cnn", 500))
-    history = place / "runs" / "other" / ".work" / "cnn" / "stage0" / "history.csv"
-    kill_once(words, environment, history.exists)
     changed = next((place / "data" / "tiny" / "covid").glob("*.png"))
-    before = changed.read_bytes()
+    pixels = changed.read_bytes()
     Image.fromarray(make_phantom("covid", 99, 96, patient=99).pixels).save(changed)
     try:
-        done = run_core(place, *train_words("other", "cnn", 500, "--resume"))
+        refused = run_core(place, *words, "--resume")
     finally:
-        changed.write_bytes(before)
-    assert done.returncode == 2 and "images or their split have changed" in done.stderr
-    assert history.exists() and "Traceback" not in done.stderr
+        changed.write_bytes(pixels)
+    assert refused.returncode == 2 and "images or their split have changed" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    pd.testing.assert_frame_equal(pd.read_csv(history), before)
+
+    done = run_core(place, *words, "--resume")
+    assert done.returncode == 0, done.stderr
+    after = pd.read_csv(place / "runs" / "killed" / "cnn" / "history.csv")
+    assert list(after["epoch"]) == list(range(1, len(after) + 1)) and len(after) > len(before)
+    kept = len(before) - 1  # the row may be there before the state of its epoch is
+    pd.testing.assert_frame_equal(after.head(kept), before.head(kept))
 
 
 def test_imagenet_weights_go_through_their_stages(place, monkeypatch):
@@ -243,6 +250,7 @@ def test_imagenet_weights_go_through_their_stages(place, monkeypatch):
     assert list(history["phase"]) == ["blocks 13 to 16"]
 
 
+@pytest.mark.usefixtures("small_cnn")
 def test_folds_are_added_to_a_finished_run_and_each_image_is_predicted_once(place):
     words = train_words("folded", "cnn", 1)
     done = run_core(place, *words)
@@ -277,6 +285,7 @@ def test_folds_are_added_to_a_finished_run_and_each_image_is_predicted_once(plac
     assert again.returncode == 2 and "nothing to resume" in again.stderr
 
 
+@pytest.mark.usefixtures("small_cnn")
 def test_a_test_part_that_leaks_is_refused_and_marked_when_it_is_wanted(place):
     words = train_words("leaky", "cnn", 1, "--split", "random")
     done = run_core(place, *words)
