@@ -10,13 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.formatting import interval_text, join, percent
+from core.formatting import PERCENT, count, interval_text, join, percent
 from core.models.names import PARTIAL, init_title, is_control, without_control
 
 # Two macro-F1 closer than this are the same number, apart from rounding.
 TIE = 1e-9
 # Below this factor two latencies measured on a shared machine are not worth a sentence.
 MIN_LEAD_NAMED = 1.2
+# More models than these are counted in a sentence, not named.
+NAMED_TIED = 3
 BASELINE_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
@@ -29,20 +31,30 @@ class Verdict:
     basis: str
 
 
+@dataclass(frozen=True)
+class Reliance:
+    """How far a run can be relied on: a sentence, and FAILED, NOT_DONE or PASSED as its colour."""
+
+    sentence: str
+    status: str
+
+
 def leader_sentence(
     metrics: Mapping[str, Mapping[str, Any]],
     comparisons: Iterable[Mapping[str, Any]],
     titles: Mapping[str, str],
     *,
     synthetic: bool = False,
+    leakage: Mapping[str, Any] | None = None,
     part: str = "test",
 ) -> Verdict:
     """Which model leads on macro-F1, whether the lead is more than chance, and what it costs.
 
     metrics: model -> its metrics.json (`intervals` and `cost` may be missing, or hold None);
     comparisons: output of core.metrics.significance.compare_models, in any order; titles: model ->
-    the name shown (the model's own where missing); synthetic: the images are drawn phantoms; part:
-    what the images are called, such as "test".
+    the name shown (the model's own where missing); synthetic: the images are drawn phantoms;
+    leakage: run.json's, which makes every figure too high; part: what the images are called, such
+    as "test".
     """
     scores = {model: row["macro_f1"] for model, row in metrics.items()}
     if not scores:
@@ -59,16 +71,49 @@ def leader_sentence(
     if len(scores) == 1:
         head = f"{name[leader]} is the only model here: macro-F1 {_score(metrics[leader])}."
     elif len(tied) > 1:
-        head = (
-            f"{join(name[m] for m in tied)} share the highest macro-F1, "
-            f"{_score(metrics[leader])}, so no single model leads."
-        )
+        head = f"{join(name[m] for m in tied)} have the same macro-F1, {_score(metrics[leader])}."
     else:
-        head = _lead(leader, ranking[1:], metrics, comparisons, name)
+        head = _lead(ranking, scores, comparisons, name)
+    if leakage and leakage.get("images"):
+        head = f"Inflated: {_leak_words(leakage)}. {head}"
     if synthetic:
-        head = f"SYNTHETIC: measured on drawn phantoms, this says nothing about patients. {head}"
+        head = f"Drawn phantoms, no patients: this says nothing about X-rays. {head}"
     cost = _cost(tied, ranking, metrics, name)
     return Verdict(head, cost, _basis(metrics[leader], comparisons, part))
+
+
+def reliance_sentence(
+    checks: Mapping[str, str], external: Iterable[Mapping[str, Any]], models: Iterable[str]
+) -> Reliance:
+    """Whether the figures hold for images of other sources, and how many checks failed.
+
+    checks: key -> status, as core.reporting.scorecard has them; external: the documents of
+    external.json; models: those whose accuracy is named.
+    """
+    models = set(models)
+    shares, n, sets = [], 0, 0
+    for document in external:
+        found = [f.get("accuracy") for m, f in document["models"].items() if m in models]
+        shares += [share for share in found if share is not None]
+        n, sets = n + document["n"], sets + 1
+    accuracy = ""
+    if shares:
+        low, high = (f"{100 * share:.0f}" for share in (min(shares), max(shares)))
+        of = f" from {sets} sets" if sets > 1 else ""
+        span = low if low == high else f"{low} to {high}"
+        accuracy = f"{span}{PERCENT} accuracy on {count(n, 'external image')}{of}"
+    accuracy = f": {accuracy}" if accuracy else ""  # a set of one class has none
+    text = {
+        "failed": f"Do not rely on it outside this data set{accuracy}.",
+        "passed": f"It holds outside this data set{accuracy}.",
+    }.get(checks.get("external", ""), "Not tested on images from other hospitals.")
+    counted = Counter(checks.values())
+    if counted["failed"]:
+        return Reliance(f"{text} {counted['failed']} of {len(checks)} checks failed.", "failed")
+    if counted["not done"]:
+        left = counted["not done"]
+        return Reliance(f"{text} No check failed; {left} of {len(checks)} not done.", "not done")
+    return Reliance(f"{text} All {len(checks)} checks passed.", "passed")
 
 
 def initialisation_note(init: Mapping[str, str | None], titles: Mapping[str, str]) -> str | None:
@@ -158,10 +203,14 @@ def leak_badge(leakage: Mapping[str, Any] | None) -> str:
     """A few words for a run whose test split leaks (run.json's `leakage`), "" for any other."""
     if not leakage or not leakage.get("images"):
         return ""
-    share = 100 * leakage["share"]
+    return f"LEAKS: {_leak_words(leakage)}"
+
+
+def _leak_words(leakage: Mapping[str, Any]) -> str:
+    share = leakage["share"]
     by_patient = leakage.get("by_patient", leakage["images"])
     what = "share a patient with" if by_patient else "have a copy in"
-    return f"LEAKS: {share:.{0 if share >= 1 else 1}f}\u202f% of test images {what} training"
+    return f"{percent(share, 0 if share >= 0.01 else 1)} of test images {what} training"
 
 
 def trust_counts(statuses: Iterable[str]) -> str:
@@ -176,42 +225,53 @@ def trust_counts(statuses: Iterable[str]) -> str:
 
 
 def _lead(
-    leader: str,
-    others: list[str],
-    metrics: Mapping[str, Mapping[str, Any]],
+    ranking: Sequence[str],
+    scores: Mapping[str, float],
     comparisons: Sequence[Mapping[str, Any]],
     name: Mapping[str, str],
 ) -> str:
-    """The sentence about a single leader and each model behind it."""
-    sure: list[str] = []
-    unsure: list[str] = []
-    untested: list[str] = []
+    """The sentence about the model in front, those tied with it, and those it clearly beats."""
+    leader, *others = ranking
+    beaten, tied, untested = [], [leader], []
     for other in others:
         row = _comparison(comparisons, leader, other)
-        behind = metrics[leader]["macro_f1"] - metrics[other]["macro_f1"]
         if row is None:
-            untested.append(name[other])
-            continue
-        text = f"{name[other]} (by {_difference(behind)}, corrected {_p(row['p_holm'])})"
-        ahead = "a better" if row["a"] == leader else "b better"
-        (sure if row["verdict"] == ahead else unsure).append(text)
-    score = _score(metrics[leader])
-    if sure:
+            untested.append(other)
+        elif row["verdict"] == ("a better" if row["a"] == leader else "b better"):
+            beaten.append(other)
+        else:
+            tied.append(other)
+    behind = f" It clearly beats {_names(beaten, name, others)}." if beaten else ""
+    if len(tied) > NAMED_TIED and len(tied) == len(ranking):
         text = (
-            f"{name[leader]} leads on macro-F1 with {score}: "
-            f"more than chance explains over {join(sure)}"
+            f"No model is clearly best: all {len(tied)} are statistically tied, "
+            f"{name[leader]} in front ({_span(tied, scores)})."
         )
-        text += f", but over {join(unsure)} no difference is shown" if unsure else ""
-    elif unsure:
+    elif len(tied) > NAMED_TIED:
         text = (
-            f"{name[leader]} has the highest macro-F1, {score}, but this may be chance: "
-            f"over {join(unsure)} no difference is shown"
+            f"{name[leader]} is in front, but {len(tied)} of {len(ranking)} models are "
+            f"statistically tied ({_span(tied, scores)}).{behind}"
         )
+    elif len(tied) > 1:
+        text = f"{join(name[m] for m in tied)} are tied for best ({_span(tied, scores)})."
+        text += behind.replace("It", name[leader], 1)
     else:
-        text = f"{name[leader]} has the highest macro-F1, {score}"
+        text = f"{name[leader]} has the highest macro-F1 ({percent(scores[leader], 0)}).{behind}"
     if untested:
-        text += f"; whether its lead over {join(untested)} is more than chance was not tested"
-    return text + "."
+        text += f" Whether it really beats {_names(untested, name, others)} was not tested."
+    return text
+
+
+def _names(models: Sequence[str], name: Mapping[str, str], others: Sequence[str]) -> str:
+    if len(models) <= NAMED_TIED:
+        return join(name[model] for model in models)
+    return f"all {len(others)} others" if len(models) == len(others) else f"{len(models)} others"
+
+
+def _span(models: Sequence[str], scores: Mapping[str, float]) -> str:
+    """Such as "macro-F1 84 to 85 %"."""
+    low, high = (f"{100 * end:.0f}" for end in (scores[models[-1]], scores[models[0]]))
+    return f"macro-F1 {low if low == high else f'{low} to {high}'}{PERCENT}"
 
 
 def _cost(
@@ -223,13 +283,14 @@ def _cost(
     """What the leader, or each that shares the lead, costs; and who is much quicker."""
     costs = {model: _cost_text(metrics[model].get("cost")) for model in tied}
     known = {model: words for model, words in costs.items() if words}
+    if len(tied) > NAMED_TIED:
+        return ""
     if not known:
-        who = "it costs" if len(tied) == 1 else "they cost"
-        return f"What {who} was not measured."
+        return "Time and size were not measured."
     if len(tied) == 1:
-        text = f"It costs {costs[tied[0]]}"
+        text = f"It takes {costs[tied[0]]}"
     else:
-        text = "; ".join(f"{name[model]} costs {words}" for model, words in known.items())
+        text = "; ".join(f"{name[model]} takes {words}" for model, words in known.items())
     quick = {
         model: latency
         for model in ranking
@@ -241,27 +302,27 @@ def _cost(
         if quick[leader] / quick[quickest] >= MIN_LEAD_NAMED:
             behind = metrics[leader]["macro_f1"] - metrics[quickest]["macro_f1"]
             text += (
-                f"; the quickest, {name[quickest]}, takes {_milliseconds(quick[quickest])} "
-                f"an image and scores {_difference(behind)} lower"
+                f"; the fastest, {name[quickest]}, takes {_milliseconds(quick[quickest])} "
+                f"per image and scores {_difference(behind)} lower"
             )
         elif quickest == leader and len(quick) == len(ranking):
-            text += "; no other model here is quicker"
+            text += "; no other model here is faster"
     return text + "."
 
 
 def _basis(metrics: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]], part: str) -> str:
-    n = metrics.get("n")
-    text = f"Macro-F1 on the {part} images" + (f" (n = {n})" if n else "")
+    images = count(metrics["n"], f"{part} image") if metrics.get("n") else f"the {part} images"
+    text = f"Macro-F1 on {images}"
     interval = (metrics.get("intervals") or {}).get("macro_f1")
     if interval and interval.get("low") is not None:
-        text += f", {interval['level']:.0%} interval by drawing whole patients"
+        text += f", {interval['level']:.0%} CI by patient-level bootstrap".replace("%", PERCENT, 1)
     if comparisons:
         draws = comparisons[0].get("draws")
-        counted = f", {draws:,} draws" if draws else ""
+        counted = f" ({draws:,} draws)" if draws else ""
+        pairs = count(len(comparisons), "pair")
         text += (
-            f". Lead: permutation test that swaps whole patients{counted}, Holm's correction "
-            f"over {len(comparisons)} pair{'s' if len(comparisons) > 1 else ''}; shown where p is "
-            "below 0.05 and the interval of the difference leaves out 0"
+            f". One model beats another where a patient-level permutation test{counted} gives "
+            f"p < 0.05, Holm-corrected over {pairs}, and the CI of the difference excludes 0"
         )
     return text + "."
 
@@ -277,9 +338,9 @@ def _score(metrics: Mapping[str, Any]) -> str:
     interval = (metrics.get("intervals") or {}).get("macro_f1") or {}
     notes = []
     if interval.get("low") is not None:
-        notes.append(f"{interval['level']:.0%} interval {interval_text(interval)}")
+        notes.append(f"{100 * interval['level']:.0f}{PERCENT} CI {interval_text(interval)}")
     if metrics.get("n"):
-        notes.append(f"n = {metrics['n']}")
+        notes.append(count(metrics["n"], "image"))
     return percent(metrics["macro_f1"]) + (f" ({', '.join(notes)})" if notes else "")
 
 
@@ -291,17 +352,11 @@ def _difference(value: float) -> str:
     return f"{points:.1f} point{'' if points == 1 else 's'}"
 
 
-def _p(value: float) -> str:
-    if value < 0.001:
-        return "p < 0.001"
-    return f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
-
-
 def _cost_text(cost: Mapping[str, Any] | None) -> str:
     cost = cost or {}
     words = []
     if cost.get("latency_ms") is not None:
-        words.append(f"{_milliseconds(cost['latency_ms'])} an image")
+        words.append(f"{_milliseconds(cost['latency_ms'])} per image")
     if cost.get("size_mb") is not None:
         words.append(f"{cost['size_mb']:.1f} MB")
     if cost.get("train_s") is not None:

@@ -59,7 +59,7 @@ def worst_line(counts: dict, selection: Selection) -> str:
     return "; ".join(parts) + "."
 
 
-selection = page_frame("Confusion", ":material/grid_on:")
+selection = page_frame("Confusion matrices", ":material/grid_on:")
 run, names = selection.run, selection.run.class_names
 try:
     tables = {m: run_data.load_prediction_table(run, m, selection.split) for m in selection.models}

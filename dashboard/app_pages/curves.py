@@ -96,7 +96,7 @@ SECTIONS = {
     "operating": "Operating point",
 }
 
-selection = page_frame("Curves", ":material/stacked_line_chart:")
+selection = page_frame("Curves and thresholds", ":material/stacked_line_chart:")
 try:
     curves = {
         model: curve_data.load_curves(selection.run, model, selection.split)

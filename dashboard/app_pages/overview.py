@@ -6,18 +6,16 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.formatting import number, percent
+from core.formatting import NO_VALUE, join, number
 from core.metrics.classification import MetricsError
 from core.reporting import verdict
 from core.reporting.model_card import tried_where
 from core.runs.artifacts import ArtifactError, load_card
 from dashboard.charts import metrics as metric_charts
-from dashboard.charts.style import ChartFrame
 from dashboard.components import overview as overview_parts
 from dashboard.components.markdown import (
     escape,
     escape_sentence,
-    interval_text,
     model_cell,
     model_mark,
     with_interval,
@@ -31,41 +29,24 @@ from dashboard.tables.metrics import Metrics
 COVID = "covid"
 
 
-def show_cards(selection: Selection, metrics: Metrics) -> None:
-    """A card a model."""
-    with st.grid(min(len(selection.models), 5), min_column_width=230, border=True):
-        for model in selection.models:
-            with st.container():
-                show_card(selection, model, metrics[model])
-
-
-def show_card(selection: Selection, model: str, figures: Mapping[str, Any]) -> None:
-    """A model's macro-F1 and accuracy with intervals, and its cost."""
-    intervals = figures.get("intervals", {})
-    title = escape(selection.title(model))
-    st.markdown(f"**{model_mark(selection.run, model)} {title}**")
-    init = selection.init(model)
-    if init:
-        st.badge(escape(init), color="yellow" if init == "random init" else "gray")
-    st.metric(
-        "Macro-F1, 95% interval",
-        percent(figures["macro_f1"]),
-        interval_text(intervals.get("macro_f1")),
-        delta_color="off",
-        delta_arrow="off",
-    )
-    accuracy = with_interval(figures["accuracy"], intervals.get("accuracy"))
-    cost = figures.get("cost") or {}
-    st.markdown(
-        f"Accuracy {accuracy}  \n"
-        f"**{number(cost.get('latency_ms'), 1)}** ms an image  \n"
-        f"**{number(cost.get('size_mb'), 1)}** MB"
-    )
+def show_costs(selection: Selection, metrics: Metrics) -> None:
+    """How each model's weights began, and what it costs."""
+    rows = []
+    for model in selection.models:
+        cost = metrics[model].get("cost") or {}
+        seconds = cost.get("train_s")
+        rows.append(
+            {"Model": f"{model_mark(selection.run, model)}\u00a0{escape(selection.title(model))}"}
+            | {"Weights at start": escape(selection.init(model) or NO_VALUE)}
+            | {"ms per image": number(cost.get("latency_ms"), 1)}
+            | {"MB": number(cost.get("size_mb"), 1)}
+            | {"Training": NO_VALUE if seconds is None else f"{seconds / 60:.0f} min"}
+        )
+    show_table(rows)
 
 
 def show_report(selection: Selection, metrics: Metrics) -> None:
     """Precision, recall and F1 of each class, model by model."""
-    st.subheader("Classification report", anchor=False)
     first = metrics[selection.models[0]]
     for name in selection.run.class_names:
         support = first["per_class"][name]["support"]
@@ -88,7 +69,6 @@ def show_report(selection: Selection, metrics: Metrics) -> None:
 
 def show_binary(selection: Selection, metrics: Metrics) -> None:
     """COVID-19 against the rest, for runs of more classes."""
-    st.subheader("COVID-19 or not", anchor=False)
     place = selection.run.class_names.index(COVID)
     found, alarms, rows = [], [], []
     for model, figures in metrics.items():
@@ -116,6 +96,23 @@ def show_binary(selection: Selection, metrics: Metrics) -> None:
     show_table(rows)
 
 
+def show_quality_cost(
+    selection: Selection, rows: pd.DataFrame, metrics: Metrics, n_text: str
+) -> None:
+    """Macro-F1 against time per image, and how weights that began unlike blur the comparison."""
+    quality = rows[rows["metric"] == "macro_f1"].copy()
+    for key in ("latency_ms", "size_mb"):
+        costs = {m: (metrics[m].get("cost") or {}).get(key) for m in metrics}
+        quality[key] = quality["model"].map(costs).astype(float)
+    show_chart(metric_charts.plot_quality_cost(quality, selection.frame, n_text=n_text))
+    st.caption(escape(said.cost))
+    run = selection.run
+    inits = {m: run.info.get("init", {}).get(m) for m in selection.models if not run.members(m)}
+    note = verdict.initialisation_note(inits, selection.titles)
+    if note:
+        st.info(escape(note), icon=":material/compare_arrows:")
+
+
 def show_all_metrics(
     selection: Selection,
     metrics: Metrics,
@@ -123,25 +120,21 @@ def show_all_metrics(
     labels: dict[str, str],
 ) -> None:
     """Every figure with its interval as tables, and as CSV."""
-    st.subheader("All figures", anchor=False)
     n = metrics[selection.models[0]]["n"]
-    st.caption(
-        f"Percent of n = {n} {selection.split_name} images, each followed by its 95% interval. "
-        "A click on a column's head sorts."
-    )
+    st.caption(f"Percent of {n} {selection.split_name} images, each with its 95 % CI.")
     config = {"metric": st.column_config.TextColumn("Metric", pinned=True, width="medium")}
     for model in selection.models:
         config[model] = st.column_config.NumberColumn(labels[model], format="%.1f", width=130)
         config[f"interval:{model}"] = st.column_config.TextColumn(
-            f"95%, {selection.title(model)}", alignment="right", width=150
+            f"95 % CI, {selection.title(model)}", alignment="right", width=150
         )
     st.dataframe(
         metric_tables.side_by_side(rows, selection.models),
         hide_index=True,
         column_config=config,
-        alt="Every metric of every chosen model with its 95% interval",
+        alt="Every metric of every chosen model with its 95 % CI",
     )
-    st.caption("Errors of the probabilities (lower is better) and cost")
+    st.caption("Errors of the probabilities (lower is better) and cost.")
     costs = metric_tables.error_and_cost_table(metrics, rows, labels)
     decimals = dict.fromkeys(metric_tables.ERRORS.values(), "%.3f")
     decimals |= {"Parameters, millions": "%.2f", "MB": "%.1f", "ms an image": "%.1f"}
@@ -158,27 +151,19 @@ def show_all_metrics(
 
 
 def show_baselines(
-    baselines: Mapping[str, Mapping[str, Any]],
-    metrics: Metrics,
-    labels: dict[str, str],
+    baselines: Mapping[str, Mapping[str, Any]], metrics: Metrics, labels: dict[str, str]
 ) -> None:
-    """The floors that are hardest to beat, and the models that do not beat every floor."""
-    highest = verdict.highest_baselines(baselines)
-    if not highest:
+    """The models that a shortcut without any network equals or beats."""
+    if not baselines:
         return
-    text = f"**Floors.** Shortcuts without any network reach, on the same test images, {highest}. "
-    lost = {m: verdict.unbeaten_baselines(figures, baselines) for m, figures in metrics.items()}
-    below = [
-        f"**{escape(labels[model])}** ({escape('; '.join(names))})"
-        for model, names in lost.items()
-        if names
-    ]
-    text += f"Not above: {', '.join(below)}." if below else "Every model shown is above all floors."
-    st.markdown(text)
+    lost = [m for m, figures in metrics.items() if verdict.unbeaten_baselines(figures, baselines)]
+    if lost:
+        names = join(f"**{escape(labels[model])}**" for model in lost)
+        st.markdown(f"{names} {'does' if len(lost) == 1 else 'do'} no better than a shortcut.")
 
 
-def show_conditions(selection: Selection) -> None:
-    """On which model, images and machine all this was measured."""
+def show_conditions(selection: Selection, basis: str) -> None:
+    """How the figures were computed, on which model, images and machine."""
     info = selection.run.info
     sizes = info.get("model_input_size_px", {})
     size_px = ", ".join(
@@ -186,18 +171,18 @@ def show_conditions(selection: Selection) -> None:
         for m in selection.models
         if not selection.run.members(m)
     )
-    st.markdown(
-        f"**Measured on the model that is served**: precision "
-        f"{escape(info.get('precision', 'not stated'))}, set explicitly; images made square by "
-        f"{escape(info.get('resize', 'not stated'))} ({size_px}); test-time copies: "
-        f"{escape(str(info.get('tta') or 'none'))}. "
-        f"Recipes tried on validation: {_recipes_tried(selection)}."
-        f" Times were taken on: "
-        f"{escape(metric_tables.plain(info.get('hardware') or 'not stated'))}."
-    )
+    facts = {
+        "Figures": escape(basis),
+        "Measured on": f"the served model, precision {escape(info.get('precision', 'not stated'))}",
+        "Images": f"made square by {escape(info.get('resize', 'not stated'))} ({size_px})",
+        "Averaged over copies": escape(str(info.get("tta") or "none")),
+        "Recipes tried on validation": _recipes_tried(selection),
+        "Times": f"on {escape(metric_tables.plain(info.get('hardware') or 'not stated'))}",
+    }
+    st.markdown("\n".join(f"- **{name}**: {text}" for name, text in facts.items()))
     missing = overview_parts.not_done_yet(selection)
     if missing:
-        st.markdown(f":material/pending: **Not done yet**: {'; '.join(missing)}.")
+        st.markdown("**Not done**\n" + "\n".join(f"- {text}" for text in missing))
 
 
 def _recipes_tried(selection: Selection) -> str:
@@ -211,12 +196,11 @@ def _recipes_tried(selection: Selection) -> str:
 
 
 def show_model_cards(selection: Selection) -> None:
-    """The run's model cards, on demand."""
-    with st.expander("Model cards: intended use, data, licence, limits", icon=":material/badge:"):
-        tabs = st.tabs([selection.title(model) for model in selection.models])
-        for tab, model in zip(tabs, selection.models, strict=True):
+    """The run's model cards."""
+    for model in selection.models:
+        with st.expander(selection.title(model), icon=":material/badge:"):
             card = load_card(selection.run, model)
-            tab.markdown(card or "This run holds no card of this model.", anchors=False)
+            st.markdown(card or "This run holds no card of this model.", anchors=False)
 
 
 selection = page_frame("Overview", ":material/leaderboard:")
@@ -229,43 +213,40 @@ except (ArtifactError, MetricsError) as error:
 labels = {model: selection.label(model) for model in run.models}
 titles = {model: selection.title(model) for model in run.models}
 rows = metric_tables.metric_rows(metrics, run.class_names, labels)
-n_text = f"n = {metrics[models[0]]['n']} {selection.split_name} images"
+n_text = f"{metrics[models[0]]['n']} {selection.split_name} images"
+# Baselines are known for the test split only.
+known_baselines = run.info.get("floors", {}) if part == "test" else {}
 
 said = verdict.leader_sentence(
-    metrics, comparisons, titles, synthetic=run.synthetic, part=selection.split_name
+    metrics,
+    comparisons,
+    titles,
+    synthetic=run.synthetic,
+    leakage=run.info.get("leakage"),
+    part=selection.split_name,
 )
 st.markdown(f"#### {escape(said.sentence)}")
-st.markdown(f"{escape(said.cost)} :gray[{escape(said.basis)}]")
-inits = {m: run.info.get("init", {}).get(m) for m in models if not run.members(m)}
-note = verdict.initialisation_note(inits, titles)
-overview_parts.show_links(selection)
-if note:
-    st.info(escape(note), icon=":material/compare_arrows:")
-
-show_cards(selection, metrics)
-
-# Floors are known for the test part only.
-known_baselines = run.info.get("floors", {}) if part == "test" else {}
+overview_parts.show_reliance(selection)
+ranked = rows[rows["metric"].isin(["macro_f1", "accuracy"])]
 baselines = metric_tables.baseline_rows(known_baselines)
-left, right = st.columns([3, 2], gap="medium")
-with left:
-    shown = rows[rows["metric"].isin(metric_tables.SHARES)]
-    frame = ChartFrame(run.models, labels)
-    show_chart(metric_charts.plot_metric_dots(shown, frame, n_text=n_text, baselines=baselines))
-with right:
-    quality = rows[rows["metric"] == "macro_f1"].copy()
-    for key in ("latency_ms", "size_mb"):
-        costs = {m: (metrics[m].get("cost") or {}).get(key) for m in models}
-        quality[key] = quality["model"].map(costs).astype(float)
-    show_chart(metric_charts.plot_quality_cost(quality, selection.frame, n_text=n_text))
-show_baselines(known_baselines, metrics, labels)
-overview_parts.show_pairs(selection, comparisons)
-show_conditions(selection)
+show_chart(
+    metric_charts.plot_ranked_models(ranked, selection.frame, n_text=n_text, baselines=baselines)
+)
+show_baselines(known_baselines, metrics, titles)
+show_costs(selection, metrics)
+
+tabs = {"By class": lambda: show_report(selection, metrics)}
 if all("binary" in figures for figures in metrics.values()):
-    show_binary(selection, metrics)
-show_report(selection, metrics)
+    tabs = {"COVID-19 or not": lambda: show_binary(selection, metrics)} | tabs
+if comparisons:
+    tabs["Differences"] = lambda: overview_parts.show_pairs(selection, comparisons)
 if part == "test":
-    overview_parts.show_external(selection, metrics)
-    overview_parts.show_calibrated(selection, metrics)
-show_all_metrics(selection, metrics, rows, labels)
-show_model_cards(selection)
+    tabs["External images"] = lambda: overview_parts.show_external(selection, metrics)
+    tabs["Calibration"] = lambda: overview_parts.show_calibrated(selection, metrics)
+tabs["Cost"] = lambda: show_quality_cost(selection, rows, metrics, n_text)
+tabs["All figures"] = lambda: show_all_metrics(selection, metrics, rows, labels)
+tabs["Model cards"] = lambda: show_model_cards(selection)
+tabs["How this is computed"] = lambda: show_conditions(selection, said.basis)
+for tab, show in zip(st.tabs(list(tabs)), tabs.values(), strict=True):
+    with tab:
+        show()

@@ -326,7 +326,7 @@ def explain(run: Run) -> None:
         )
 
 
-selection = page_frame("Protocol", ":material/rule:")
+selection = page_frame("Cross-validation", ":material/rule:")
 run = selection.run
 try:
     rows = protocol_data.load_fold_table(run)

@@ -33,13 +33,13 @@ BADGES: dict[str, tuple[str, str, Any]] = {
 }
 PAGE_NAMES = {
     "overview": "Overview",
-    "confusion": "Confusion",
+    "confusion": "Confusion matrices",
     "errors": "Errors",
     "predict": "Predict",
     "training": "Training",
     "data": "Data",
-    "curves": "Curves",
-    "protocol": "Protocol",
+    "curves": "Curves and thresholds",
+    "protocol": "Cross-validation",
 }
 # Sections of this page: anchor -> title.
 SECTIONS = {
@@ -113,7 +113,7 @@ def show_audited(name: str, draw: Callable[[dict], None]) -> None:
         show_section(name, draw, section)
 
 
-selection = page_frame("Trust", ":material/verified_user:")
+selection = page_frame("Reliability checks", ":material/verified_user:")
 run = selection.run
 try:
     checks = trust_data.load_scorecard(run)

@@ -49,7 +49,7 @@ def protocol_label(protocol: Protocol) -> str:
     return f"{name} · {classes} · {models} in {', '.join(r.name for r in protocol.runs)}{marked}"
 
 
-selection = page_frame("Zoo", ":material/format_list_numbered:")
+selection = page_frame("All models", ":material/format_list_numbered:")
 found = leaderboard_data.load_protocols()
 if not any(protocol.has_zoo for protocol in found.protocols):
     for name, problem in found.problems.items():

@@ -1,4 +1,4 @@
-"""Figures of the page Curves: ROC, precision-recall, thresholds, prevalence."""
+"""Figures of the page Curves and thresholds: ROC, precision-recall, thresholds, prevalence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of the page Zoo: the ranking, cost against quality, learning curves, data sets.
+"""Figures of the page All models: the ranking, cost against quality, learning curves, data sets.
 
 Fifteen models are more than colours can tell apart, so place and number say which is which: the
 project's own keep their colour and shape, all others share one, and a model's number is its rank.

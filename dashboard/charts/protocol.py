@@ -1,4 +1,4 @@
-"""Figures of the page Protocol: folds, random against grouped, the papers' table."""
+"""Figures of the page Cross-validation: folds, random against grouped, the papers' table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of the page Trust: baselines, blackout, probe, perturbation, subgroups, other images.
+"""Figures of Reliability checks: baselines, blackout, probe, perturbation, subgroups, other images.
 
 All but one are rows of dots with whiskers. A row's name stands above its line and not beside it:
 names are long, and beside the line they would take half of a phone's width; for the same reason the

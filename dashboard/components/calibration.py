@@ -1,4 +1,4 @@
-"""Sections of the page Curves: are probabilities to be believed, and sets that hold the truth."""
+"""Sections of Curves and thresholds: calibrated probabilities, and sets that hold the truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of the page Zoo: table, learning curves, claims, and data sets held against each other."""
+"""Parts of All models: table, learning curves, claims, and data sets held against each other."""
 
 from __future__ import annotations
 

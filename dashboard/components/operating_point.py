@@ -1,4 +1,4 @@
-"""Section of the page Curves: from which probability on a class is called, and what that gives."""
+"""Section of Curves and thresholds: the operating point, and what it gives."""
 
 from __future__ import annotations
 

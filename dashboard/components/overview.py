@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from core.evaluation import cross_validation
-from core.formatting import number, percent
+from core.formatting import number
 from core.metrics.classification import MetricsError
 from core.reporting import run_summary, verdict
 from core.runs.additions import list_external, load_audit
@@ -21,7 +21,6 @@ from core.runs.artifacts import ArtifactError
 from dashboard.components.markdown import (
     escape,
     escape_sentence,
-    interval_text,
     model_cell,
     with_interval,
 )
@@ -37,41 +36,31 @@ CALIBRATED = {"log_loss": "Log loss", "brier": "Brier score", "ece": "ECE"}
 CALIBRATION_PARTS = {"inner": "out-of-fold", "val": "validation"}
 
 
-def show_links(selection: Selection) -> None:
-    """One line each from the scorecard and from cross-validation, that lead to their pages."""
+STATUS_BOXES = {
+    "failed": (st.error, ":material/error:"),
+    "not done": (st.warning, ":material/warning:"),
+    "passed": (st.success, ":material/check_circle:"),
+}
+
+
+def show_reliance(selection: Selection) -> None:
+    """Whether to rely on the run, and where the reasons stand."""
     run = selection.run
-    with st.container(horizontal=True, gap="medium"):
-        try:
-            counts = verdict.trust_counts(c.status for c in trust_data.load_scorecard(run))
-            link("trust", f"Trust: {counts}", ":material/verified_user:")
-        except (ArtifactError, MetricsError) as error:
-            st.error(escape_sentence(str(error)), icon=":material/error:")
-        try:
-            words = cross_validation_text(selection)
-        except (ArtifactError, MetricsError) as error:
-            words = escape_sentence(str(error))
-        link("protocol", "Protocol", ":material/rule:")
-        st.markdown(f":gray[{words}]", width="content")
-
-
-def link(page: str, words: str, icon: str) -> None:
-    """A link to another page of the dashboard."""
-    st.page_link(Path("app_pages", f"{page}.py"), label=words, icon=icon)
-
-
-def cross_validation_text(selection: Selection) -> str:
-    """The best pooled accuracy of the chosen models, in a few words of Markdown."""
-    run = selection.run
-    found = {m: f for m, f in cross_validation.load_pooled(run).items() if m in selection.models}
-    if not found:
-        return "no cross-validation"
-    best = max(found, key=lambda model: found[model]["accuracy"])
-    own, dealt = found[best], "patient-grouped" if cross_validation.is_grouped(run) else "random"
-    interval = interval_text(own["intervals"].get("accuracy"))
-    return (
-        f"over {cross_validation.fold_count(run)} {dealt} folds {escape(selection.title(best))} "
-        f"reaches {percent(own['accuracy'])} ({interval}) accuracy"
-    )
+    try:
+        statuses = {check.key: check.status for check in trust_data.load_scorecard(run)}
+        external = protocol_data.load_externals(run)
+    except (ArtifactError, MetricsError) as error:
+        st.error(escape_sentence(str(error)), icon=":material/error:")
+        return
+    said = verdict.reliance_sentence(statuses, external, run.headline_models)
+    box, icon = STATUS_BOXES[said.status]
+    left, right = st.columns([6, 1.3], vertical_alignment="center")
+    with left:
+        box(escape(said.sentence), icon=icon)
+    right.page_link(
+        Path("app_pages", "trust.py"), label="See why", icon=":material/arrow_forward:",
+        icon_position="right",
+    )  # fmt: skip
 
 
 def show_pairs(selection: Selection, comparisons: Sequence[Mapping[str, Any]]) -> None:
@@ -144,7 +133,7 @@ def show_calibrated(selection: Selection, metrics: Metrics) -> None:
         show_table(rows)
         st.caption(
             "On the test images; lower is better. Beside each temperature the images that it was "
-            "fitted on: none of them is a test image. More on the page Curves."
+            "fitted on: none of them is a test image. More on the page Curves and thresholds."
         )
 
 

@@ -24,7 +24,7 @@ from dashboard.components.markdown import escape, escape_sentence, model_cell
 from dashboard.components.sidebar import RESEARCH_LINE, Selection, take_sidebar
 from dashboard.tables.metrics import csv_download
 
-ON_TEST = "Measured on test images, whatever part is chosen in the sidebar."
+ON_TEST = "Measured on the test images, whichever split is chosen."
 
 
 def page_frame(title: str, icon: str) -> Selection:
@@ -37,8 +37,8 @@ def page_frame(title: str, icon: str) -> Selection:
         if drawn.selection is not None:
             leak_badge(drawn.selection.run)
         st.badge(RESEARCH_LINE, icon=":material/science:", color="gray")
-    if drawn.selection is not None:
-        st.caption(_run_line(drawn.selection.run))
+        if drawn.selection is not None:
+            st.caption(_run_line(drawn.selection.run), width="content")
     if drawn.selection is None:
         empty_state(escape_sentence(drawn.problem), drawn.command)
     return drawn.selection

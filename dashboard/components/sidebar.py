@@ -21,6 +21,10 @@ RESEARCH_LINE = "Research use, not for diagnosis"
 SPLIT_NAMES = {"test": "test", "val": "validation", "folds": "out-of-fold"}
 RUN_KEY, PART_KEY = "run", "part"
 _DRAWN = "_sidebar_of_this_script_run"
+RELEASE = "release"
+# A page's controls are those that it obeys.
+WITHOUT_MODELS = frozenset({"zoo", "data"})
+WITH_SPLIT = frozenset({"overview", "confusion", "errors", "curves"})
 
 
 @dataclass(frozen=True)
@@ -74,29 +78,28 @@ class Sidebar:
     command: str = ""
 
 
-def draw_sidebar() -> None:
-    """Draw the sidebar; app.py calls this before the page, so that choices outlive pages."""
+def draw_sidebar(page: str) -> None:
+    """Draw what `page` obeys; app.py calls this before the page, so that choices outlive pages."""
     with st.sidebar:
-        st.session_state[_DRAWN] = _sidebar()
+        st.session_state[_DRAWN] = _sidebar(page)
 
 
 def take_sidebar() -> Sidebar:
     """What the sidebar holds, once a script run; drawn now where a page runs without app.py."""
     if _DRAWN not in st.session_state:
-        draw_sidebar()
+        draw_sidebar(next(iter(WITH_SPLIT)))
     return st.session_state.pop(_DRAWN)
 
 
-def _sidebar() -> Sidebar:
+def _sidebar(page: str) -> Sidebar:
     entries = run_data.list_runs()
     usable = {entry.name: entry for entry in entries if entry.problem is None}
     damaged = [entry for entry in entries if entry.problem is not None]
-    drawn = _choose(usable) if usable else _nothing(damaged)
+    drawn = _choose(usable, page) if usable else _nothing(damaged)
     if damaged:
         with st.expander(_cannot_be_shown(len(damaged)), icon=":material/warning:"):
             for entry in damaged:
                 st.markdown(f"**{escape(entry.name)}**: {escape_sentence(entry.problem or '')}")
-    st.caption(f":material/science: {RESEARCH_LINE}")
     return drawn
 
 
@@ -117,10 +120,10 @@ def _nothing(damaged: list[RunEntry]) -> Sidebar:
     )
 
 
-def _choose(usable: dict[str, RunEntry]) -> Sidebar:
+def _choose(usable: dict[str, RunEntry], page: str) -> Sidebar:
     if st.session_state.get(RUN_KEY) not in usable:
-        wanted = os.environ.get("CXR_RUN", "")  # `make demo` opens on its own run
-        st.session_state[RUN_KEY] = wanted if wanted in usable else next(iter(usable))
+        wanted = (os.environ.get("CXR_RUN", ""), RELEASE)  # `make demo` opens on its own run
+        st.session_state[RUN_KEY] = next((w for w in wanted if w in usable), next(iter(usable)))
     leaking = protocol_data.leaking_runs(list(usable.values()))
     name = st.selectbox(
         "Run",
@@ -137,11 +140,13 @@ def _choose(usable: dict[str, RunEntry]) -> Sidebar:
         st.badge("SYNTHETIC", icon=":material/draw:", color="red")
     if name in leaking:
         st.badge("LEAKS", icon=":material/warning:", color="red", help=leaking[name])
-    models = _choose_models(run)
-    parts = [
-        p for p in SPLIT_NAMES if all(artifacts.has_predictions(run, m, p) for m in run.models)
-    ]
-    part = choose("Measured on", parts, PART_KEY, SPLIT_NAMES)
+    models = tuple(run.models) if page in WITHOUT_MODELS else _choose_models(run)
+    part = "test"
+    if page in WITH_SPLIT:
+        parts = [
+            p for p in SPLIT_NAMES if all(artifacts.has_predictions(run, m, p) for m in run.models)
+        ]
+        part = choose("Measured on", parts, PART_KEY, SPLIT_NAMES)
     if not models:
         return Sidebar(None, "No model is chosen: choose at least one in the sidebar.")
     return Sidebar(Selection(run, models, part))

@@ -1,4 +1,4 @@
-"""The sections of the page Trust, one function each: say, plot, and the method on demand."""
+"""The sections of Reliability checks, one function each: say, plot, and the method on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cached computing of the page Curves: predictions of a run -> curves, calibration, thresholds.
+"""Cached computing of Curves and thresholds: predictions -> curves, calibration, thresholds.
 
 As in dashboard.data.runs every function is cached by the run, as it was written, and raises
 ArtifactError where the run's files cannot be used. What is chosen (temperatures, thresholds) was

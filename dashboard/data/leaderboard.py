@@ -1,4 +1,4 @@
-"""Cached reading for the page Zoo: protocols, rankings and claims over all runs."""
+"""Cached reading for the page All models: protocols, rankings and claims over all runs."""
 
 from __future__ import annotations
 

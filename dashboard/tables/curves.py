@@ -1,4 +1,4 @@
-"""What the page Curves says and offers: which model separates best, natural frequencies, choices.
+"""What Curves and thresholds says: which model separates best, natural frequencies, choices.
 
 Arrays and tables in, words and values out; no Streamlit.
 """

@@ -1,4 +1,4 @@
-"""What the page Trust shows, from the documents of audit and external sets: tables and sentences.
+"""What Reliability checks shows, from audit and external sets: tables and sentences.
 
 No Streamlit. Sentences are plain text with names from files in them; a page escapes them.
 """

@@ -1,4 +1,4 @@
-"""The page Zoo on a whole zoo of made-up models, in a real browser."""
+"""The page All models on a whole zoo of made-up models, in a real browser."""
 
 from __future__ import annotations
 

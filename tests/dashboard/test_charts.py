@@ -45,39 +45,48 @@ def make_floors() -> pd.DataFrame:
     )
 
 
-def draw_dots(**changes) -> style.Chart:
-    given = {"n_text": "n = 225 test images"}
-    return metric_charts.plot_metric_dots(make_rows(), FRAME, **(given | changes))
+def draw_ranked(**changes) -> style.Chart:
+    given = {"n_text": "225 test images"}
+    return metric_charts.plot_ranked_models(make_rows(), FRAME, **(given | changes))
 
 
-def trace(chart: style.Chart, name: str):
-    return next(t for t in chart.figure.data if t.name == name)
+def marks(chart: style.Chart, name: str) -> list:
+    return [t for t in chart.figure.data if t.name == name]
 
 
-def test_dots_stand_at_the_values_with_their_whiskers():
-    chart = draw_dots()
-    cnn, resnet = trace(chart, LABELS["cnn"]), trace(chart, LABELS["resnet50"])
-    assert list(cnn.x) == pytest.approx([80, 75])
-    assert list(cnn.error_x.array) == pytest.approx([5, 4])
-    assert list(cnn.error_x.arrayminus) == pytest.approx([10, 4])
-    assert list(resnet.error_x.array) == pytest.approx([5, 0])  # no interval, no whisker
-    assert [text for _, text in resnet.customdata] == ["88.0 to 95.0", "no interval"]
-    assert [round(y) for y in cnn.y] == [0, 1]
+def test_models_are_ranked_and_stand_at_their_values_with_whiskers():
+    chart = draw_ranked()
+    cnn, resnet = marks(chart, LABELS["cnn"]), marks(chart, LABELS["resnet50"])
+    assert [m.x[0] for m in cnn] == pytest.approx([80, 75])
+    assert [m.error_x.array[0] for m in cnn] == pytest.approx([5, 4])
+    assert [m.error_x.arrayminus[0] for m in cnn] == pytest.approx([10, 4])
+    assert [m.error_x.array[0] for m in resnet] == pytest.approx([5, 0])  # no interval, no whisker
+    assert "88.0 to 95.0" in resnet[0].hovertemplate and "no interval" in resnet[1].hovertemplate
+    assert [round(m.y[0]) for m in resnet + cnn] == [0, 0, 1, 1], "the best on top"
+    assert resnet[0].y[0] < resnet[1].y[0]
+    assert [m.marker.symbol for m in resnet] == ["square", "square-open"]
+    assert chart.figure.layout.yaxis.ticktext[0].endswith("<b>90.0 · 85.0</b>")
 
 
 def test_dots_say_what_they_are_percent_of_and_n():
-    chart = draw_dots()
-    assert "percent of n = 225 test images" in chart.title
-    assert "ResNet50 · random init: Macro-F1 90.0 % (88.0 to 95.0)" in chart.alt
-    assert "Accuracy 85.0 % (no interval)" in chart.alt
+    chart = draw_ranked()
+    assert chart.title == "Macro-F1 (filled) and accuracy (open), %, 225 test images, 95 % CI"
+    assert "Macro-F1, ResNet50 · random init: 90.0 % (88.0 to 95.0)" in chart.alt
+    assert "Accuracy, ResNet50 · random init: 85.0 % (no interval)" in chart.alt
 
 
-def test_floor_lines_stand_in_the_row_of_their_metric():
-    lines = [t for t in draw_dots(baselines=make_floors()).figure.data if t.mode == "lines"]
-    found = {(line.x[0], round(sum(line.y) / 2)) for line in lines}
-    assert found == {(60.0, 0), (76.0, 1)}
-    assert [line.showlegend for line in lines] == [True, False]
-    assert draw_dots(baselines=make_floors()).figure.layout.xaxis.range[0] <= 60
+def test_what_a_shortcut_reaches_is_shaded_in_the_half_lane_of_its_metric():
+    lower = {"title": "Lower", "kind": "pixel", "accuracy": 0.7, "macro_f1": 0.5}
+    floors = pd.concat([make_floors(), metric_tables.baseline_rows({"lower": lower})])
+    chart = draw_ranked(baselines=floors)
+    rects = [s for s in chart.figure.layout.shapes if s.type == "rect"]
+    found = {(r.x1, r.y0, r.y1) for r in rects}
+    assert found == {(60, -0.5, 0.0), (60, 0.5, 1.0), (76, 0.0, 0.5), (76, 1.0, 1.5)}
+    assert {r.x0 for r in rects} == {chart.figure.layout.xaxis.range[0]}
+    assert chart.figure.layout.xaxis.range[0] < 60
+    (note,) = chart.figure.layout.annotations
+    assert note.text == "no network needed: grey-level histogram only" and note.x == 76
+    assert "Macro-F1, Grey-level histogram only: 60.0 %" in chart.alt
 
 
 def test_every_model_has_its_own_colour_and_shape_everywhere():
@@ -109,6 +118,10 @@ def test_quality_against_cost_without_times_is_empty_and_does_not_fail():
     table = make_rows()[:2].assign(latency_ms=math.nan, size_mb=math.nan)
     chart = metric_charts.plot_quality_cost(table, FRAME, n_text="n = 225 test images")
     assert len(chart.figure.data) == 0
+
+
+def trace(chart: style.Chart, name: str):
+    return next(t for t in chart.figure.data if t.name == name)
 
 
 def make_history() -> pd.DataFrame:

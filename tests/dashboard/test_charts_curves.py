@@ -1,4 +1,4 @@
-"""The page Curves' figures and sentences: they draw and say what the curves and tables hold."""
+"""Figures and sentences of Curves and thresholds: they say what the curves and tables hold."""
 
 import ast
 import math

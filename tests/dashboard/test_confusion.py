@@ -1,4 +1,4 @@
-"""The page Confusion: matrices worked by hand, the cell that was asked for, the images in it."""
+"""Confusion matrices: worked by hand, the cell that was asked for, the images in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page Curves: what it says is what the predictions of the run give."""
+"""The page Curves and thresholds: what it says is what the predictions of the run give."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from dashboard.components.markdown import (
     shorten,
     with_interval,
 )
-from dashboard.components.sidebar import RESEARCH_LINE
+from dashboard.components.sidebar import RESEARCH_LINE, WITH_SPLIT, WITHOUT_MODELS
 from dashboard.data import runs as run_data
 from tests.support.runs import make_run
 
@@ -126,7 +126,11 @@ def test_every_page_has_the_research_line_and_says_synthetic(demo_app: Path, pag
     head = "\n".join(str(element.value) for element in app.main.markdown)
     assert RESEARCH_LINE in head
     assert "SYNTHETIC" in head
-    assert "ResNet50 · random init" in app.sidebar.get("pills")[0].options[1]
+    pills = app.sidebar.get("pills")
+    assert bool(pills) == (page not in WITHOUT_MODELS), "no control that the page does not obey"
+    assert all("ResNet50 · random init" in one.options[1] for one in pills)
+    parts = [c for c in app.sidebar.get("segmented_control") if c.label == "Measured on"]
+    assert bool(parts) == (page in WITH_SPLIT)
 
 
 def test_an_xray_run_is_not_called_synthetic(empty_app: Path):
@@ -214,11 +218,11 @@ def test_choices_survive_other_pages(two_runs: Path):
     app.sidebar.selectbox[0].select("older").run()
     app.sidebar.get("pills")[0].set_value(["resnet50"]).run()
     app.sidebar.get("segmented_control")[0].set_value("val").run()
-    for page in ("training", "overview"):
+    for page in ("training", "zoo", "data", "overview"):
         app.switch_page(f"app_pages/{page}.py").run()
         assert app.sidebar.selectbox[0].value == "older"
-        assert app.sidebar.get("pills")[0].value == ["resnet50"]
-        assert app.sidebar.get("segmented_control")[0].value == "val"
+    assert app.sidebar.get("pills")[0].value == ["resnet50"]
+    assert app.sidebar.get("segmented_control")[0].value == "val"
     assert "validation images" in all_text(app)
 
 

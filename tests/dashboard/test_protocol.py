@@ -1,4 +1,4 @@
-"""The page Protocol, as people get it: folds, random against grouped, the papers' table."""
+"""The page Cross-validation, as people get it: folds, random against grouped, the papers' table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page Trust: verdict, scorecard, and what each section shows of an audit."""
+"""The page Reliability checks: verdict, scorecard, and what each section shows of an audit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page Zoo, as people get it: across runs, by protocol, with claims and data sets crossed."""
+"""All models, as people get it: across runs, by protocol, with claims and data sets crossed."""
 
 from __future__ import annotations
 

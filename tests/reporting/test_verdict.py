@@ -7,6 +7,7 @@ from core.reporting.verdict import (
     initialisation_note,
     leader_sentence,
     leak_badge,
+    reliance_sentence,
     trust_counts,
     unbeaten_baselines,
 )
@@ -42,83 +43,148 @@ def test_lead_over_all_says_so_with_its_cost():
     ]
     verdict = leader_sentence(THREE, comparisons, TITLES)
     assert verdict.sentence == (
-        "MobileNetV2 leads on macro-F1 with 87.1\u202f% (95% interval 82.1 to 92.1, n = 225): more "
-        "than chance explains over ResNet50 (by 1.1 points, corrected p = 0.012) and CNN (by 7.1 "
-        "points, corrected p < 0.001)."
+        "MobileNetV2 has the highest macro-F1 (87\u202f%). It clearly beats ResNet50 and CNN."
     )
     assert verdict.cost == (
-        "It costs 3.4 ms an image, 4.4 MB and 72 s of training; the quickest, CNN, takes 1.0 ms "
-        "an image and scores 7.1 points lower."
+        "It takes 3.4 ms per image, 4.4 MB and 72 s of training; the fastest, CNN, takes 1.0 ms "
+        "per image and scores 7.1 points lower."
     )
-    assert verdict.basis.startswith("Macro-F1 on the test images (n = 225)")
-    assert "swaps whole patients, 2,000 draws" in verdict.basis
+    assert verdict.basis.startswith("Macro-F1 on 225 test images, 95\u202f% CI")
+    assert "patient-level permutation test (2,000 draws) gives p < 0.05" in verdict.basis
     assert "over 2 pairs" in verdict.basis
 
 
-def test_lead_over_only_some():
+def test_a_tie_in_front_is_said_and_who_is_clearly_beaten():
     comparisons = [
         pair("cnn", "mobilenetv2", "b better", 0.003),
         pair("resnet50", "mobilenetv2", "no difference shown", 0.42),
     ]
-    sentence = leader_sentence(THREE, comparisons, TITLES).sentence
-    assert (
-        "more than chance explains over CNN (by 7.1 points, corrected p = 0.003), but " in sentence
+    assert leader_sentence(THREE, comparisons, TITLES).sentence == (
+        "MobileNetV2 and ResNet50 are tied for best (macro-F1 86 to 87\u202f%). MobileNetV2 "
+        "clearly beats CNN."
     )
-    assert "over ResNet50 (by 1.1 points, corrected p = 0.42) no difference is shown" in sentence
 
 
-def test_lead_over_none_may_be_chance():
+def test_lead_over_none_is_a_tie_of_all():
     comparisons = [
         pair("cnn", "mobilenetv2", "no difference shown", 0.07),
         pair("resnet50", "mobilenetv2", "no difference shown", 0.42),
     ]
-    sentence = leader_sentence(THREE, comparisons, TITLES).sentence
-    assert "may be chance" in sentence
-    assert "leads" not in sentence
-    assert "more than chance explains" not in sentence
+    assert leader_sentence(THREE, comparisons, TITLES).sentence == (
+        "MobileNetV2, ResNet50 and CNN are tied for best (macro-F1 80 to 87\u202f%)."
+    )
+
+
+@pytest.mark.parametrize("beaten", [0, 2, 4, 5])
+def test_many_models_are_counted_and_not_named(beaten):
+    many = {f"m{k}": figures(0.9 - k / 100, latency_ms=1) for k in range(9)}
+    rows = [
+        pair("m0", f"m{k}", "a better" if k > 8 - beaten else "no difference shown", 0.1)
+        for k in range(1, 9)
+    ]
+    sentence = leader_sentence(many, rows, {}).sentence
+    low = f"macro-F1 {82 + beaten} to 90\u202f%"
+    if not beaten:
+        assert sentence == (
+            f"No model is clearly best: all 9 are statistically tied, m0 in front ({low})."
+        )
+    else:
+        whom = "m7 and m8" if beaten == 2 else f"{beaten} others"
+        assert sentence == (
+            f"m0 is in front, but {9 - beaten} of 9 models are statistically tied ({low}). It "
+            f"clearly beats {whom}."
+        )
 
 
 def test_a_verdict_for_the_other_model_is_no_lead():
     two = {name: THREE[name] for name in ("cnn", "mobilenetv2")}
     sentence = leader_sentence(two, [pair("cnn", "mobilenetv2", "a better", 0.01)], TITLES).sentence
-    assert "more than chance explains" not in sentence
+    assert "beats" not in sentence and "tied" in sentence
 
 
 def test_untested_pairs_are_named():
-    sentence = leader_sentence(THREE, [], TITLES).sentence
-    assert "whether its lead over ResNet50 and CNN is more than chance was not tested" in sentence
+    assert leader_sentence(THREE, [], TITLES).sentence == (
+        "MobileNetV2 has the highest macro-F1 (87\u202f%). Whether it really beats ResNet50 and "
+        "CNN was not tested."
+    )
 
 
 def test_ties_have_no_leader():
     tied = {"cnn": figures(0.85, latency_ms=1), "resnet50": figures(0.85, latency_ms=27)}
     verdict = leader_sentence(tied, [], TITLES)
-    assert verdict.sentence.startswith(
-        "CNN and ResNet50 share the highest macro-F1, 85.0\u202f% (95%"
+    assert verdict.sentence == (
+        "CNN and ResNet50 have the same macro-F1, 85.0\u202f% (95\u202f% CI 80.0 to 90.0, "
+        "225 images)."
     )
-    assert verdict.cost == "CNN costs 1.0 ms an image; ResNet50 costs 27 ms an image."
+    assert verdict.cost == "CNN takes 1.0 ms per image; ResNet50 takes 27 ms per image."
 
 
 def test_one_model_none_and_missing_parts():
     one = leader_sentence({"cnn": {"macro_f1": 0.8}}, [], {})
     assert one.sentence == "cnn is the only model here: macro-F1 80.0\u202f%."
-    assert one.cost == "What it costs was not measured."
-    assert "on the validation images" in leader_sentence(THREE, [], TITLES, part="validation").basis
-    assert "Holm" not in one.basis
+    assert one.cost == "Time and size were not measured."
+    assert "225 validation images" in leader_sentence(THREE, [], TITLES, part="validation").basis
+    assert one.basis == "Macro-F1 on the test images."
     assert "No model has been measured" in leader_sentence({}, [], {}).sentence
     undefined = {"macro_f1": 0.8, "intervals": {"macro_f1": {"low": None}}, "cost": None}
     assert "80.0\u202f%." in leader_sentence({"cnn": undefined}, [], TITLES).sentence
 
 
-def test_the_quickest_leader_and_an_unmeasured_rival():
+def test_the_fastest_leader_and_an_unmeasured_rival():
     two = {"cnn": figures(0.9, latency_ms=1.0), "resnet50": figures(0.8, latency_ms=27)}
-    assert "no other model here is quicker" in leader_sentence(two, [], TITLES).cost
+    assert "no other model here is faster" in leader_sentence(two, [], TITLES).cost
     two["resnet50"]["cost"] = {}
-    assert "quicker" not in leader_sentence(two, [], TITLES).cost
+    assert "faster" not in leader_sentence(two, [], TITLES).cost
+
+
+def test_a_leak_is_in_the_sentence_itself():
+    leakage = {"images": 99, "share": 0.44}
+    sentence = leader_sentence(THREE, [], TITLES, leakage=leakage).sentence
+    assert sentence.startswith(
+        "Inflated: 44\u202f% of test images share a patient with training. MobileNetV2 has"
+    )
+    clean = leader_sentence(THREE, [], TITLES, leakage={"images": 0, "share": 0.0}).sentence
+    assert clean.startswith("MobileNetV2 has")
+
+
+def external(n, **accuracy):
+    return {"n": n, "models": {model: {"accuracy": value} for model, value in accuracy.items()}}
+
+
+def test_what_fails_outside_is_said_first():
+    checks = {"external": "failed", "leakage": "passed", "probe": "failed"}
+    far = [external(129, cnn=0.163, resnet50=0.22, control=0.9)]
+    said = reliance_sentence(checks, far, ["cnn", "resnet50"])
+    assert said.status == "failed"
+    assert said.sentence == (
+        "Do not rely on it outside this data set: 16 to 22\u202f% accuracy on 129 external images. "
+        "2 of 3 checks failed."
+    )
+    two = reliance_sentence(checks, [*far, external(1000, cnn=None, resnet50=0.2)], ["resnet50"])
+    assert "20 to 22\u202f% accuracy on 1,129 external images from 2 sets" in two.sentence
+
+
+@pytest.mark.parametrize(
+    ("checks", "far", "sentence", "status"),
+    [
+        ({"external": "passed"}, [external(50, cnn=0.8)],
+         "It holds outside this data set: 80\u202f% accuracy on 50 external images. "
+         "All 1 checks passed.", "passed"),
+        ({"external": "not done", "probe": "passed"}, [],
+         "Not tested on images from other hospitals. No check failed; 1 of 2 not done.",
+         "not done"),
+        ({"external": "failed"}, [{"n": 9, "models": {"cnn": {"per_class": {}}}}],
+         "Do not rely on it outside this data set. 1 of 1 checks failed.", "failed"),
+    ],
+)  # fmt: skip
+def test_what_holds_and_what_was_not_tested(checks, far, sentence, status):
+    said = reliance_sentence(checks, far, ["cnn"])
+    assert (said.sentence, said.status) == (sentence, status)
 
 
 def test_synthetic_comes_first():
     sentence = leader_sentence(THREE, [], TITLES, synthetic=True).sentence
-    assert sentence.startswith("SYNTHETIC: measured on drawn phantoms")
+    assert sentence.startswith("Drawn phantoms, no patients")
 
 
 def test_mixed_initialisations_are_said_with_the_control():
