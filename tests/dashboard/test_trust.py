@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -41,9 +42,18 @@ def run_dir(whole: Path, empty_app: Path) -> Path:
     return Path(shutil.copytree(whole / "artifacts" / "demo", empty_app / "demo"))
 
 
-def open_trust() -> AppTest:
+def open_trust(check: str | None = None) -> AppTest:
+    """The page, with a check open."""
     app = AppTest.from_file(APP, default_timeout=120).run()
     app.switch_page("app_pages/trust.py").run()
+    if check:
+        open_check(app, check)
+    assert not app.exception
+    return app
+
+
+def open_check(app: AppTest, check: str) -> AppTest:
+    app.selectbox(key="trust_check").set_value(check).run()
     assert not app.exception
     return app
 
@@ -79,54 +89,80 @@ def test_first_comes_the_verdict_of_the_scorecard(run_dir: Path) -> None:
     run = artifacts.open_run(run_dir)
     said = scorecard.scorecard_sentence(run, scorecard.build_scorecard(run))
     app = open_trust()
-    assert verdict(app) == f"#### {escape(said)}"
+    counted, _, faults = said.partition(" Most serious: ")
+    assert verdict(app) == f"#### {escape(counted)}"
+    assert f"Most serious: {escape(faults)}" in words(app)
     first = next(m.value for m in app.main.markdown if not m.value.startswith(":"))
     assert first == verdict(app)
 
 
-def test_every_check_has_a_badge_in_words_a_figure_a_rule_and_a_link(run_dir: Path) -> None:
+def test_the_matrix_has_a_line_a_check_and_a_sign_a_model(run_dir: Path) -> None:
+    add_audit(run_dir, flagged=["cnn"])
+    checks = scorecard.sort_checks(scorecard.build_scorecard(artifacts.open_run(run_dir)))
+    app = open_trust()
+    matrix = app.main.table[0].value
+    signs = {PASSED: "✓", FAILED: "✗", NOT_DONE: "–"}
+    assert len(matrix) == len(checks) == 13
+    for (_, row), check in zip(matrix.iterrows(), checks, strict=True):
+        said = row["What should hold"]
+        assert signs[check.status] in said and f"[{check.status}]" in said
+        for model, cell in zip(MODELS, row.iloc[1:], strict=True):
+            assert signs.get(check.models.get(model), "") in cell
+            assert bool(cell) == (model in check.models)
+    blackout = matrix[matrix["What should hold"].str.contains("Without the lungs")].iloc[0]
+    assert "✗" in blackout.iloc[1] and "✓" in blackout.iloc[2]
+    signs_shown = "".join(re.findall("[✗–✓]", " ".join(matrix["What should hold"])))
+    assert re.fullmatch("✗+–+✓+", signs_shown), "the failed ones first"
+
+
+def test_nothing_is_open_at_first_and_the_page_is_short(run_dir: Path) -> None:
+    add_audit(run_dir, leaks=True)
+    app = open_trust()
+    assert app.selectbox(key="trust_check").value is None and not alts(app)
+    table = " ".join(app.main.table[0].value.to_numpy().ravel())
+    shut = [m.value for e in app.main.expander for m in e.markdown]
+    text = [m.value for m in app.main.markdown if m.value not in shut]
+    assert 100 < len(" ".join([table, *text]).split()) <= 350
+
+
+def test_every_check_opens_with_a_badge_in_words_its_sentence_rule_and_place(
+    run_dir: Path,
+) -> None:
     add_audit(run_dir)
     checks = scorecard.build_scorecard(artifacts.open_run(run_dir))
     app = open_trust()
-    text = words(app)
     for check in checks:
-        assert f"**{escape(check.title)}**  \n{escape(check.sentence)}" in text
-        assert escape(check.rule) in text
-    badges = [m.value for m in app.main.markdown if "-badge[" in m.value]
-    for status, icon in ((PASSED, "check_circle"), (FAILED, "cancel"), (NOT_DONE, "pending")):
-        found = sum(f":material/{icon}: {status}]" in badge for badge in badges)
-        assert found == sum(check.status == status for check in checks)
-    below = [c.key for c in checks if c.page == "trust"]
-    anchors = [m.value for m in app.main.markdown if "[Below](#" in m.value]
-    assert len(anchors) == len(below)
-    assert {a.split("#")[1].rstrip(")") for a in anchors} == set(below)
-    links = [link.proto.page for link in app.main.get("page_link")]
-    assert sorted(links) == sorted(
-        c.page if c.page != "overview" else "" for c in checks if c.page != "trust"
-    )
-    headings = {h.proto.anchor for h in app.main.subheader}
-    assert set(below) <= headings
+        open_check(app, check.key)
+        text = words(app)
+        assert escape(check.sentence) in text and escape(check.rule) in text
+        assert check.title in [h.value for h in app.main.subheader]
+        (badge,) = (m.value for m in app.main.markdown if f": {check.status}]" in m.value)
+        assert "-badge[" in badge
+        links = [link.proto.page for link in app.main.get("page_link")]
+        elsewhere = check.page if check.page != "overview" else ""
+        assert links == ([] if check.page == "trust" else [elsewhere])
 
 
-def test_each_models_own_status_stands_in_the_rule(run_dir: Path) -> None:
+def test_each_models_own_status_stands_beside_the_rule(run_dir: Path) -> None:
     add_audit(run_dir, flagged=["cnn"])
-    text = words(open_trust())
+    text = words(open_trust("blackout"))
     assert ":material/cancel: :orange[●] **CNN** failed: 75.0" in text
     assert ":material/check_circle: :green[◆] **MobileNetV2** passed: 20.0" in text
 
 
 def test_leaving_a_model_out_of_the_page_changes_charts_and_no_verdict(run_dir: Path) -> None:
     add_audit(run_dir, flagged=["cnn"])
-    app = open_trust()
+    app = open_trust("blackout")
     before = verdict(app)
     assert "CNN" in alts(app)["blackout"]
     app.pills(key="models_demo").set_value(["mobilenetv2"]).run()
-    assert not app.exception and verdict(app) == before and "(CNN)" in before
+    assert not app.exception and verdict(app) == before
+    assert "Most serious: predictions may not need the lungs (CNN)" in words(app)
     assert "CNN" not in alts(app)["blackout"] and "MobileNetV2" in alts(app)["blackout"]
 
 
 def test_an_audit_that_is_made_later_is_shown(run_dir: Path) -> None:
-    app = open_trust()
+    app = open_trust("blackout")
     before = verdict(app)
     assert "blackout" not in alts(app)
     add_audit(run_dir)
@@ -139,23 +175,21 @@ def test_an_audit_that_is_made_later_is_shown(run_dir: Path) -> None:
 
 def test_without_an_audit_a_sentence_and_the_command(run_dir: Path) -> None:
     app = open_trust()
-    anchors = {m.value.split("#")[1].rstrip(")") for m in app.main.markdown if "(#" in m.value}
-    assert (
-        anchors
-        == {"audit", "floors", "external"}
-        == {heading.proto.anchor for heading in app.main.subheader}
-    )
     assert "No audit of this run was made" in words(app)
+    assert "python -m core audit --run demo" in [code.value for code in app.main.code]
+    open_check(app, "external")
     commands = [code.value for code in app.main.code]
-    assert "python -m core audit --run demo" in commands
     assert "python -m core evaluate --run demo --data FOLDER" in commands
-    assert set(alts(app)) == {"floors_accuracy", "floors_macro_f1"}  # of the run itself
+    for section in ("leakage", "blackout", "probe", "perturbation", "subgroups"):
+        assert not alts(open_check(app, section))
+    found = alts(open_check(app, "floors"))
+    assert set(found) == {"floors_accuracy", "floors_macro_f1"}  # of the run itself
 
 
 @pytest.mark.parametrize("section", ["leakage", "blackout", "probe", "perturbation", "subgroups"])
 def test_a_section_that_was_left_out_says_so(run_dir: Path, section: str) -> None:
     add_audit(run_dir, left_out=[section])
-    app = open_trust()
+    app = open_trust(section)
     assert "The audit left this out." in [info.value for info in app.main.info]
     command = "python -m core audit --run demo" + (" --probe FOLDER" * (section == "probe"))
     assert command in [code.value for code in app.main.code]
@@ -173,7 +207,7 @@ def test_a_damaged_audit_is_named(run_dir: Path) -> None:
 
 def test_a_run_without_floors_says_so(run_dir: Path) -> None:
     change_json(run_dir / "run.json", floors={})
-    app = open_trust()
+    app = open_trust("floors")
     assert "No shortcut was measured when this run was made." in words(app)
 
 
@@ -185,7 +219,7 @@ def test_copies_stand_side_by_side_as_marked_pictures(
 ) -> None:
     audit = add_audit(run_dir, leaks=True)
     media = record_media(monkeypatch)
-    app = open_trust()
+    app = open_trust("leakage")
     pairs = trust_tables.crossing_pairs(audit["leakage"])
     shown = pairs[:6]
     seen = [p.proto.imgs[0].alt for p in app.image]
@@ -203,7 +237,7 @@ def test_copies_stand_side_by_side_as_marked_pictures(
 def test_without_the_pictures_copies_are_told_by_id(run_dir: Path) -> None:
     add_audit(run_dir, leaks=True)
     shutil.rmtree(run_dir.parent.parent / "data")
-    app = open_trust()
+    app = open_trust("leakage")
     captions = [c.value for c in app.main.caption]
     assert any("test: covid/phantom-c0000" in c.replace("\\", "") for c in captions)
 
@@ -249,14 +283,16 @@ def test_a_model_without_any_gain_is_neither_flagged_nor_cleared(run_dir: Path) 
             masked["kept"] = dict.fromkeys(("share", "low", "high"))
 
     change_audit(run_dir, lose)
-    lines = next(m.value for m in open_trust().main.markdown if "Without the lungs CNN" in m.value)
+    lines = next(
+        m.value for m in open_trust("blackout").main.markdown if "Without the lungs CNN" in m.value
+    )
     icons = [line.split()[0] for line in lines.split("  \n")]
     assert icons == [":material/flag:", ":material/pending:"]
 
 
 def test_the_probes_images_are_listed_the_surest_alarm_first(run_dir: Path) -> None:
     audit = add_audit(run_dir, fooled=["cnn"])
-    app = open_trust()
+    app = open_trust("probe")
     table = next(d.value for d in app.main.dataframe if "shows" in d.value)
     assert len(table) == len(audit["probe"]["images"])
     means = table[["p covid, CNN", "p covid, MobileNetV2"]].mean(axis=1)
@@ -266,7 +302,7 @@ def test_the_probes_images_are_listed_the_surest_alarm_first(run_dir: Path) -> N
 
 def test_perturbation_has_one_small_chart_a_kind(run_dir: Path) -> None:
     audit = add_audit(run_dir)
-    app = open_trust()
+    app = open_trust("perturbation")
     kinds = audit["perturbation"]["kinds"]
     found = alts(app)
     assert {f"perturbation_{kind}" for kind in kinds} <= set(found)
@@ -278,7 +314,7 @@ def test_perturbation_has_one_small_chart_a_kind(run_dir: Path) -> None:
 
 def test_subgroups_show_sensitivity_alone_where_the_class_is_given_away(run_dir: Path) -> None:
     add_audit(run_dir)
-    app = open_trust()
+    app = open_trust("subgroups")
     assert "subgroups_view_accuracy" in alts(app)
     app.main.get("button_group")  # the two choices
     app.session_state["trust_column"] = "source"
@@ -308,7 +344,7 @@ def test_sets_from_elsewhere_stand_beside_home(run_dir: Path) -> None:
     doc = add_external(run_dir)
     add_external(run_dir, "covid-only", classes=["covid"])
     add_external(run_dir, "blind", labelled=False)
-    app = open_trust()
+    app = open_trust("external")
     text, found = words(app), alts(app)
     row = doc["drop"]["cnn"]["macro_f1"]
     alt = found["external_elsewhere"]
@@ -361,9 +397,11 @@ def test_text_from_files_is_text(run_dir: Path) -> None:
     file.write_text(json.dumps(doc), encoding="utf-8")
     change_json(run_dir / "run.json", display={"cnn": NASTY})
     app = open_trust()
-    for element in [*app.main.markdown, *app.main.caption, *app.main.info]:
-        assert "**x**" not in element.value.replace(escape(NASTY), "")
-        assert "<b>b</b>" not in element.value and ":red[a]" not in element.value
+    for check in ("leakage", "probe", "blackout", "perturbation", "subgroups", "external"):
+        open_check(app, check)
+        for element in [*app.main.markdown, *app.main.caption, *app.main.info]:
+            assert "**x**" not in element.value.replace(escape(NASTY), "")
+            assert "<b>b</b>" not in element.value and ":red[a]" not in element.value
     figure = trust_charts.plot_dot_rows(
         trust_tables.points([(NASTY, "cnn", 0.5, 0.4, 0.6, False, False, NASTY)]),
         ChartFrame(["cnn"], {"cnn": NASTY}),
@@ -493,9 +531,13 @@ def test_charts_are_built_once(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -
         return plot(*args, **kwargs)
 
     monkeypatch.setattr(trust_charts, "plot_dot_rows", counting)
+    checks = ("floors", "blackout", "probe", "subgroups")
     app = open_trust()
+    for check in checks:
+        open_check(app, check)
     n = len(built)
-    app.run()
+    for check in checks:
+        open_check(app, check)
     assert n >= 5 and len(built) == n
 
 

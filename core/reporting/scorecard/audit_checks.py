@@ -134,7 +134,7 @@ def check_blackout(evidence: Evidence) -> Check:
         title,
         rule=rule,
         page=PAGE,
-        fault="answers may stand without looking at the lungs",
+        fault="predictions may not need the lungs",
         **judge_models(evidence, found, lead),
     )
 
@@ -176,7 +176,7 @@ def check_probe(evidence: Evidence) -> Check:
         title,
         rule=rule,
         page=PAGE,
-        fault=f"other diseases from the {target} images' collection are called {target}",
+        fault="models may recognise the source of an image, not the disease",
         command=audit_command(evidence.run, probe=True) if thin else "",
         **judge_models(evidence, found, lead),
     )
@@ -235,7 +235,7 @@ def check_perturbation(evidence: Evidence) -> Check:
         title,
         rule=rule,
         page=PAGE,
-        fault="a mild change of the picture may change the answer",
+        fault="a slight change of an image may change the prediction",
         **judge_models(evidence, found, lead),
     )
 

@@ -55,7 +55,7 @@ def check_external(evidence: Evidence) -> Check:
         _sets_sentence(sets, judged, status),
         rule,
         "trust",
-        "figures are not shown to hold elsewhere",
+        "results do not hold on images from other hospitals",
         models,
         figures,
         command if status == NOT_DONE else "",

@@ -129,7 +129,7 @@ def check_calibration(evidence: Evidence) -> Check:
         "expected calibration error on test (top label, 15 equal bins), with the upper end of its "
         f"95\u202f% interval, is at most {POINTS}.",
         page="curves",
-        fault="probabilities cannot be taken at their word",
+        fault="probabilities do not mean what they say",
         command=folds_command(evidence) if missing else "",
         **judged,
     )
@@ -179,7 +179,7 @@ def check_baselines(evidence: Evidence) -> Check:
         title,
         rule=rule,
         page="trust",
-        fault="a shortcut without any network may do as well",
+        fault="a shortcut such as brightness does about as well",
         **judge_models(evidence, found, lead),
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from core.formatting import join
+from core.formatting import count, join
 from core.reporting.scorecard.audit_checks import (
     check_blackout,
     check_leakage,
@@ -85,24 +85,20 @@ def judge_evidence(evidence: Evidence) -> list[Check]:
 
 
 def scorecard_sentence(run: Run, checks: Sequence[Check]) -> str:
-    """ "This run passes 5 of 13 checks, fails 5, and 3 were not done. Most serious: ..."."""
+    """ "5 of 13 checks failed, 3 were not done. Most serious: ..."."""
     n = Counter(check.status for check in checks)
-    text = f"This run passes {n[PASSED]} of {len(checks)} checks"
+    were = "was" if n[NOT_DONE] == 1 else "were"
     if n[FAILED]:
-        text += f", fails {n[FAILED]}"
-    if n[NOT_DONE]:
-        were = "was" if n[NOT_DONE] == 1 else "were"
-        text += f"{', and' if n[FAILED] else ';'} {n[NOT_DONE]} {were} not done"
-    failed = [check for check in checks if check.status == FAILED]
-    if failed:
-        text += f". Most serious: {'; '.join(fault_text(run, c) for c in failed[:NAMED_FAULTS])}"
+        text = f"{n[FAILED]} of {count(len(checks), 'check')} failed"
+        text += f", {n[NOT_DONE]} {were} not done." if n[NOT_DONE] else "."
+        faults = [fault_text(run, check) for check in checks if check.status == FAILED]
+        text += f" Most serious: {'; '.join(faults[:NAMED_FAULTS])}."
     elif n[NOT_DONE]:
-        missing = [check.title.lower() for check in checks if check.status == NOT_DONE]
-        text += f". Nothing that was checked failed; not done: {join(missing)}"
-    text += "."
-    if run.synthetic:
-        text = f"SYNTHETIC: measured on drawn phantoms, this says nothing about patients. {text}"
-    return text
+        missing = join(check.title.lower() for check in checks if check.status == NOT_DONE)
+        text = f"No check failed, but {n[NOT_DONE]} of {len(checks)} {were} not done: {missing}."
+    else:
+        text = f"All {count(len(checks), 'check')} passed."
+    return f"Drawn phantoms, no patients. {text}" if run.synthetic else text
 
 
 def sort_checks(checks: Sequence[Check]) -> list[Check]:

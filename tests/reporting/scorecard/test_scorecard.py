@@ -170,16 +170,15 @@ def test_the_verdict_counts_and_names_the_most_serious(run_dir: Path) -> None:
         made("d", FAILED),
         made("e", NOT_DONE),
     ]
-    synthetic = "SYNTHETIC: measured on drawn phantoms, this says nothing about patients. "
+    synthetic = "Drawn phantoms, no patients. "
     assert scorecard_sentence(run, cards) == (
-        f"{synthetic}This run passes 1 of 5 checks, fails 3, and 1 was not done. "
+        f"{synthetic}3 of 5 checks failed, 1 was not done. "
         "Most serious: fault of a (CNN); fault of c."
     )
     assert scorecard_sentence(run, [cards[1], cards[4]]) == (
-        f"{synthetic}This run passes 1 of 2 checks; 1 was not done. "
-        "Nothing that was checked failed; not done: e."
+        f"{synthetic}No check failed, but 1 of 2 was not done: e."
     )
-    assert scorecard_sentence(run, [cards[1]]) == f"{synthetic}This run passes 1 of 1 checks."
+    assert scorecard_sentence(run, [cards[1]]) == f"{synthetic}All 1 check passed."
 
 
 def test_the_ugly_comes_first(run_dir: Path) -> None:
