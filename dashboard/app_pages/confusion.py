@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
+from core.formatting import count
 from core.runs.artifacts import ArtifactError
 from dashboard.charts.confusion import MatrixScale, describe_confusion, plot_confusion
 from dashboard.components import gallery
@@ -22,6 +25,7 @@ from dashboard.tables.predictions import (
 
 MODEL, TRUE, PREDICTED = CELL = ("cell_model", "cell_true", "cell_predicted")
 LAST = "confusion_last_click"
+BESIDE_PX = 165  # cards beside a matrix stand two in a row
 
 
 def choose_cell(key: str) -> None:
@@ -51,12 +55,65 @@ def worst_line(counts: dict, selection: Selection) -> str:
         title = escape(selection.title(model))
         if n:
             parts.append(
-                f"**{title}** most often takes {escape(names[i])} for {escape(names[j])} "
+                f"**{title}**: {escape(names[i])} as {escape(names[j])} "
                 f"({n} of {int(matrix[i].sum())})"
             )
         else:
-            parts.append(f"**{title}** makes no mistake")
-    return "; ".join(parts) + "."
+            parts.append(f"**{title}**: none")
+    return f"Most frequent mistake: {'; '.join(parts)}."
+
+
+def show_matrix(model: str) -> None:
+    """A model's matrix; a click on a cell chooses it."""
+    key = f"confusion_chart_{run.name}_{selection.split}_{model}"
+    st.plotly_chart(
+        plot_confusion(
+            counts[model],
+            names,
+            title=selection.label(model),
+            model=model,
+            scale=scale,
+            chosen=cell[1:] if cell[0] == model and None not in cell else None,
+        ),
+        key=key,
+        on_select=lambda: choose_cell(key),
+        selection_mode="points",
+        config={"displayModeBar": False},
+        alt=describe_confusion(counts[model], names, selection.label(model), normalise),
+    )
+
+
+def show_matrices(models: Sequence[str]) -> None:
+    """Several, beside each other as far as they fit."""
+    with st.grid(columns=min(len(models), 4), min_column_width=310, gap="small"):
+        for model in models:
+            show_matrix(model)
+
+
+def show_cell(model: str, true: str, predicted: str) -> None:
+    """The images of the chosen cell, and a chip that clears the choice."""
+    rows = cell_images(predictions, model, true, predicted)
+    said = f"{true} predicted as {predicted}"
+    st.button(
+        f"{escape(said)}, {escape(selection.title(model))}, {count(len(rows), 'image')}",
+        icon=":material/close:",
+        icon_position="right",
+        help="Clear the choice",
+        on_click=set_cell,
+        args=(None,),
+        key="confusion_chip",
+    )
+    if rows.empty:
+        st.caption("No images are in this cell.")
+        return
+    gallery.show(
+        selection,
+        predictions,
+        list(rows["image_id"]),
+        image_files,
+        key=f"confusion_{model}_{true}_{predicted}",
+        card_width_px=BESIDE_PX,
+    )
 
 
 selection = page_frame("Confusion matrices", ":material/grid_on:")
@@ -70,39 +127,12 @@ except ArtifactError as error:
 counts = {model: count_cells(predictions, model, names) for model in selection.models}
 
 st.markdown(worst_line(counts, selection))
-normalise = choose("Shown as", NORMALISE, "confusion_normalise", NORMALISE, "true")
 for name, options in zip(CELL, (selection.models, names, names), strict=True):
     if st.session_state.get(name) not in options:
         st.session_state[name] = None  # another run, or a model taken out in the sidebar
 cell = tuple(st.session_state[name] for name in CELL)
-
-scale = MatrixScale.over(list(counts.values()), normalise, theme())
-with st.grid(columns=min(len(counts), 4), min_column_width=310, gap="small"):
-    for model, matrix in counts.items():
-        key = f"confusion_chart_{run.name}_{selection.split}_{model}"
-        st.plotly_chart(
-            plot_confusion(
-                matrix,
-                names,
-                title=selection.label(model),
-                model=model,
-                scale=scale,
-                chosen=cell[1:] if cell[0] == model and None not in cell else None,
-            ),
-            key=key,
-            on_select=lambda key=key: choose_cell(key),
-            selection_mode="points",
-            config={"displayModeBar": False},
-            alt=describe_confusion(matrix, names, selection.label(model), normalise),
-        )
-end = f"{scale.top:.0f} images" if normalise == "counts" else "100 %"
-more = "lighter" if scale.theme == "dark" else "darker"
-st.caption(
-    f"One colour scale for all matrices, 0 to {end}: {more} is more. Measured on "
-    f"{selection.split_name} images. Click a cell, or choose it here, to see its images."
-)
-
 with st.container(horizontal=True, vertical_alignment="bottom"):
+    normalise = choose("Shown as", NORMALISE, "confusion_normalise", NORMALISE, "true")
     for label, key, options, title in (
         ("Model", MODEL, selection.models, selection.title),
         ("True class", TRUE, names, str),
@@ -115,32 +145,27 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
             key=key,
             format_func=title,
             placeholder="Choose",
-            width=280,
+            width=155,
             persist_state="session",
         )
 
+scale = MatrixScale.over(list(counts.values()), normalise, theme())
 if None in cell:
-    st.stop()
-rows = cell_images(predictions, *cell)
-model, true, predicted = cell
-said = f"{true} predicted as {predicted}"
-plural = "image" if len(rows) == 1 else "images"
-st.button(
-    f"{escape(said)}, {escape(selection.title(model))}, {len(rows)} {plural}",
-    icon=":material/close:",
-    icon_position="right",
-    help="Clear the choice",
-    on_click=set_cell,
-    args=(None,),
-    key="confusion_chip",
-)
-if rows.empty:
-    st.caption("No images are in this cell.")
-    st.stop()
-gallery.show(
-    selection,
-    predictions,
-    list(rows["image_id"]),
-    image_files,
-    key=f"confusion_{'_'.join(cell)}",
+    st.caption("Click a cell, or choose it above, to see its images.")
+    show_matrices(selection.models)
+else:
+    left, right = st.columns([1, 1], gap="medium")
+    with left:
+        show_matrix(cell[0])
+    with right:
+        show_cell(*cell)
+    others = [model for model in selection.models if model != cell[0]]
+    if others:
+        st.subheader("Other models", anchor=False)
+        show_matrices(others)
+end = f"{scale.top:.0f} images" if normalise == "counts" else "100 %"
+more = "lighter" if scale.theme == "dark" else "darker"
+st.caption(
+    f"One colour scale for all matrices, 0 to {end}: {more} is more. Measured on "
+    f"{selection.split_name} images."
 )

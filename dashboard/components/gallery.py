@@ -39,6 +39,7 @@ def show(
     image_ids: Sequence[str],
     image_files: run_data.ImageFiles,
     key: str,
+    card_width_px: int = CARD_WIDTH_PX,
 ) -> None:
     """Draw the images as cards, PAGE_SIZE a page, in the order given.
 
@@ -57,7 +58,7 @@ def show(
     by_image = dict(tuple(predictions[predictions["image_id"].isin(image_ids)].groupby("image_id")))
     start = (page - 1) * PAGE_SIZE
     opened = False
-    with st.grid(min_column_width=CARD_WIDTH_PX, border=True):
+    with st.grid(min_column_width=card_width_px, border=True):
         for place, image_id in enumerate(image_ids[start : start + PAGE_SIZE], start=start):
             with st.container():
                 opened |= _card(selection, by_image[image_id], image_files, image_id, place, key)

@@ -138,6 +138,13 @@ class Visit:
         self.page.get_by_role("heading", name=re.compile(heading)).first.wait_for()
         self.settle()
 
+    def go_to(self, section: str, title: str) -> None:
+        """Open a page from the sections along the top, without losing the session."""
+        self.page.get_by_test_id("stTopNavSection").filter(has_text=section).click()
+        self.page.get_by_role("menuitem", name=title).click()
+        self.page.get_by_role("heading", name=title).first.wait_for()
+        self.settle()
+
     def settle(self) -> None:
         """Wait until Streamlit's script has run and nothing is still being drawn."""
         self.page.wait_for_timeout(250)

@@ -36,6 +36,14 @@ SECTIONS = {
     "Evidence": ("Reliability checks", "Curves and thresholds", "Cross-validation", "Labels"),
     "Background": ("All models", "Training", "Data"),
 }
+IN_WINDOW = """() => {
+    const seen = element => {
+        const box = element.getBoundingClientRect();
+        return box.top >= 0 && box.top + box.height / 2 <= window.innerHeight
+    };
+    const image = document.querySelector('[data-testid="stMain"] [data-testid="stImage"] img');
+    return seen(image) && seen(document.querySelector('.js-plotly-plot'));
+}"""
 PLACE_OF_CELL = """([model, truth, predicted]) => {
     for (const plot of document.querySelectorAll('.js-plotly-plot')) {
         const {xaxis, yaxis} = plot._fullLayout;
@@ -76,10 +84,7 @@ def test_pages_are_reached_from_their_sections(visit):
     tab.open("overview", "Overview")  # the first page has an address too
     for section, titles in SECTIONS.items():
         for title in titles:
-            tab.page.get_by_test_id("stTopNavSection").filter(has_text=section).click()
-            tab.page.get_by_role("link", name=title).click()
-            tab.page.get_by_role("heading", name=title).first.wait_for()
-            tab.settle()
+            tab.go_to(section, title)
     tab.assert_clean()
 
 
@@ -121,7 +126,7 @@ def test_click_on_a_cell_shows_its_images(visit, demo_root: Path, model: str):
     table = demo_predictions(demo_root, model)
     truth, predicted, expected = wrong_cell(table)
     tab = visit()
-    tab.open("confusion", "Confusion")
+    tab.open("confusion", PAGES["confusion"])
     assert shown_images(tab, table["image_id"]) == set()
 
     click_cell(tab, (model, truth, predicted))
@@ -131,6 +136,8 @@ def test_click_on_a_cell_shows_its_images(visit, demo_root: Path, model: str):
     chip.wait_for()
     tab.settle()
     assert shown_images(tab, table["image_id"]) == set(expected)
+    # In the window that the click was made in, beside the matrix.
+    assert tab.page.evaluate(IN_WINDOW), "the first image and the matrix are seen together"
 
     chip.click()
     chip.wait_for(state="detached")
@@ -152,7 +159,7 @@ def test_cell_can_be_chosen_by_keyboard(visit, demo_root: Path):
     table = demo_predictions(demo_root, "mobilenetv2")
     truth, predicted, expected = wrong_cell(table)
     tab = visit()
-    tab.open("confusion", "Confusion")
+    tab.open("confusion", PAGES["confusion"])
     choose(tab, "^Model$|Model\\b(?!s)", "MobileNetV2")
     choose(tab, "True class", truth)
     choose(tab, "Predicted class", predicted)
@@ -163,7 +170,7 @@ def test_cell_can_be_chosen_by_keyboard(visit, demo_root: Path):
 def test_shares_are_of_the_true_class_first(visit, demo_root: Path):
     table = demo_predictions(demo_root, "cnn")
     tab = visit()
-    tab.open("confusion", "Confusion")
+    tab.open("confusion", PAGES["confusion"])
     chart = tab.page.locator(".js-plotly-plot").filter(has_text=TITLES["cnn"]).first
     drawn = chart.evaluate("plot => Array.from(plot.querySelectorAll('text'), t => t.textContent)")
     for truth, rows in table.groupby("label"):
@@ -174,14 +181,12 @@ def test_shares_are_of_the_true_class_first(visit, demo_root: Path):
 def test_choice_survives_another_page(visit, demo_root: Path):
     truth, predicted, _ = wrong_cell(demo_predictions(demo_root, "cnn"))
     tab = visit()
-    tab.open("confusion", "Confusion")
+    tab.open("confusion", PAGES["confusion"])
     click_cell(tab, ("cnn", truth, predicted))
     chip = tab.page.get_by_role("button", name=f"{truth} predicted as {predicted}, CNN")
     chip.wait_for()
-    for title in ("Training", "Confusion"):
-        tab.page.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
-        tab.page.get_by_role("heading", name=re.compile(title)).first.wait_for()
-        tab.settle()
+    tab.go_to("Background", "Training")
+    tab.go_to("Results", PAGES["confusion"])
     assert chip.is_visible()
     tab.assert_clean()
 

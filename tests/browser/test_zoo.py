@@ -23,7 +23,7 @@ def zoo_server(tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_whole_zoo_fits_a_phone(visit, zoo_server: Server, scheme: str):
     tab = visit(viewport=PHONE, scheme=scheme, url=zoo_server.url)
-    tab.open("zoo", "Zoo")
+    tab.open("zoo", "All models")
     tab.page.get_by_text(re.compile("16 models on the same")).first.wait_for()
     tab.page.wait_for_timeout(1500)  # charts take their width from the page a moment later
     widest = tab.page.evaluate(
@@ -40,15 +40,13 @@ def test_a_whole_zoo_fits_a_phone(visit, zoo_server: Server, scheme: str):
 
 def test_the_metric_is_chosen_with_the_keyboard_and_outlives_the_page(visit, zoo_server: Server):
     tab = visit(url=zoo_server.url)
-    tab.open("zoo", "Zoo")
+    tab.open("zoo", "All models")
     tab.page.get_by_role("radio", name="Macro-F1").focus()
     tab.page.keyboard.press("ArrowRight")
     tab.page.keyboard.press("Enter")
     said = tab.page.get_by_role("heading", name=re.compile("models on the same .* balanced"))
     said.wait_for()
-    for title in ("Data", "Zoo"):
-        tab.page.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
-        tab.page.get_by_role("heading", name=re.compile(title)).first.wait_for()
-        tab.settle()
+    tab.go_to("Background", "Data")
+    tab.go_to("Background", "All models")
     assert said.is_visible()
     tab.assert_clean()
