@@ -13,7 +13,6 @@ from dashboard.components import gallery
 from dashboard.components.choice import choose
 from dashboard.components.markdown import escape, escape_sentence
 from dashboard.components.page import empty_state, page_frame, theme
-from dashboard.components.sidebar import Selection
 from dashboard.data import runs as run_data
 from dashboard.tables.predictions import (
     NORMALISE,
@@ -21,6 +20,7 @@ from dashboard.tables.predictions import (
     clicked_cell,
     count_cells,
     join_predictions,
+    worst_mistakes,
 )
 
 MODEL, TRUE, PREDICTED = CELL = ("cell_model", "cell_true", "cell_predicted")
@@ -43,24 +43,6 @@ def set_cell(cell: tuple[str, str, str] | None) -> None:
     """Put a cell (model, true, predicted) into the three boxes, or nothing."""
     for name, value in zip(CELL, cell or (None, None, None), strict=True):
         st.session_state[name] = value
-
-
-def worst_line(counts: dict, selection: Selection) -> str:
-    """The page's answer in words: each model's most frequent mistake."""
-    names = selection.run.class_names
-    parts = []
-    for model, matrix in counts.items():
-        off = [(int(matrix[i, j]), i, j) for i in range(len(names)) for j in range(len(names))]
-        n, i, j = max((cell for cell in off if cell[1] != cell[2]), default=(0, 0, 0))
-        title = escape(selection.title(model))
-        if n:
-            parts.append(
-                f"**{title}**: {escape(names[i])} as {escape(names[j])} "
-                f"({n} of {int(matrix[i].sum())})"
-            )
-        else:
-            parts.append(f"**{title}**: none")
-    return f"Most frequent mistake: {'; '.join(parts)}."
 
 
 def show_matrix(model: str) -> None:
@@ -126,7 +108,8 @@ except ArtifactError as error:
     empty_state(escape_sentence(str(error)))
 counts = {model: count_cells(predictions, model, names) for model in selection.models}
 
-st.markdown(worst_line(counts, selection))
+safe_names = [escape(name) for name in names]
+st.markdown(worst_mistakes(counts, safe_names, selection.safe_titles))
 for name, options in zip(CELL, (selection.models, names, names), strict=True):
     if st.session_state.get(name) not in options:
         st.session_state[name] = None  # another run, or a model taken out in the sidebar
@@ -145,7 +128,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
             key=key,
             format_func=title,
             placeholder="Choose",
-            width=155,
+            width=168,
             persist_state="session",
         )
 

@@ -20,9 +20,42 @@ MISSED_BY = {
 }
 NORMALISE = {
     "counts": "Counts",
-    "true": "Share of true",
-    "predicted": "Share of predicted",
+    "true": "By true",
+    "predicted": "By predicted",
 }
+
+
+def worst_mistakes(
+    counts: Mapping[str, np.ndarray], class_names: Sequence[str], titles: Mapping[str, str]
+) -> str:
+    """Each model's most frequent mistake in a sentence; said once where it is the same for all.
+
+    counts: model -> its matrix (C, C), rows true; titles: model -> name, safe to show.
+    """
+    found = {}
+    for model, matrix in counts.items():
+        wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+        i, j = np.unravel_index(int(wrong.argmax()), wrong.shape)
+        found[model] = (int(i), int(j)) if wrong[i, j] else None
+
+    def pair(place: tuple[int, int]) -> str:
+        return f"{class_names[place[0]]} as {class_names[place[1]]}"
+
+    def share(model: str, place: tuple[int, int]) -> str:
+        return f"{int(counts[model][place])} of {int(counts[model][place[0]].sum())}"
+
+    places = {place for place in found.values() if place}
+    if len(places) == 1 and None not in found.values() and len(found) > 1:
+        (place,) = places
+        each = [f"{titles[model]} {share(model, place)}" for model in found]
+        return f"Most frequent mistake of all models: {pair(place)} ({', '.join(each)})."
+    each = [
+        f"{titles[model]} {pair(place)} ({share(model, place)})"
+        if place
+        else f"{titles[model]} none"
+        for model, place in found.items()
+    ]
+    return f"Most frequent mistake: {'; '.join(each)}."
 
 
 def join_predictions(

@@ -24,6 +24,7 @@ from dashboard.tables.predictions import (
     count_cells,
     join_predictions,
     shares,
+    worst_mistakes,
 )
 from tests.support.runs import CLASS_NAMES, make_run
 
@@ -173,6 +174,20 @@ def test_alt_text_names_the_most_frequent_mistake() -> None:
 
 
 # ----------------------------------------------------------------------------- page
+
+
+def test_the_most_frequent_mistake_is_said_once_where_all_make_it() -> None:
+    a, b = np.array([[5, 3], [1, 9]]), np.array([[7, 2], [2, 8]])
+    titles = {"a": "A", "b": "B", "c": "C"}
+    assert worst_mistakes({"a": a, "b": b}, ["x", "y"], titles) == (
+        "Most frequent mistake of all models: x as y (A 3 of 8, B 2 of 9)."
+    )
+    assert worst_mistakes({"a": a, "b": a.T, "c": np.diag([4, 4])}, ["x", "y"], titles) == (
+        "Most frequent mistake: A x as y (3 of 8); B y as x (3 of 12); C none."
+    )
+    assert (
+        worst_mistakes({"a": a}, ["x", "y"], titles) == "Most frequent mistake: A x as y (3 of 8)."
+    )
 
 
 def test_page_shows_one_matrix_a_model_on_one_scale_with_alt_text(demo_app: Path) -> None:
