@@ -40,6 +40,6 @@ for name, (section, title, icon) in PAGES.items():
 # The first page is at the root; its own address leads there too.
 alias = st.Page("app_pages/overview.py", title="Overview", url_path="overview", visibility="hidden")
 sections["Results"].append(alias)
-chosen = st.navigation(sections, position="top")
+chosen = st.navigation(sections, expanded=True)
 draw_sidebar(chosen.url_path or "overview")
 chosen.run()

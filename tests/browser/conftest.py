@@ -138,10 +138,9 @@ class Visit:
         self.page.get_by_role("heading", name=re.compile(heading)).first.wait_for()
         self.settle()
 
-    def go_to(self, section: str, title: str) -> None:
-        """Open a page from the sections along the top, without losing the session."""
-        self.page.get_by_test_id("stTopNavSection").filter(has_text=section).click()
-        self.page.get_by_role("menuitem", name=title).click()
+    def go_to(self, title: str) -> None:
+        """Open a page from the sidebar, without losing the session."""
+        self.page.get_by_test_id("stSidebarNav").get_by_role("link", name=title).click()
         self.page.get_by_role("heading", name=title).first.wait_for()
         self.settle()
 

@@ -192,7 +192,7 @@ def test_calibration_before_and_after(use, curves_root: Path) -> None:
         bars = [t for t in charts(app)[place]["data"] if t["type"] == "bar"]
         assert len(bars) == 2
     said = words(app)
-    assert "whatever part is chosen in the sidebar" in said
+    assert "whichever split is chosen" in said
     n = run.info["calibration"]["cnn"]["n"]
     assert f"inner folds, n = {n} images of" in said
     assert "% of the class weights' effect found and taken out" in said
@@ -289,7 +289,7 @@ def test_the_default_threshold_is_chosen_off_test_and_measured_on_test(
     assert shown["PPV"] == f"{100 * (y_true[called] == 0).mean():.1f}\u202f%"
     assert shown["NPV"] == f"{100 * (y_true[~called] != 0).mean():.1f}\u202f%"
     said = words(app)
-    assert "inner folds" in said and "whatever part is chosen in the sidebar" in said
+    assert "inner folds" in said and "whichever split is chosen" in said
     assert "such drawn phantoms with" in said and "alarms" in said
     assert all(re.search(r"\d to|\d\u00a0to", metric.delta) for metric in app.metric)
 
