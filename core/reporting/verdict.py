@@ -254,7 +254,7 @@ def _lead(
         )
     elif len(tied) > 1:
         text = f"{join(name[m] for m in tied)} are tied for best ({_span(tied, scores)})."
-        text += behind.replace("It", name[leader], 1)
+        text += behind.replace("It", "The first", 1)
     else:
         text = f"{name[leader]} has the highest macro-F1 ({percent(scores[leader], 0)}).{behind}"
     if untested:

@@ -82,7 +82,7 @@ def plot_ranked_models(
             yanchor="bottom", text=_shaded_text(tops), showarrow=False, font={"size": FONT_PX - 3},
         )  # fmt: skip
     marks = [f"{name} ({mark})" for name, mark in zip(_labels(rows, metrics), MARKS, strict=False)]
-    title = f"{' and '.join(marks)}, %, {n_text}, 95 % CI"
+    title = f"{', '.join(marks)}, %, {n_text}, 95 % CI"
     return Chart(figure, f"{title}. " + ". ".join(sentences) + ".", title)
 
 

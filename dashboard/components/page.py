@@ -49,7 +49,7 @@ def _run_line(run: Run) -> str:
     dataset = run.info["dataset"]
     title = dataset.get("title") or dataset.get("name") or "an unnamed data set"
     day = str(run.info["created"])[:10]
-    return f"Run **{escape(run.name)}** · {escape(title)} · made {escape(day)}"
+    return f"**{escape(run.name)}** · {escape(title)} · {escape(day)}"
 
 
 def synthetic_badge() -> None:

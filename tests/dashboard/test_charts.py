@@ -70,7 +70,7 @@ def test_models_are_ranked_and_stand_at_their_values_with_whiskers():
 
 def test_dots_say_what_they_are_percent_of_and_n():
     chart = draw_ranked()
-    assert chart.title == "Macro-F1 (filled) and accuracy (open), %, 225 test images, 95 % CI"
+    assert chart.title == "Macro-F1 (filled), accuracy (open), %, 225 test images, 95 % CI"
     assert "Macro-F1, ResNet50 · random init: 90.0 % (88.0 to 95.0)" in chart.alt
     assert "Accuracy, ResNet50 · random init: 85.0 % (no interval)" in chart.alt
 

@@ -60,7 +60,7 @@ def test_a_tie_in_front_is_said_and_who_is_clearly_beaten():
         pair("resnet50", "mobilenetv2", "no difference shown", 0.42),
     ]
     assert leader_sentence(THREE, comparisons, TITLES).sentence == (
-        "MobileNetV2 and ResNet50 are tied for best (macro-F1 86 to 87\u202f%). MobileNetV2 "
+        "MobileNetV2 and ResNet50 are tied for best (macro-F1 86 to 87\u202f%). The first "
         "clearly beats CNN."
     )
 
