@@ -53,7 +53,7 @@ def cell_text(cell: Cell, remarks: dict[str, int]) -> str:
         text = with_interval(cell.balanced_accuracy, cell.intervals.get("balanced_accuracy"))
         home = cell.drop.get("balanced_accuracy")
         if home:
-            counted += f", at home {percent(home['internal'])}"
+            counted += f", own test images {percent(home['internal'])}"
         return f"{text}, {counted}{marks}"
     found = [
         f"{name} found {with_interval(value, cell.intervals.get(f'recall.{name}'))}"

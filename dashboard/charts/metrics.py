@@ -25,6 +25,7 @@ from dashboard.charts.style import (
     whiskers,
 )
 
+MARKS = ("filled", "open")  # of the first metric and of the second
 LANE_PX, MANY_LANE_PX, MANY = 44, 34, 8  # the second where there are more lanes than MANY
 
 
@@ -57,7 +58,7 @@ def plot_ranked_models(
         for y, model in enumerate(ranked):
             found = rows[(rows["metric"] == metric) & (rows["model"] == model)]
             for row in found.itertuples():
-                name, interval = frame.labels[model], interval_text((row.low, row.high))
+                name, interval = safe(frame.labels[model]), interval_text((row.low, row.high))
                 colour = frame.style(model).colour
                 figure.add_scatter(
                     x=[100 * row.value],
@@ -86,14 +87,11 @@ def plot_ranked_models(
     return Chart(figure, f"{title}. " + ". ".join(sentences) + ".", title)
 
 
-MARKS = ("filled", "open")
-
-
 def _lane_name(rows: pd.DataFrame, metrics: Sequence[str], model: str, frame: ChartFrame) -> str:
     """A model's name and its figures, to be read from afar."""
     found = rows[rows["model"] == model].set_index("metric")["value"]
     figures = [f"{100 * found[metric]:.1f}" for metric in metrics if metric in found.index]
-    return f"{frame.labels[model]}<br><b>{' · '.join(figures)}</b>"
+    return f"{safe(frame.labels[model])}<br><b>{' · '.join(figures)}</b>"
 
 
 def _labels(rows: pd.DataFrame, metrics: Sequence[str]) -> list[str]:

@@ -266,8 +266,8 @@ def crossing_text(matrix: Matrix, metric: str) -> str:
     change, row, column, home, there = min(falls)
     word = "falls" if change < 0 else "goes"
     return (
-        f"{matrix.title}: {METRIC_WORDS[metric]} {word} from {percent(home)} at home (same "
-        f"classes) to {percent(there)} where trained on {row} and tested on {column}"
+        f"{matrix.title}: {METRIC_WORDS[metric]} {word} from {percent(home)} on its own test "
+        f"images (same classes) to {percent(there)} where trained on {row} and tested on {column}"
         + (", the widest change of all pairs measured." if len(falls) > 1 else ".")
     )
 

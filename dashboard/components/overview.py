@@ -1,7 +1,6 @@
 """Parts of Overview that say how far its figures can be trusted.
 
-The lines that lead to Trust and Protocol, the verdict on every pair of models, images from
-elsewhere, calibration, and what was not done.
+Whether to rely on the run, every pair of models, external images, calibration, what is missing.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ def show_calibrated(selection: Selection, metrics: Metrics) -> None:
 
 
 def show_external(selection: Selection, metrics: Metrics) -> None:
-    """What is left elsewhere, beside the figures at home."""
+    """Figures on external images beside the run's own."""
     st.subheader("Images from elsewhere", anchor=False)
     try:
         documents = protocol_data.load_externals(selection.run)

@@ -418,7 +418,7 @@ def show_external(selection: Selection, evidence: Evidence, metrics: Metrics) ->
         "Hollow marks are the same models on images from elsewhere. Images that are copies of "
         "those the run learned from, or show their patients, are left out before anything is "
         "scored. Intervals draw whole patients of each set; the interval of a difference draws "
-        "both, independently of each other. Where classes are missing there, the figures at home "
+        "both, independently of each other. Where classes are missing there, the run's own figures "
         "are those of the classes that both have."
     )
 
@@ -445,7 +445,7 @@ def show_external_set(
                 lambda: (points, None),
                 title="The run's own test images (filled) and these (hollow), with 95% intervals",
                 axis="percent",
-                kinds=("at home", "elsewhere"),
+                kinds=("own test images", "external images"),
             )
     called = trust_tables.predicted_table(doc, marked(selection))
     if len(called):

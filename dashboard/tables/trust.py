@@ -340,8 +340,8 @@ def _subgroup_figure(row: Mapping[str, Any] | None, what: str) -> Mapping[str, A
 def external_points(
     doc: Mapping[str, Any], metrics: Metrics, models: Sequence[str]
 ) -> pd.DataFrame:
-    """Filled: at home; hollow: elsewhere. Accuracy and macro-F1 where the set has two classes or
-    more, and sensitivity by class. What is at home counts the classes that are elsewhere too."""
+    """Filled: own test images; hollow: external. Accuracy and macro-F1 where the set has two
+    classes or more, and sensitivity by class. The own ones count the classes that the external set has."""
     rows = []
     keys = {key: name[0].upper() + name[1:] for key, name in BASELINE_METRICS.items()}
     keys |= {f"recall.{name}": f"Sensitivity for {name}" for name in doc["classes_present"]}
@@ -394,7 +394,9 @@ def external_sentence(doc: Mapping[str, Any], metrics: Metrics, titles: Mapping[
             if there is not None:
                 ends = (far.get("intervals") or {}).get(f"recall.{name}")
                 own = metrics[model]["per_class"].get(name, {}).get("recall")
-                found.append(f"{title} {with_interval(there, ends)}, at home {percent(own)}")
+                found.append(
+                    f"{title} {with_interval(there, ends)}, own test images {percent(own)}"
+                )
         if found:
             parts.append(f"Of the {name} images found: {'; '.join(found)}.")
     missing = join(doc["classes_missing"])

@@ -68,6 +68,13 @@ def test_models_are_ranked_and_stand_at_their_values_with_whiskers():
     assert chart.figure.layout.yaxis.ticktext[0].endswith("<b>90.0 · 85.0</b>")
 
 
+def test_names_from_files_are_text_in_the_chart():
+    frame = style.ChartFrame(["cnn", "resnet50"], {"cnn": "<b>x</b>", "resnet50": "%{y} $z$"})
+    figure = metric_charts.plot_ranked_models(make_rows(), frame, n_text="n").figure
+    said = "".join([*figure.layout.yaxis.ticktext, *(t.hovertemplate for t in figure.data)])
+    assert "<b>x</b>" not in said and "%{y}" not in said and "$" not in said
+
+
 def test_dots_say_what_they_are_percent_of_and_n():
     chart = draw_ranked()
     assert chart.title == "Macro-F1 (filled), accuracy (open), %, 225 test images, 95 % CI"

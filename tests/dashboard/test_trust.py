@@ -348,8 +348,8 @@ def test_sets_from_elsewhere_stand_beside_home(run_dir: Path) -> None:
     text, found = words(app), alts(app)
     row = doc["drop"]["cnn"]["macro_f1"]
     alt = found["external_elsewhere"]
-    assert f"CNN at home {100 * row['internal']:.1f} %" in alt
-    assert f"CNN elsewhere {100 * row['external']:.1f} %" in alt
+    assert f"CNN own test images {100 * row['internal']:.1f} %" in alt
+    assert f"CNN external images {100 * row['external']:.1f} %" in alt
     assert (
         "Accuracy:" not in found["external_covid_only"] if "external_covid_only" in found else True
     )

@@ -23,8 +23,8 @@ def list_tasks(runs: Sequence[Run], data: Sequence[str] | None) -> list[tuple[Ru
     chosen = [run for run in runs if run.name in standing]
     if not chosen:
         raise CrossError(
-            "None of the runs can be crossed: their figures at home are too high, since each leaks "
-            "or was split at random."
+            "None of the runs can be crossed: their own figures are too high, since each leaks or "
+            "was split at random."
         )
     modalities = {data_name(run): run.modality for run in chosen}
     names = list(modalities) if data is None else list(dict.fromkeys(data))

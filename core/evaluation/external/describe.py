@@ -56,8 +56,8 @@ def _about_classes(document: Mapping[str, Any]) -> list[str]:
     elif missing:
         said.append(
             f"The set has no {join(missing, 'or')}: means are over {join(present)}, calls of "
-            f"{join(missing, 'or')} are errors, and the figures at home beside them are those of "
-            "the run's test images of these classes."
+            f"{join(missing, 'or')} are errors, and the run's own figures beside them are those "
+            "of its test images of these classes."
         )
     extra = document["classes_extra"]
     if extra:
@@ -186,7 +186,7 @@ def excluded_lines(excluded: Sequence[Mapping[str, Any]]) -> list[str]:
 def _row_words(row: Mapping[str, Any]) -> str:
     there = _share(row["external"], row["external_low"], row["external_high"])
     here = _share(row["internal"], row["internal_low"], row["internal_high"])
-    text = f"{there}, at home {here}, difference {100 * row['difference']:+.1f}"
+    text = f"{there}, own test images {here}, difference {100 * row['difference']:+.1f}"
     if row["low"] is None:
         return f"{text} (no interval)"
     return f"{text} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"

@@ -61,10 +61,10 @@ def _why_never(run: Run) -> str:
     if leakage and leakage["images"]:
         return (
             f"{percent(leakage['share'], 0)} of its test images share a patient or a picture "
-            "with training, so its figures at home are too high"
+            "with training, so its own figures are too high"
         )
     if run.info.get("split_policy") == "random":
-        return "it was split at random, so its figures at home may be too high"
+        return "it was split at random, so its own figures may be too high"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The check on images from elsewhere: does what was measured at home hold there?"""
+"""The check on images from elsewhere: do the run's own figures hold there?"""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def check_external(evidence: Evidence) -> Check:
     rule = (
         "Passes when images from elsewhere, with every class of the run and at least "
         f"{CLASS_IMAGES} of each, were scored, and macro-F1 there is at most {POINTS} lower than "
-        "at home, the worse end of the 95\u202f% interval counted. With some classes only it is "
-        "not done; it fails also then, where a sensitivity is lower than at home and the "
-        "interval of the difference leaves out 0."
+        "on the own test images, the worse end of the 95\u202f% interval counted. With some "
+        "classes only it is not done; it fails also then, where a sensitivity is lower than on the "
+        "own test images and the interval of the difference leaves out 0."
     )
     command = external_command(evidence.run)
     if not evidence.external:

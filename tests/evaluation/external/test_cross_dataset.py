@@ -230,7 +230,7 @@ def test_at_home_beside_it_are_the_same_classes(runs):
     drop = cell.drop["balanced_accuracy"]
     assert drop["internal"] == pytest.approx(sum(recalls) / 2)
     assert drop["external"] == pytest.approx(cell.balanced_accuracy)
-    assert "at home" in cell_text(cell, {})
+    assert "own test images" in cell_text(cell, {})
 
 
 def test_of_one_class_its_sensitivity_alone_is_known(runs):

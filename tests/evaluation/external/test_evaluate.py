@@ -702,7 +702,7 @@ def test_command_keeps_shows_and_prints_the_result(command, root, features):
     assert list(answer)[:4] == ["run", "data", "source", "name"]
     assert (answer["run"], answer["data"], answer["source"]) == ("demo", "far", "images")
     assert answer["excluded"] == [] and set(answer["models"]) == {"cnn", "resnet50", "ensemble"}
-    assert "at home" in said and "difference" in said and "external/far" in said
+    assert "own test images" in said and "difference" in said and "external/far" in said
     run = the_run(root)
     assert additions.list_external(run) == ["far"]
     stored = additions.load_external(run, "far")
