@@ -341,7 +341,8 @@ def external_points(
     doc: Mapping[str, Any], metrics: Metrics, models: Sequence[str]
 ) -> pd.DataFrame:
     """Filled: own test images; hollow: external. Accuracy and macro-F1 where the set has two
-    classes or more, and sensitivity by class. The own ones count the classes that the external set has."""
+    classes or more, and sensitivity by class. The own ones count the classes of the external set.
+    """
     rows = []
     keys = {key: name[0].upper() + name[1:] for key, name in BASELINE_METRICS.items()}
     keys |= {f"recall.{name}": f"Sensitivity for {name}" for name in doc["classes_present"]}
